@@ -1,0 +1,41 @@
+"""Names of algorithms in configuration, and the classes behind them.
+
+An algorithm of one's own needs no entry here: configuration takes ``module:Class``
+for any subclass of :class:`tdpo_pipeline.algorithms.base.Algorithm`. Classes are
+imported when asked for, so that listing pipelines needs no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tdpo_pipeline.algorithms.base import Algorithm
+
+ALGORITHMS = {
+    "ddpo": "tdpo_pipeline.algorithms.ddpo:Ddpo",
+    "tdpo": "tdpo_pipeline.algorithms.tdpo:Tdpo",
+}
+
+
+def algorithm_class(name: str) -> type[Algorithm]:
+    """The class of the algorithm ``name``, or of ``module:Class``.
+
+    Raises:
+        ValueError: If there is no such algorithm.
+    """
+    path = ALGORITHMS.get(name, name)
+    if ":" not in path:
+        near = difflib.get_close_matches(name, ALGORITHMS, n=3)
+        raise ValueError(
+            f"unknown algorithm '{name}'"
+            f"{' (did you mean ' + ' or '.join(near) + '?)' if near else ''}; there "
+            f"are {', '.join(ALGORITHMS)}, or give 'module:Class' of your own."
+        )
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"algorithm '{path}' can't be imported: {error}") from error

@@ -1,0 +1,233 @@
+"""Every parameter of a run: typed, validated before anything runs, and printed.
+
+Configuration states the quantities that people get wrong in this field (samples per
+epoch, pairs per update, updates per epoch); none of them depends on the number of
+devices or on the micro-batch. A *pair* is one (sample, timestep) of a trajectory.
+
+This module imports neither torch nor Kedro.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
+
+from tdpo_pipeline.rewards.registry import check_task, reward_path
+
+CLIP_REFERENCE_DIMS = 4 * 64 * 64
+"""Latent dimensions of Stable Diffusion, for which clip ranges are configured."""
+
+
+class Settings(BaseModel):
+    """Parent of all parameter classes: unknown keys are errors, values are fixed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters on the UNet (LoRA; alpha equals the rank, so the scale is 1).
+
+    Attributes:
+        rank: Rank of each adapter.
+        target_modules: Ends of the names of the UNet's modules that get one.
+    """
+
+    rank: PositiveInt
+    target_modules: tuple[str, ...] = Field(min_length=1)
+
+
+class OptimizerSettings(Settings):
+    """AdamW with a constant learning rate; the gradient's norm is clipped."""
+
+    learning_rate: PositiveFloat
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 1e-4
+    max_grad_norm: PositiveFloat = 1.0
+
+
+class TrainingSettings(Settings):
+    """What the scale owns: the sampler, the adapter and the budget of a run.
+
+    Attributes:
+        epochs: Outer epochs: sample, score, update.
+        samples_per_epoch: Images sampled (= reward queries) an epoch, N.
+        num_inference_steps: Denoising steps of a trajectory, T.
+        guidance_scale: Classifier-free guidance weight w; 1 switches guidance off.
+        eta: DDIM's eta; 1 is ancestral sampling, and 0 has no log-prob to train on.
+        chunk_size: Samples computed together in a rollout. Chunks are dealt whole to
+            processes, so the samples don't depend on the number of processes.
+        micro_batch_size: Pairs of one forward and backward pass of an update. With
+            micro_batch_size equal to chunk_size, sampling and replay share one
+            batch shape and the importance ratio starts at exactly 1 on a CPU.
+        finetune: ``lora`` trains adapters, ``full`` the whole UNet.
+        lora: The adapters (unused with ``full``).
+        monitor: Rewards scored on every epoch's samples besides the trained one.
+        checkpoint_every: Epochs between the checkpoints that are kept for evaluation
+            (the last epoch is always kept).
+        disk_budget_mb: Most that all checkpoints of a run may take, in MB.
+        kl_samples: Samples an epoch on which the KL to the base model is measured.
+        min_reward_std: The run stops as collapsed when the rewards of an epoch have
+            a smaller standard deviation than this.
+        threads: Threads of the training process on a CPU (0: torch's default).
+    """
+
+    epochs: PositiveInt
+    samples_per_epoch: PositiveInt
+    num_inference_steps: PositiveInt
+    guidance_scale: NonNegativeFloat
+    eta: float = Field(default=1.0, gt=0.0, le=1.0)
+    chunk_size: PositiveInt
+    micro_batch_size: PositiveInt
+    finetune: Literal["lora", "full"] = "lora"
+    lora: LoraSettings | None = None
+    monitor: tuple[str, ...] = ()
+    checkpoint_every: PositiveInt
+    disk_budget_mb: PositiveFloat = 2000.0
+    kl_samples: PositiveInt
+    min_reward_std: NonNegativeFloat = 1e-6
+    threads: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.finetune == "lora" and self.lora is None:
+            raise ValueError("finetune: lora needs the key 'lora' (rank, targets).")
+        if self.samples_per_epoch % self.chunk_size:
+            raise ValueError(
+                f"chunk_size {self.chunk_size} must divide samples_per_epoch "
+                f"{self.samples_per_epoch}."
+            )
+        if self.kl_samples > self.samples_per_epoch:
+            raise ValueError(
+                f"kl_samples {self.kl_samples} is more than samples_per_epoch "
+                f"{self.samples_per_epoch}."
+            )
+        return self
+
+    def kept_epochs(self) -> list[int]:
+        """Epochs (1-based) whose checkpoints are kept for evaluation."""
+        every = range(self.checkpoint_every, self.epochs + 1, self.checkpoint_every)
+        return sorted({*every, self.epochs})
+
+
+class RewardSettings(Settings):
+    """A task: a reward to train on, and the prompts to train it with.
+
+    Attributes:
+        scorer: Name in the reward registry, or ``module:Class`` of one's own.
+        train_prompts: Name of a prompt set, or path of a text file (a prompt a line).
+        critic_encoder: Reward whose image encoder the temporal critic reads; by
+            default the trained reward's own.
+    """
+
+    scorer: str
+    train_prompts: str
+    critic_encoder: str | None = None
+
+
+class AlgorithmSettings(Settings):
+    """Parent of every algorithm's settings; ``algorithm`` picks the class.
+
+    Validating a mapping against this class gives the settings of the algorithm that
+    it names, so that a misspelt key is found before anything runs.
+    """
+
+    needs_encoder: ClassVar[bool] = False
+    """Whether the algorithm has a temporal critic on a reward's image encoder."""
+
+    algorithm: str
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_algorithm(cls, data: Any, handler: Callable[[Any], Self]) -> Self:
+        if cls is not AlgorithmSettings or not isinstance(data, Mapping):
+            return handler(data)
+        from tdpo_pipeline.algorithms.registry import algorithm_class
+
+        if "algorithm" not in data:
+            raise ValueError("a method needs the key 'algorithm'.")
+        return algorithm_class(data["algorithm"]).Settings.model_validate(data)
+
+    def check(self, training: TrainingSettings) -> None:
+        """Raise ValueError where these settings don't fit the scale's."""
+
+    def summary(self, training: TrainingSettings) -> str:
+        """The quantities people get wrong, in a line."""
+        return ""
+
+
+class EvaluationSettings(Settings):
+    """How checkpoints are evaluated: fixed-seed samples by the training sampler.
+
+    Attributes:
+        prompt_sets: Names of prompt sets.
+        images_per_prompt: Images of each prompt, each with its own fixed noise.
+        etas: DDIM etas to sample with; 1 is the training sampler, 0 as people deploy.
+        rewards: Rewards to score with.
+        seed: Seed of the evaluation noise, the same for every run and checkpoint.
+        chunk_size: Images computed together.
+        strip_prompts: Prompts shown in the run's sample strip (image 0 of each).
+    """
+
+    prompt_sets: tuple[str, ...] = Field(min_length=1)
+    images_per_prompt: PositiveInt
+    etas: tuple[NonNegativeFloat, ...] = Field(min_length=1)
+    rewards: tuple[str, ...] = Field(min_length=1)
+    seed: NonNegativeInt
+    chunk_size: PositiveInt
+    strip_prompts: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _rewards_are_known(self) -> Self:
+        for name in self.rewards:
+            reward_path(name)
+        return self
+
+
+class RunConfig(Settings):
+    """One run of the grid, whole: what the trainer takes, and the record of it."""
+
+    method: str
+    reward: str
+    seed: NonNegativeInt
+    training: TrainingSettings
+    algorithm: SerializeAsAny[AlgorithmSettings]
+    task: RewardSettings
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        self.algorithm.check(self.training)
+        for name in self.training.monitor:
+            reward_path(name)
+        check_task(
+            self.task.scorer,
+            self.task.critic_encoder,
+            needs_encoder=self.algorithm.needs_encoder,
+        )
+        return self
+
+    @property
+    def key(self) -> str:
+        """The run's key in the grid, ``<method>-<reward>-s<seed>``."""
+        return f"{self.method}-{self.reward}-s{self.seed}"
+
+    def summary(self) -> str:
+        """One line to print before the run starts."""
+        scale = self.training
+        return (
+            f"{self.key}: {scale.epochs} epochs of {scale.samples_per_epoch} samples, "
+            f"{scale.num_inference_steps} steps, guidance {scale.guidance_scale:g}, "
+            f"{self.algorithm.summary(scale)}"
+        )

@@ -1,0 +1,1 @@
+"""The temporal critic, its neurons and their resets."""

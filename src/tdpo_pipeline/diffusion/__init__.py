@@ -1,0 +1,1 @@
+"""Policies, guidance, the sampler and its trajectories."""

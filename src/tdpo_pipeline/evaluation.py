@@ -1,0 +1,215 @@
+"""Evaluation: fixed-seed samples of every checkpoint, scored by every reward.
+
+The untouched base model is checkpoint 0. Image i of a prompt has the same noise in
+every checkpoint of every run, so differences from the base model are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tdpo_pipeline.config import EvaluationSettings, RunConfig
+from tdpo_pipeline.diffusion.policy import CheckpointError, Policy, load_pipeline
+from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, rollout
+from tdpo_pipeline.rewards.base import Reward
+from tdpo_pipeline.rewards.registry import load_reward
+from tdpo_pipeline.trainer.state import read_checkpoint_facts
+
+
+@dataclass
+class EvaluationResult:
+    """What evaluating a run gives.
+
+    Attributes:
+        scores: One row an image: run, method, reward, seed, epoch, reward_queries,
+            kl_to_base, eta, prompt_set, prompt, seen, image, and a column a reward.
+        strip: Sample strip, uint8, shape (checkpoints x H, strip prompts x W, 3).
+        strip_index: Epochs of its rows, prompts of its columns, tile size.
+    """
+
+    scores: pd.DataFrame
+    strip: np.ndarray
+    strip_index: dict[str, Any]
+
+
+def evaluate_run(
+    config: RunConfig,
+    settings: EvaluationSettings,
+    *,
+    prompt_sets: Mapping[str, Sequence[str]],
+    train_prompts: Sequence[str],
+    checkpoints: Path,
+    base_model: Path,
+    weights: Path,
+) -> EvaluationResult:
+    """Sample from the base model and every checkpoint, and score the samples.
+
+    Args:
+        config: The run whose checkpoints these are.
+        settings: Prompts, images and rewards.
+        prompt_sets: Name -> prompts, for each of ``settings.prompt_sets``.
+        train_prompts: Prompts that the run trained on ("seen").
+        checkpoints: Folder of checkpoint folders, as the trainer leaves it.
+        base_model: Diffusers pipeline directory.
+        weights: Folder of reward weights.
+
+    Raises:
+        CheckpointError: If there are no checkpoints, or one is truncated or of another
+            run.
+    """
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    policy = Policy(
+        load_pipeline(base_model),
+        num_inference_steps=config.training.num_inference_steps,
+        lora=config.training.lora if config.training.finetune == "lora" else None,
+        seed=config.seed,
+    )
+    rewards = [load_reward(name, weights) for name in settings.rewards]
+    images = _image_table(settings, prompt_sets, train_prompts)
+    folders = checkpoint_folders(checkpoints, config)
+    tables, rows, epochs = [], [], []
+    for folder in tqdm([None, *folders], desc=f"evaluate {config.key}", disable=None):
+        facts = {"epoch": 0, "reward_queries": 0}
+        if folder is not None:
+            policy.load(folder)
+            facts = read_checkpoint_facts(folder)
+        scores, row = _evaluate_checkpoint(policy, config, settings, rewards, images)
+        scores.insert(0, "epoch", facts["epoch"])
+        scores.insert(1, "reward_queries", facts["reward_queries"])
+        tables.append(scores)
+        rows.append(row)
+        epochs.append(facts["epoch"])
+    table = pd.concat(tables, ignore_index=True)
+    identity = {"run": config.key, "method": config.method}
+    identity |= {"reward": config.reward, "seed": config.seed}
+    for position, (name, value) in enumerate(identity.items()):
+        table.insert(position, name, value)
+    return EvaluationResult(
+        scores=table,
+        strip=np.concatenate(rows, 0),
+        strip_index={
+            "epochs": epochs,
+            "prompts": list(settings.strip_prompts),
+            "tile": rows[0].shape[0],
+        },
+    )
+
+
+def checkpoint_folders(checkpoints: Path, config: RunConfig) -> list[Path]:
+    """The run's checkpoints in order of their epochs.
+
+    Raises:
+        CheckpointError: If there are none, or they belong to another run.
+    """
+    folders = sorted(p for p in checkpoints.glob("epoch_*") if p.is_dir())
+    if not folders:
+        raise CheckpointError(
+            f"There are no checkpoints in {checkpoints}. Train {config.key} first: "
+            f"kedro run --pipelines training --namespaces "
+            f"{config.method}.{config.reward}.s{config.seed}"
+        )
+    for folder in folders:
+        run = read_checkpoint_facts(folder)["run"]
+        if run != config.key:
+            raise CheckpointError(f"{folder} belongs to run {run}, not {config.key}.")
+    return folders
+
+
+def _image_table(
+    settings: EvaluationSettings,
+    prompt_sets: Mapping[str, Sequence[str]],
+    train_prompts: Sequence[str],
+) -> pd.DataFrame:
+    """One row for each image of a checkpoint: prompt_set, prompt, seen, image."""
+    seen = set(train_prompts)
+    rows = [
+        (name, prompt, prompt in seen, image)
+        for name in settings.prompt_sets
+        for prompt in prompt_sets[name]
+        for image in range(settings.images_per_prompt)
+    ]
+    return pd.DataFrame(rows, columns=["prompt_set", "prompt", "seen", "image"])
+
+
+def _evaluate_checkpoint(
+    policy: Policy,
+    config: RunConfig,
+    settings: EvaluationSettings,
+    rewards: Sequence[Reward],
+    images: pd.DataFrame,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Scores of all images of a checkpoint, and its row of the sample strip."""
+    prompts = images["prompt"].tolist()
+    tables = []
+    for eta in settings.etas:
+        trajectory = _sample(policy, config, settings, prompts, eta)
+        table = images.assign(eta=eta, kl_to_base=_kl(policy, config, trajectory, eta))
+        for reward in rewards:
+            table[reward.name] = _score(reward, trajectory, settings.chunk_size)
+        tables.append(table)
+    shown = _sample(
+        policy, config, settings, list(settings.strip_prompts), settings.etas[0]
+    )
+    return pd.concat(tables, ignore_index=True), _tiles(shown.images)
+
+
+def _sample(
+    policy: Policy,
+    config: RunConfig,
+    settings: EvaluationSettings,
+    prompts: Sequence[str],
+    eta: float,
+) -> Trajectory:
+    return rollout(
+        policy,
+        prompts,
+        seed=settings.seed,
+        epoch=0,
+        guidance_scale=config.training.guidance_scale,
+        eta=eta,
+        chunk_size=settings.chunk_size,
+        purpose="evaluation",
+    )
+
+
+def _kl(
+    policy: Policy, config: RunConfig, trajectory: Trajectory, eta: float
+) -> float:
+    """KL to the base model on these samples; NaN for deterministic sampling."""
+    if eta == 0:
+        return float("nan")
+    return kl_to_base(
+        policy,
+        trajectory,
+        samples=min(config.training.kl_samples, len(trajectory)),
+        guidance_scale=config.training.guidance_scale,
+        eta=eta,
+    )
+
+
+@torch.no_grad()
+def _score(reward: Reward, trajectory: Trajectory, chunk_size: int) -> np.ndarray:
+    parts = [
+        reward(
+            trajectory.images[start : start + chunk_size],
+            trajectory.prompts[start : start + chunk_size],
+        ).values
+        for start in range(0, len(trajectory), chunk_size)
+    ]
+    return torch.cat(parts).float().cpu().numpy()
+
+
+def _tiles(images: Tensor) -> np.ndarray:
+    """Images (N, 3, H, W) side by side, uint8, shape (H, N x W, 3)."""
+    pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+    return np.concatenate(list(pixels.permute(0, 2, 3, 1).numpy()), axis=1)

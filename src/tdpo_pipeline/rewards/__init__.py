@@ -1,0 +1,1 @@
+"""Rewards: one contract, one registry, one file per scorer."""

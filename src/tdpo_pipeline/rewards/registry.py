@@ -1,0 +1,134 @@
+"""Names of rewards in configuration, and the classes behind them.
+
+A reward of one's own needs no entry here: configuration takes ``module:Class`` for
+any subclass of :class:`tdpo_pipeline.rewards.base.Reward` without arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tdpo_pipeline.rewards.base import ImageEncoder, Reward
+
+
+
+class RewardEntry(NamedTuple):
+    """Where a reward is, and whether it has an image encoder for a temporal critic.
+
+    ``path`` is ``module:function``; the function takes the folder of weights and gives
+    the reward.
+    """
+
+    path: str
+    has_encoder: bool
+
+
+REWARDS = {
+    "aesthetic-mini": RewardEntry("tdpo_pipeline.rewards.aesthetic_mini:load", True),
+    "pick-mini": RewardEntry("tdpo_pipeline.rewards.pick_mini:load", True),
+    "hps-mini": RewardEntry("tdpo_pipeline.rewards.hps_mini:load", True),
+    "imagereward-mini": RewardEntry("tdpo_pipeline.rewards.imagereward_mini:load", True),
+    "gold_match": RewardEntry("tdpo_pipeline.rewards.gold_match:load", False),
+    "gold_taste": RewardEntry("tdpo_pipeline.rewards.gold_taste:load", False),
+    "jpeg_compressibility": RewardEntry(
+        "tdpo_pipeline.rewards.jpeg:load_compressibility", False
+    ),
+    "jpeg_incompressibility": RewardEntry(
+        "tdpo_pipeline.rewards.jpeg:load_incompressibility", False
+    ),
+}
+
+
+class UnknownRewardError(ValueError):
+    """A reward that is in no registry and can't be imported."""
+
+
+class NoEncoderError(ValueError):
+    """A temporal critic was asked to read a reward that has no image encoder."""
+
+
+def reward_path(name: str) -> str:
+    """``module:attribute`` behind a name, without importing it.
+
+    Raises:
+        UnknownRewardError: If the name is in no registry and isn't such a path itself.
+    """
+    if name in REWARDS:
+        return REWARDS[name].path
+    if ":" in name:
+        return name
+    near = difflib.get_close_matches(name, REWARDS, n=3)
+    raise UnknownRewardError(
+        f"Unknown reward '{name}'"
+        f"{' (did you mean ' + ' or '.join(near) + '?)' if near else ''}. There "
+        f"are {', '.join(REWARDS)}; or give 'module:Class' of your own."
+    )
+
+
+def check_task(scorer: str, encoder_of: str | None, *, needs_encoder: bool) -> None:
+    """Hold a task against the registry, without importing or loading anything.
+
+    Args:
+        scorer: The trained reward.
+        encoder_of: The reward that lends the critic its encoder, or None.
+        needs_encoder: Whether the method has a temporal critic.
+
+    Raises:
+        UnknownRewardError: If a name is unknown.
+        NoEncoderError: If a registered reward has no encoder and one is needed.
+    """
+    for name in (scorer, encoder_of):
+        if name is not None:
+            reward_path(name)
+    owner = encoder_of or scorer
+    if needs_encoder and owner in REWARDS and not REWARDS[owner].has_encoder:
+        raise _no_encoder(owner)
+
+
+def _no_encoder(name: str) -> NoEncoderError:
+    return NoEncoderError(
+        f"Reward '{name}' has no image encoder for a temporal critic. Set "
+        f"'critic_encoder' of the reward in conf/base/parameters_rewards.yml to a "
+        "reward that has one, such as aesthetic-mini."
+    )
+
+
+def load_reward(name: str, weights: Path) -> Reward:
+    """The reward ``name``, ready to score.
+
+    Args:
+        name: Name in the registry, or ``module:Class``.
+        weights: Folder that holds the weights of trained rewards.
+
+    Raises:
+        UnknownRewardError: If there is no such reward.
+        FileNotFoundError: If its weights are missing; the message says what to run.
+    """
+    path = reward_path(name)
+    module, _, attribute = path.partition(":")
+    try:
+        loader = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UnknownRewardError(f"Reward '{path}' can't be imported: {error}") from error
+    return loader() if isinstance(loader, type) else loader(weights)
+
+
+def critic_encoder(reward: Reward, encoder_of: str | None, weights: Path) -> ImageEncoder:
+    """The image encoder that a temporal critic reads.
+
+    Args:
+        reward: The trained reward.
+        encoder_of: Name of the reward whose encoder is to be used instead of its own.
+        weights: Folder that holds the weights of trained rewards.
+
+    Raises:
+        NoEncoderError: If the reward that should give the encoder has none.
+    """
+    owner = load_reward(encoder_of, weights) if encoder_of else reward
+    if owner.encoder is None:
+        raise _no_encoder(owner.name)
+    return owner.encoder

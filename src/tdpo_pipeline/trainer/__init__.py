@@ -1,0 +1,1 @@
+"""The epoch loop, checkpoints and resume."""

@@ -1,0 +1,308 @@
+"""The epoch loop: sample, score, update, record, checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tdpo_pipeline.algorithms.base import Algorithm
+from tdpo_pipeline.algorithms.registry import algorithm_class
+from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.diffusion.adapter_neurons import (
+    adapter_neuron_scores,
+    dormant_percents,
+)
+from tdpo_pipeline.diffusion.policy import Policy, load_pipeline
+from tdpo_pipeline.diffusion.randomness import generator
+from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base
+from tdpo_pipeline.rewards.base import Reward
+from tdpo_pipeline.rewards.registry import load_reward
+from tdpo_pipeline.trainer.state import RunState, check_disk_budget, fingerprint
+from tdpo_pipeline.trainer.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
+
+LORA_THRESHOLDS = {"lora_dormant_pct_t0": 0.0, "lora_dormant_pct_t01": 0.1}
+
+
+class TrainingStoppedError(RuntimeError):
+    """The run can't go on: the weights are not finite, or the rewards collapsed."""
+
+
+@dataclass
+class TrainingResult:
+    """What a finished run gives.
+
+    Attributes:
+        checkpoints: Folder with one folder for each kept epoch.
+        history: One row an epoch.
+        timings: Seconds of each part of each epoch.
+    """
+
+    checkpoints: Path
+    history: pd.DataFrame
+    timings: pd.DataFrame
+
+
+def train_run(
+    config: RunConfig,
+    *,
+    prompts: Sequence[str],
+    base_model: Path,
+    weights: Path,
+    state_dir: Path,
+) -> TrainingResult:
+    """Train one run of the grid, resuming it if it was interrupted.
+
+    Args:
+        config: The run.
+        prompts: Training prompts.
+        base_model: Diffusers pipeline directory.
+        weights: Folder of reward weights.
+        state_dir: The run's folder for checkpoints and states.
+
+    Raises:
+        TrainingStoppedError: On weights that are not finite, or collapsed rewards; the
+            last good checkpoint and the history so far are kept.
+        CheckpointError: If the folder holds another run's unfinished state.
+    """
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    if not prompts:
+        raise ValueError(f"{config.key} has no training prompts.")
+    trainer = Trainer.create(config, prompts, base_model, weights)
+    check_disk_budget(config, trainer.policy, state_dir)
+    text = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+    inputs = f"{fingerprint([base_model, weights])}-{text}"
+    state = RunState(state_dir, config, inputs)
+    resumed = state.open()
+    log.info(config.summary())
+    if resumed is not None:
+        trainer.load_state_dict(resumed)
+        log.info("%s: resumed after epoch %d", config.key, trainer.epoch)
+    trainer.run(state)
+    return TrainingResult(
+        checkpoints=state.checkpoints,
+        history=pd.DataFrame(trainer.history),
+        timings=pd.DataFrame(trainer.timings),
+    )
+
+
+class Trainer:
+    """One run: its policy, rewards and algorithm, and what it has measured so far."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        prompts: Sequence[str],
+        policy: Policy,
+        reward: Reward,
+        monitored: Mapping[str, Reward],
+        algorithm: Algorithm,
+    ) -> None:
+        self.config = config
+        self.prompts = list(prompts)
+        self.policy = policy
+        self.reward = reward
+        self.monitored = dict(monitored)
+        self.algorithm = algorithm
+        self.epoch = 0
+        self.history: list[dict[str, Any]] = []
+        self.timings: list[dict[str, Any]] = []
+
+    @classmethod
+    def create(
+        cls, config: RunConfig, prompts: Sequence[str], base_model: Path, weights: Path
+    ) -> Trainer:
+        """Load the base model and the rewards, and build the algorithm."""
+        settings = config.training
+        policy = Policy(
+            load_pipeline(base_model),
+            num_inference_steps=settings.num_inference_steps,
+            lora=settings.lora if settings.finetune == "lora" else None,
+            seed=config.seed,
+        )
+        scorers = dict.fromkeys((config.task.scorer, *settings.monitor))
+        rewards = {name: load_reward(name, weights) for name in scorers}
+        reward = rewards[config.task.scorer]
+        build = algorithm_class(config.algorithm.algorithm)
+        algorithm = build(config, policy, reward, weights, Stopwatch())
+        return cls(config, prompts, policy, reward, rewards, algorithm)
+
+    def run(self, state: RunState) -> None:
+        """Train from the current epoch to the last."""
+        epochs = self.config.training.epochs
+        terminal = sys.stderr.isatty()
+        with tqdm(
+            total=epochs,
+            initial=self.epoch,
+            desc=self.config.key,
+            unit="epoch",
+            disable=not terminal,
+        ) as bar:
+            while self.epoch < epochs:
+                self.run_epoch(state)
+                latest = self.history[-1][f"{self.reward.name}_mean"]
+                seconds = self.timings[-1]["total_s"]
+                bar.set_postfix(reward=f"{latest:.3f}")
+                bar.update()
+                if not terminal:
+                    log.info(
+                        "%s: epoch %d/%d, reward %.3f, about %.0f s left",
+                        self.config.key,
+                        self.epoch,
+                        epochs,
+                        latest,
+                        seconds * (epochs - self.epoch),
+                    )
+        state.finish()
+
+    def run_epoch(self, state: RunState) -> None:
+        """Sample, score, update, record and save one epoch."""
+        epoch = self.epoch + 1
+        settings, watch = self.config.training, self.algorithm.stopwatch
+        good = self.policy.state_dict()
+        with watch.measure("total"):
+            with watch.measure("sampling"):
+                prompts = self.draw_prompts(epoch)
+                trajectory = self.algorithm.sample(epoch, prompts, None)
+            with watch.measure("scoring"):
+                scores = self.score(trajectory)
+            rewards = scores[self.reward.name]
+            if float(rewards.std()) < settings.min_reward_std:
+                self.stop(state, good, f"all rewards of epoch {epoch} are equal")
+            with watch.measure("kl"):
+                kl = kl_to_base(
+                    self.policy,
+                    trajectory,
+                    samples=settings.kl_samples,
+                    guidance_scale=settings.guidance_scale,
+                    eta=settings.eta,
+                )
+            with watch.measure("update"):
+                metrics = self.algorithm.update(epoch, trajectory, rewards)
+            with watch.measure("lora_neurons"):
+                metrics |= self.adapter_neurons(trajectory)
+        if not all(bool(torch.isfinite(p).all()) for p in self.policy.parameters()):
+            self.stop(state, good, f"the weights are not finite after epoch {epoch}")
+        self.epoch = epoch
+        self._record(scores, kl, metrics, watch.take())
+        self._save(state)
+
+    def draw_prompts(self, epoch: int) -> list[str]:
+        """The epoch's prompts, drawn with replacement."""
+        rng = generator(self.config.seed, "prompts", epoch)
+        count = self.config.training.samples_per_epoch
+        return [self.prompts[i] for i in rng.integers(len(self.prompts), size=count)]
+
+    @torch.no_grad()
+    def score(self, trajectory: Trajectory) -> dict[str, Tensor]:
+        """Each reward's scores (N,) of the epoch's images."""
+        return {
+            reward.name: reward(trajectory.images, trajectory.prompts).values
+            for reward in self.monitored.values()
+        }
+
+    def adapter_neurons(self, trajectory: Trajectory) -> dict[str, float]:
+        """Dormant LoRA neurons in percent, over one chunk at random steps."""
+        if self.policy.lora is None:
+            return {}
+        settings = self.config.training
+        count = min(settings.chunk_size, len(trajectory))
+        rng = generator(self.config.seed, "adapter neurons", self.epoch + 1)
+        steps = torch.from_numpy(rng.integers(trajectory.num_steps, size=count))
+        samples = torch.arange(count)
+        scores = adapter_neuron_scores(
+            self.policy.unet,
+            lambda: self.policy.predict_noise(
+                trajectory.latents[samples, steps],
+                trajectory.timesteps[steps],
+                trajectory.embeds[samples],
+                settings.guidance_scale,
+            ),
+        )
+        percents = dormant_percents(scores, list(LORA_THRESHOLDS.values()))
+        return {name: percents[value] for name, value in LORA_THRESHOLDS.items()}
+
+    def _record(
+        self,
+        scores: Mapping[str, Tensor],
+        kl: float,
+        metrics: Mapping[str, float],
+        seconds: Mapping[str, float],
+    ) -> None:
+        queries = self.epoch * self.config.training.samples_per_epoch
+        row: dict[str, Any] = {"epoch": self.epoch, "reward_queries": queries}
+        for name, values in scores.items():
+            row[f"{name}_mean"] = float(values.mean())
+            row[f"{name}_std"] = float(values.std(correction=0))
+        self.history.append(row | {"kl_to_base": kl} | dict(metrics))
+        features = seconds.get("critic_features", 0.0)
+        self.timings.append(
+            {
+                "epoch": self.epoch,
+                "sampling_s": seconds["sampling"],
+                "scoring_s": seconds["scoring"],
+                "critic_features_s": features,
+                "update_s": seconds["update"] - features,
+                "kl_s": seconds["kl"],
+                "lora_neurons_s": seconds["lora_neurons"],
+                "total_s": seconds["total"],
+            }
+        )
+
+    def _save(self, state: RunState) -> None:
+        if self.epoch in state.kept:
+            self._save_checkpoint(state)
+        state.save(self.epoch, self.state_dict())
+        state.save_tables(self.history, self.timings)
+
+    def _save_checkpoint(self, state: RunState) -> None:
+        """Save the weights with the epoch and the KL measured *before* its updates."""
+        queries = self.epoch * self.config.training.samples_per_epoch
+        facts = {"run": self.config.key, "epoch": self.epoch, "reward_queries": queries}
+        state.save_checkpoint(self.policy, facts)
+
+    def stop(self, state: RunState, good: dict[str, Tensor], reason: str) -> None:
+        """Keep the last good weights, and stop the run.
+
+        Raises:
+            TrainingStoppedError: Always.
+        """
+        self.policy.load_state_dict(good)
+        if self.epoch:
+            self._save_checkpoint(state)
+        raise TrainingStoppedError(
+            f"{self.config.key} stopped: {reason}. The weights after epoch "
+            f"{self.epoch} and the history are kept in {state.directory}. Lower the "
+            "learning rate or the clip range, delete that folder and start again."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a bitwise resume needs."""
+        return {
+            "epoch": self.epoch,
+            "policy": self.policy.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+            "history": json.dumps(self.history),
+            "timings": json.dumps(self.timings),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` gave."""
+        self.epoch = state["epoch"]
+        self.policy.load_state_dict(state["policy"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.history = json.loads(state["history"])
+        self.timings = json.loads(state["timings"])

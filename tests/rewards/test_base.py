@@ -1,0 +1,83 @@
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tdpo_pipeline.rewards.base import RewardError, Scores
+from tdpo_pipeline.rewards.jpeg import jpeg_kilobytes
+from tdpo_pipeline.rewards.registry import (
+    UnknownRewardError,
+    critic_encoder,
+    load_reward,
+)
+from tests import tiny
+
+IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_reward_scores_images_and_prompts():
+    scores = tiny.Redness()(IMAGES, ["a", "b", "c"])
+    assert isinstance(scores, Scores)
+    assert scores.values.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("images", "prompts"),
+    [(IMAGES, ["a"]), (IMAGES[0], ["a"] * 3), (IMAGES[:, :1], ["a"] * 3)],
+)
+def test_inputs_that_do_not_belong_together_are_errors(images, prompts):
+    with pytest.raises(RewardError, match="takes images"):
+        tiny.Redness()(images, prompts)
+
+
+def test_nan_and_wrong_shape_are_errors():
+    with pytest.raises(RewardError, match=re.escape("NaN or infinity for 1 of 3")):
+        tiny.NanReward()(IMAGES, ["a", "b", "c"])
+
+    class Square(tiny.Redness):
+        def score(self, images, prompts, metadata=None):
+            return Scores(torch.zeros(len(images), len(images)))
+
+    with pytest.raises(RewardError, match=re.escape("expected (3,)")):
+        Square()(IMAGES, ["a", "b", "c"])
+
+
+def test_jpeg_size_is_that_of_the_file():
+    picture = (IMAGES[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=95)
+    expected = len(buffer.getvalue()) / 1000
+    assert jpeg_kilobytes(IMAGES[:1]).item() == pytest.approx(expected)
+
+
+def test_jpeg_rewards_are_each_others_negative(tmp_path):
+    small = load_reward("jpeg_compressibility", tmp_path)
+    large = load_reward("jpeg_incompressibility", tmp_path)
+    flat = torch.full((1, 3, 32, 32), 0.5)
+    noise = torch.from_numpy(np.random.default_rng(0).random((1, 3, 32, 32)))
+    assert small(flat, [""]).values > small(noise, [""]).values
+    assert torch.equal(small(noise, [""]).values, -large(noise, [""]).values)
+    assert small.value_range == (-float("inf"), 0.0)
+    assert not small.differentiable
+
+
+def test_unknown_reward_suggests_a_name(tmp_path):
+    with pytest.raises(UnknownRewardError, match="did you mean aesthetic-mini"):
+        load_reward("asthetic-mini", tmp_path)
+    with pytest.raises(UnknownRewardError, match="can't be imported"):
+        load_reward("nowhere:Nothing", tmp_path)
+
+
+def test_a_reward_of_ones_own_needs_no_registration(tmp_path):
+    assert load_reward("tests.tiny:Redness", tmp_path).name == "redness"
+
+
+def test_critic_without_encoder_is_an_error(tmp_path):
+    jpeg = load_reward("jpeg_compressibility", tmp_path)
+    with pytest.raises(ValueError, match="'critic_encoder'"):
+        critic_encoder(jpeg, None, tmp_path)
+    encoder = critic_encoder(jpeg, "tests.tiny:Redness", tmp_path)
+    assert encoder.embedding_dim == 6

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+
+from tdpo_pipeline.config import EvaluationSettings
+from tdpo_pipeline.diffusion.policy import CheckpointError
+from tdpo_pipeline.evaluation import evaluate_run
+from tdpo_pipeline.trainer.loop import train_run
+from tests import tiny
+
+SETTINGS = EvaluationSettings(
+    prompt_sets=("animals", "other"),
+    images_per_prompt=2,
+    etas=(1.0, 0.0),
+    rewards=("tests.tiny:Redness", "jpeg_compressibility"),
+    seed=7,
+    chunk_size=4,
+    strip_prompts=("dog", "cat"),
+)
+SETS = {"animals": ["cat", "dog"], "other": ["cat dog"]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("evaluation")
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    tiny.pipeline().save_pretrained(folder / "base_model")
+    config = tiny.run_config(tiny.DDPO | {"clip_range": 1e-2})
+    result = train_run(
+        config,
+        prompts=["cat"],
+        base_model=folder / "base_model",
+        weights=folder,
+        state_dir=folder / "state",
+    )
+    return config, result.checkpoints
+
+
+def evaluate(folder, config, checkpoints, settings=SETTINGS):
+    return evaluate_run(
+        config,
+        settings,
+        prompt_sets=SETS,
+        train_prompts=["cat"],
+        checkpoints=checkpoints,
+        base_model=folder / "base_model",
+        weights=folder,
+    )
+
+
+@pytest.fixture(scope="module")
+def result(folder, trained):
+    return evaluate(folder, *trained)
+
+
+def test_every_checkpoint_and_the_base_model_are_scored(result):
+    scores = result.scores
+    # 3 checkpoints (0, 2, 4) x 2 etas x 3 prompts x 2 images.
+    assert len(scores) == 3 * 2 * 3 * 2
+    assert scores["epoch"].unique().tolist() == [0, 2, 4]
+    assert scores["reward_queries"].unique().tolist() == [0, 16, 32]
+    assert set(scores.loc[scores["seen"], "prompt"]) == {"cat"}
+    assert scores[["redness", "jpeg_compressibility"]].notna().all(axis=None)
+    assert scores["run"].unique().tolist() == ["ddpo-redness-s0"]
+
+
+def test_kl_is_that_of_the_checkpoint(result):
+    kl = result.scores[result.scores["eta"] == 1].groupby("epoch")["kl_to_base"].first()
+    assert kl[0] == pytest.approx(0, abs=1e-6)
+    assert kl[4] > 1e-6
+    assert result.scores.loc[result.scores["eta"] == 0, "kl_to_base"].isna().all()
+
+
+def test_images_are_paired_across_runs(folder, trained, result):
+    config, checkpoints = trained
+    again = evaluate(folder, config, checkpoints)
+    base = result.scores[result.scores["epoch"] == 0]
+    np.testing.assert_array_equal(
+        base["redness"], again.scores.loc[again.scores["epoch"] == 0, "redness"]
+    )
+    # Both images of a prompt have noise of their own.
+    assert base.groupby(["prompt", "eta"])["redness"].nunique().eq(2).all()
+
+
+def test_strip_has_a_row_a_checkpoint_and_a_column_a_prompt(result):
+    assert result.strip.shape == (3 * 8, 2 * 8, 3)
+    assert result.strip.dtype == np.uint8
+    assert result.strip_index == {
+        "epochs": [0, 2, 4],
+        "prompts": ["dog", "cat"],
+        "tile": 8,
+    }
+
+
+def test_checkpoints_of_another_run_are_an_error(folder, trained):
+    config, checkpoints = trained
+    other = config.model_copy(update={"seed": 3})
+    with pytest.raises(CheckpointError, match="belongs to run ddpo-redness-s0"):
+        evaluate(folder, other, checkpoints)
+
+
+def test_no_checkpoints_name_the_command(folder, trained, tmp_path):
+    with pytest.raises(CheckpointError, match="kedro run --pipelines training"):
+        evaluate(folder, trained[0], tmp_path)
+
+
+def test_unknown_reward_is_an_error_before_sampling():
+    with pytest.raises(ValueError, match="did you mean gold_match"):
+        EvaluationSettings.model_validate(
+            SETTINGS.model_dump() | {"rewards": ["gold_mach"]}
+        )
+
+
+def test_evaluation_leaves_torchs_generator_alone(folder, trained):
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    evaluate(folder, *trained)
+    assert torch.equal(torch.rand(1), expected)

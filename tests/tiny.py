@@ -1,0 +1,190 @@
+"""Seconds-size stand-ins of the true classes: a random pipeline, a reward, a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from tdpo_pipeline.config import (
+    AlgorithmSettings,
+    LoraSettings,
+    RewardSettings,
+    RunConfig,
+    TrainingSettings,
+)
+from tdpo_pipeline.rewards.base import ImageEncoder, Reward, Scores
+
+PROMPTS = ["cat", "dog"]
+LORA = LoraSettings(rank=2, target_modules=("to_q", "to_v", "conv1"))
+
+
+def scheduler() -> DDIMScheduler:
+    """Stable Diffusion's DDIM schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def pipeline(seed: int = 0) -> StableDiffusionPipeline:
+    """A random Stable Diffusion of 8x8 images and 4x4x4 latents."""
+    torch.manual_seed(seed)
+    words = ["<|startoftext|>", "<|endoftext|>", "cat</w>", "dog</w>", "ca", "do"]
+    letters = [*"acdgot", *(f"{letter}</w>" for letter in "acdgot")]
+    vocab = {token: i for i, token in enumerate([*words, *letters])}
+    merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=4)
+    text = CLIPTextConfig(
+        vocab_size=40,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=4,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=4,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=8,
+    )
+    return StableDiffusionPipeline(
+        vae=vae,
+        unet=unet,
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+class TinyEncoder(ImageEncoder):
+    """A fixed random projection of the pixels."""
+
+    embedding_dim = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.register_buffer("matrix", torch.randn(3 * 8 * 8, 6, generator=generator))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images (N, 3, 8, 8)."""
+        return nn.functional.normalize(images.flatten(1) @ self.matrix, dim=-1)
+
+
+class Redness(Reward):
+    """Mean of the red channel minus that of the blue one."""
+
+    name = "redness"
+    value_range = (-1.0, 1.0)
+    differentiable = True
+
+    def __init__(self) -> None:
+        self.encoder = TinyEncoder()
+
+    def score(
+        self,
+        images: Tensor,
+        prompts: Sequence[str],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Scores:
+        """Scores in [-1, 1]."""
+        return Scores((images[:, 0] - images[:, 2]).mean((1, 2)))
+
+
+class NanReward(Redness):
+    """Returns NaN for its third image."""
+
+    name = "nan"
+
+    def score(
+        self,
+        images: Tensor,
+        prompts: Sequence[str],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Scores:
+        """NaN at index 2."""
+        values = super().score(images, prompts).values
+        values[2] = float("nan")
+        return Scores(values)
+
+
+OPTIMIZER = {"learning_rate": 1e-2}
+DDPO = {
+    "algorithm": "ddpo",
+    "loop": "timestep_major",
+    "updates_per_timestep": 2,
+    "optimizer": OPTIMIZER,
+}
+TDPO = DDPO | {
+    "algorithm": "tdpo",
+    "critic": {"hidden": (8, 4), "dropout": (0.2,), "optimizer": OPTIMIZER},
+    "neurons": {"reset": "active", "reset_fraction": 0.5, "stats_samples": 4},
+}
+
+
+def training(**changes: Any) -> TrainingSettings:
+    """Four epochs of eight samples of four steps."""
+    values = {
+        "epochs": 4,
+        "samples_per_epoch": 8,
+        "num_inference_steps": 4,
+        "guidance_scale": 2.0,
+        "chunk_size": 4,
+        "micro_batch_size": 4,
+        "lora": LORA,
+        "checkpoint_every": 2,
+        "kl_samples": 4,
+    }
+    return TrainingSettings.model_validate(values | changes)
+
+
+def run_config(
+    algorithm: Mapping[str, Any] = DDPO,
+    *,
+    scorer: str = "tests.tiny:Redness",
+    critic_encoder: str | None = None,
+    **changes: Any,
+) -> RunConfig:
+    """A run of seconds."""
+    return RunConfig(
+        method=str(algorithm["algorithm"]),
+        reward="redness",
+        seed=0,
+        training=training(**changes),
+        algorithm=AlgorithmSettings.model_validate(algorithm),
+        task=RewardSettings(
+            scorer=scorer, train_prompts="simple_animals", critic_encoder=critic_encoder
+        ),
+    )

@@ -1,0 +1,231 @@
+import json
+import os
+import re
+
+import pandas as pd
+import pytest
+import torch
+
+from tdpo_pipeline.diffusion.policy import CheckpointError
+from tdpo_pipeline.rewards.base import RewardError
+from tdpo_pipeline.trainer import loop
+from tdpo_pipeline.trainer.loop import TrainingStoppedError, train_run
+from tests import tiny
+
+METHODS = {
+    "ddpo": tiny.DDPO,
+    "ddpo sample-major": tiny.DDPO
+    | {"loop": "sample_major", "group_size": 2, "updates_per_timestep": 1},
+    "tdpo": tiny.TDPO,
+    "tdpo, official switches": tiny.TDPO
+    | {
+        "critic": tiny.TDPO["critic"]
+        | {"init": "paper", "double_unscale": 65536.0, "value_clip": None},
+        "neurons": {"reset": "all", "stats_steps": "one", "overlap": "official"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("base_model")
+    tiny.pipeline().save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def train(base_model, tmp_path):
+    def run(config, state="state", prompts=tiny.PROMPTS):
+        return train_run(
+            config,
+            prompts=prompts,
+            base_model=base_model,
+            weights=tmp_path / "no_weights",
+            state_dir=tmp_path / state,
+        )
+
+    return run
+
+
+def weights(result):
+    return {
+        path.parent.name: path.read_bytes()
+        for path in sorted(result.checkpoints.rglob("*.safetensors"))
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_records(train, method):
+    result = train(tiny.run_config(METHODS[method]))
+    history = result.history
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert history["reward_queries"].tolist() == [8, 16, 24, 32]
+    assert history["ratio_error"].eq(0).all()
+    assert history["kl_to_base"].iloc[0] == pytest.approx(0, abs=1e-8)
+    assert history["kl_to_base"].iloc[-1] > 0
+    for column in ("redness_mean", "approx_kl", "clip_fraction", "policy_grad_norm"):
+        assert history[column].notna().all()
+    assert list(weights(result)) == ["epoch_0002", "epoch_0004"]
+    assert len(result.timings) == 4
+    if method.startswith("tdpo"):
+        assert history["critic_loss"].notna().all()
+        assert history["critic_dormant_pct_layer2"].between(0, 100).all()
+
+
+def test_tdpo_r_resets_at_its_period(train):
+    history = train(tiny.run_config(tiny.TDPO)).history
+    active = 12 * (1 - history["critic_dormant_pct"] / 100)
+    expected = [0, round(active[1]), 0, round(active[3])]
+    assert history["neurons_reset"].tolist() == expected
+    assert expected[1] > 0
+
+
+def test_official_overlap_is_always_100(train):
+    overlap = train(
+        tiny.run_config(METHODS["tdpo, official switches"])
+    ).history["critic_overlap_pct"]
+    assert pd.isna(overlap[0])
+    assert overlap[1:].tolist() == [100.0] * 3
+
+
+@pytest.mark.parametrize("method", ["ddpo", "tdpo"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_resume_is_bitwise(train, monkeypatch, method, at):
+    config = tiny.run_config(METHODS[method])
+    whole = train(config, "whole")
+
+    class KilledError(Exception):
+        pass
+
+    original = loop.Trainer.run_epoch
+
+    def killed(self, state):
+        original(self, state)
+        if self.epoch == at:
+            raise KilledError
+
+    monkeypatch.setattr(loop.Trainer, "run_epoch", killed)
+    with pytest.raises(KilledError):
+        train(config, "killed")
+    monkeypatch.setattr(loop.Trainer, "run_epoch", original)
+    resumed = train(config, "killed")
+    assert weights(resumed) == weights(whole)
+    pd.testing.assert_frame_equal(resumed.history, whole.history, check_exact=True)
+
+
+def test_kill_while_writing_a_state_loses_nothing_saved(train, monkeypatch):
+    config = tiny.run_config()
+    whole = train(config, "whole")
+    replace, calls = os.replace, []
+
+    def failing(source, target):
+        calls.append(target)
+        if str(target).endswith("epoch_0003.pt"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, "killed")
+    monkeypatch.setattr(os, "replace", replace)
+    assert weights(train(config, "killed")) == weights(whole)
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not(train):
+    config = tiny.run_config(tiny.TDPO)
+    first, second = train(config, "a"), train(config, "b")
+    assert weights(first) == weights(second)
+    other = train(config.model_copy(update={"seed": 1}), "c")
+    assert weights(other) != weights(first)
+
+
+def test_a_finished_run_starts_over(train, tmp_path):
+    config = tiny.run_config()
+    first = weights(train(config))
+    (tmp_path / "state" / "states" / "epoch_0004.pt").write_bytes(b"stale")
+    assert weights(train(config)) == first
+
+
+def interrupt(train, monkeypatch, config):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.RunState, "finish", lambda _: None)
+        train(config)
+
+
+def test_unfinished_run_of_another_configuration_is_an_error(train, monkeypatch):
+    interrupt(train, monkeypatch, tiny.run_config())
+    with pytest.raises(CheckpointError, match=re.escape("training.guidance_scale")):
+        train(tiny.run_config(guidance_scale=3.0))
+    with pytest.raises(CheckpointError, match="prompts"):
+        train(tiny.run_config(), prompts=["cat"])
+
+
+def test_truncated_state_is_an_error(train, monkeypatch, tmp_path):
+    interrupt(train, monkeypatch, tiny.run_config())
+    path = tmp_path / "state" / "states" / "epoch_0004.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"epoch_0004\.pt is truncated"):
+        train(tiny.run_config())
+
+
+def test_states_are_kept_for_kept_epochs_and_the_newest(train, tmp_path):
+    train(tiny.run_config(epochs=5, checkpoint_every=2))
+    names = sorted(p.name for p in (tmp_path / "state" / "states").iterdir())
+    assert names == ["epoch_0002.pt", "epoch_0004.pt", "epoch_0005.pt"]
+
+
+def test_disk_budget_is_held_before_the_first_epoch(train, tmp_path):
+    with pytest.raises(ValueError, match="disk_budget_mb"):
+        train(tiny.run_config(disk_budget_mb=0.001))
+    assert not (tmp_path / "state").exists()
+
+
+def test_unwritable_output_folder_is_an_error(train, tmp_path):
+    (tmp_path / "state").write_text("a file where the folder should be")
+    with pytest.raises(PermissionError, match="can't be written"):
+        train(tiny.run_config())
+
+
+def test_weights_that_are_not_finite_stop_the_run(train, monkeypatch, tmp_path):
+    original = loop.Trainer.score
+
+    def poisoned(self, trajectory):
+        scores = original(self, trajectory)
+        if self.epoch == 2:
+            next(iter(self.policy.parameters())).data.fill_(float("nan"))
+        return scores
+
+    monkeypatch.setattr(loop.Trainer, "score", poisoned)
+    monkeypatch.setattr(loop, "kl_to_base", lambda *_, **__: 0.0)
+    config = tiny.run_config(tiny.DDPO | {"old_log_prob": "recompute"})
+    with pytest.raises(TrainingStoppedError, match="not finite after epoch 3"):
+        train(config)
+    folder = tmp_path / "state"
+    facts = json.loads((folder / "checkpoints/epoch_0002/checkpoint.json").read_text())
+    assert facts["epoch"] == 2
+    assert len(pd.read_csv(folder / "history.csv")) == 2
+
+
+def test_equal_rewards_stop_the_run(train, monkeypatch):
+    monkeypatch.setattr(
+        tiny.Redness, "score", lambda self, images, *_: tiny.Scores(torch.zeros(len(images)))
+    )
+    with pytest.raises(TrainingStoppedError, match="all rewards of epoch 1 are equal"):
+        train(tiny.run_config())
+
+
+def test_nan_reward_is_an_error(train):
+    with pytest.raises(RewardError, match="NaN"):
+        train(tiny.run_config(scorer="tests.tiny:NanReward"))
+
+
+def test_tdpo_trains_on_a_reward_with_a_borrowed_encoder(train):
+    config = tiny.run_config(
+        tiny.TDPO, scorer="jpeg_compressibility", critic_encoder="tests.tiny:Redness"
+    )
+    assert train(config).history["jpeg_compressibility_mean"].lt(0).all()
+
+
+def test_no_prompts_is_an_error(train):
+    with pytest.raises(ValueError, match="no training prompts"):
+        train(tiny.run_config(), prompts=[])
