@@ -151,7 +151,7 @@ class AlgorithmSettings(Settings):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _of_algorithm(cls, data: Any, handler: Callable[[Any], Self]) -> Self:
+    def _of_algorithm(cls, data: Any, handler: Callable[[Any], Self]) -> Any:
         if cls is not AlgorithmSettings or not isinstance(data, Mapping):
             return handler(data)
         from tdpo_pipeline.algorithms.registry import algorithm_class

@@ -90,7 +90,7 @@ def evaluate_run(
         rows.append(row)
         epochs.append(facts["epoch"])
     table = pd.concat(tables, ignore_index=True)
-    identity = {"run": config.key, "method": config.method}
+    identity: dict[str, Any] = {"run": config.key, "method": config.method}
     identity |= {"reward": config.reward, "seed": config.seed}
     for position, (name, value) in enumerate(identity.items()):
         table.insert(position, name, value)
@@ -182,9 +182,7 @@ def _sample(
     )
 
 
-def _kl(
-    policy: Policy, config: RunConfig, trajectory: Trajectory, eta: float
-) -> float:
+def _kl(policy: Policy, config: RunConfig, trajectory: Trajectory, eta: float) -> float:
     """KL to the base model on these samples; NaN for deterministic sampling."""
     if eta == 0:
         return float("nan")

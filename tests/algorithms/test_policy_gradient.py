@@ -61,9 +61,7 @@ def test_timestep_major_columns_hold_every_sample_once():
 
 
 def test_sample_major_finishes_a_group_before_the_next():
-    pairs = pair_order(
-        np.random.default_rng(0), 8, 5, group_size=2, shuffle_steps=True
-    )
+    pairs = pair_order(np.random.default_rng(0), 8, 5, group_size=2, shuffle_steps=True)
     for group in pairs.split(10):
         assert len(set(group[:, 0].tolist())) == 2
 
@@ -155,9 +153,7 @@ def test_ratio_off_one_stops_the_run():
     trajectory = trajectory_of(policy)
     pairs = torch.cartesian_prod(torch.arange(4), torch.arange(1))
     with pytest.raises(RatioError, match="recompute"):
-        update.step(
-            trajectory, pairs, trajectory.log_probs + 0.01, torch.ones(8, 4)
-        )
+        update.step(trajectory, pairs, trajectory.log_probs + 0.01, torch.ones(8, 4))
 
 
 def test_recomputed_log_probs_repair_it():

@@ -19,7 +19,7 @@ def shift(target: Policy) -> None:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in target.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
 def predict(target: Policy, guidance_scale: float = 2.0) -> torch.Tensor:

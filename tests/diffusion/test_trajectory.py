@@ -18,7 +18,7 @@ def shift(policy: Policy, scale: float = 0.3) -> None:
     noise = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in policy.parameters():
-            parameter += scale * torch.randn(parameter.shape, generator=noise)
+            parameter.add_(scale * torch.randn(parameter.shape, generator=noise))
 
 
 def sample(policy: Policy, *, chunk_size: int = 4, eta: float = 1.0, count: int = 8):
@@ -71,9 +71,7 @@ def test_ratio_is_nearly_one_at_other_batch_shapes(policy):
     shift(policy)
     trajectory = sample(policy)
     pairs = torch.cartesian_prod(torch.arange(8), torch.arange(4))
-    log_probs = replay_log_probs(
-        policy, trajectory, pairs, guidance_scale=2.0, eta=1.0
-    )
+    log_probs = replay_log_probs(policy, trajectory, pairs, guidance_scale=2.0, eta=1.0)
     ratio = torch.exp(log_probs - trajectory.log_probs.flatten())
     assert (ratio - 1).abs().max() < 1e-5
 

@@ -81,9 +81,9 @@ def test_tdpo_r_resets_at_its_period(train):
 
 
 def test_official_overlap_is_always_100(train):
-    overlap = train(
-        tiny.run_config(METHODS["tdpo, official switches"])
-    ).history["critic_overlap_pct"]
+    overlap = train(tiny.run_config(METHODS["tdpo, official switches"])).history[
+        "critic_overlap_pct"
+    ]
     assert pd.isna(overlap[0])
     assert overlap[1:].tolist() == [100.0] * 3
 
@@ -208,7 +208,9 @@ def test_weights_that_are_not_finite_stop_the_run(train, monkeypatch, tmp_path):
 
 def test_equal_rewards_stop_the_run(train, monkeypatch):
     monkeypatch.setattr(
-        tiny.Redness, "score", lambda self, images, *_: tiny.Scores(torch.zeros(len(images)))
+        tiny.Redness,
+        "score",
+        lambda self, images, *_: tiny.Scores(torch.zeros(len(images))),
     )
     with pytest.raises(TrainingStoppedError, match="all rewards of epoch 1 are equal"):
         train(tiny.run_config())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,9 +44,7 @@ class Algorithm(ABC):
         self.weights = weights
         self.stopwatch = stopwatch
 
-    def sample(
-        self, epoch: int, prompts: Sequence[str], on_chunk: Callable[[int], None] | None
-    ) -> Trajectory:
+    def sample(self, epoch: int, prompts: Sequence[str]) -> Trajectory:
         """The epoch's trajectories, one for each prompt."""
         return rollout(
             self.policy,
@@ -56,7 +54,6 @@ class Algorithm(ABC):
             guidance_scale=self.training.guidance_scale,
             eta=self.training.eta,
             chunk_size=self.training.chunk_size,
-            on_chunk=on_chunk,
         )
 
     @abstractmethod

@@ -73,7 +73,9 @@ class PolicyGradientSettings(AlgorithmSettings):
     @model_validator(mode="after")
     def _one_update_count(self) -> Self:
         if (self.updates_per_epoch is None) == (self.updates_per_timestep is None):
-            raise ValueError("give updates_per_epoch or updates_per_timestep, not both.")
+            raise ValueError(
+                "give updates_per_epoch or updates_per_timestep, not both."
+            )
         return self
 
     def updates(self, training: TrainingSettings) -> int:
@@ -241,7 +243,10 @@ class GradientSpread:
 def flat_gradient(parameters: list[nn.Parameter]) -> Tensor:
     """All gradients in one vector (zeros where there is none)."""
     return torch.cat(
-        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+        [
+            (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
+            for p in parameters
+        ]
     )
 
 

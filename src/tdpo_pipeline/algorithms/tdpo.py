@@ -221,7 +221,11 @@ class Tdpo(Algorithm):
         return torch.from_numpy(z).float().to(trajectory.latents.device)
 
     def critic_step(
-        self, inputs: Tensor, old_values: Tensor, targets: Tensor, spread: GradientSpread
+        self,
+        inputs: Tensor,
+        old_values: Tensor,
+        targets: Tensor,
+        spread: GradientSpread,
     ) -> tuple[float, float]:
         """One optimizer step of the critic; its loss and gradient norm."""
         settings = self.settings.critic

@@ -7,7 +7,7 @@ that step's temporal reward (TDPO paper, equations 4 to 9).
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -85,9 +85,14 @@ class TemporalCritic(nn.Module):
         self.dropouts = nn.ModuleList(
             nn.Dropout(rate) for rate in rates[: len(settings.hidden)]
         )
-        for linear in self.linears:
+        for linear in self.layers:
             nn.init.zeros_(linear.bias)
             linear.weight.data = self.initial_weight(linear)
+
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """The linear layers, from the embedding to the prediction."""
+        return [cast(nn.Linear, linear) for linear in self.linears]
 
     def initial_weight(self, linear: nn.Linear) -> Tensor:
         """A fresh draw of a layer's weights from its initial distribution."""

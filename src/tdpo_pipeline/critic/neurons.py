@@ -7,7 +7,7 @@ its layer's; at or below a threshold it is dormant, above it active. TDPO-R re-d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -18,6 +18,12 @@ from torch.optim import Optimizer
 
 from tdpo_pipeline.config import Settings
 from tdpo_pipeline.critic.critic import TemporalCritic
+
+SCORE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "abs": torch.abs,
+}
 
 
 class NeuronSettings(Settings):
@@ -64,8 +70,7 @@ def neuron_scores(outputs: Tensor, activation: str = "relu") -> Tensor:
     Returns:
         Shape (n,), non-negative, with mean about 1.
     """
-    apply = {"relu": F.relu, "leaky_relu": F.leaky_relu, "abs": torch.abs}[activation]
-    means = apply(outputs).abs().mean(0)
+    means = SCORE_ACTIVATIONS[activation](outputs).abs().mean(0)
     return means / (means.mean() + 1e-9)
 
 
@@ -119,7 +124,7 @@ def reset_neurons(
     Returns:
         Number of neurons reset.
     """
-    linears = list(critic.linears)
+    linears = critic.layers
     for layer, mask in enumerate(masks):
         if not mask.any():
             continue

@@ -15,7 +15,9 @@ from tdpo_pipeline.critic.neurons import masked_percent, neuron_scores
 
 
 @torch.no_grad()
-def adapter_neuron_scores(unet: nn.Module, forward: Callable[[], object]) -> list[Tensor]:
+def adapter_neuron_scores(
+    unet: nn.Module, forward: Callable[[], object]
+) -> list[Tensor]:
     """Scores (r,) of each LoRA layer's neurons over one forward pass of the UNet.
 
     Args:
@@ -40,7 +42,9 @@ def adapter_neuron_scores(unet: nn.Module, forward: Callable[[], object]) -> lis
 
 def _recorder(scores: dict[str, Tensor], name: str) -> Callable[..., None]:
     def record(module: nn.Module, _: object, output: Tensor) -> None:
-        neurons_last = output.movedim(1, -1) if isinstance(module, nn.Conv2d) else output
+        neurons_last = (
+            output.movedim(1, -1) if isinstance(module, nn.Conv2d) else output
+        )
         scores[name] = neuron_scores(neurons_last.flatten(0, -2))
 
     return record

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -81,7 +82,7 @@ class Policy:
         seed: int = 0,
     ) -> None:
         self.pipeline = pipeline
-        self.unet: nn.Module = pipeline.unet
+        self.unet: Any = pipeline.unet
         self.scheduler: DDIMScheduler = pipeline.scheduler
         self.scheduler.set_timesteps(num_inference_steps)
         for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):

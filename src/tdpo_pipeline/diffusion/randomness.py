@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 
-def generator(seed: int, purpose: str, epoch: int = 0, sample: int = 0, step: int = 0):
+def generator(
+    seed: int, purpose: str, epoch: int = 0, sample: int = 0, step: int = 0
+) -> np.random.Generator:
     """A NumPy generator for one address; equal addresses give equal draws."""
     digest = hashlib.sha256(purpose.encode()).digest()
     key = np.array([seed, int.from_bytes(digest[:8], "little")], dtype=np.uint64)

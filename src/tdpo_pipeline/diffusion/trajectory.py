@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +62,6 @@ def rollout(
     eta: float,
     chunk_size: int,
     purpose: str = "rollout",
-    on_chunk: Callable[[int], None] | None = None,
 ) -> Trajectory:
     """Sample one trajectory for each prompt, in chunks of ``chunk_size``.
 
@@ -79,26 +78,17 @@ def rollout(
             field holds NaN).
         chunk_size: Samples computed together.
         purpose: Name of the noise stream.
-        on_chunk: Called with the number of samples done.
     """
     embeds = policy.encode(prompts)
-    starts = range(0, len(prompts), chunk_size)
     parts = []
-    for start in starts:
+    for start in range(0, len(prompts), chunk_size):
         samples = range(start, min(start + chunk_size, len(prompts)))
-        parts.append(
-            _rollout_chunk(
-                policy,
-                embeds[start : start + chunk_size],
-                lambda step, samples=samples: noise(
-                    seed, purpose, epoch, samples, step, policy.latent_shape
-                ).to(policy.device),
-                guidance_scale,
-                eta,
-            )
-        )
-        if on_chunk is not None:
-            on_chunk(len(samples))
+        noises = [
+            noise(seed, purpose, epoch, samples, step, policy.latent_shape)
+            for step in range(len(policy.timesteps) + 1)
+        ]
+        chunk = embeds[start : start + chunk_size]
+        parts.append(_rollout_chunk(policy, chunk, noises, guidance_scale, eta))
     latents, noise_preds, log_probs = (
         torch.cat(column) for column in zip(*parts, strict=True)
     )
@@ -117,27 +107,31 @@ def rollout(
 def _rollout_chunk(
     policy: Policy,
     embeds: Tensor,
-    noise_at: Callable[[int], Tensor],
+    noises: Sequence[Tensor],
     guidance_scale: float,
     eta: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Latents (B, T + 1, C, H, W), noise predictions and log-probs of one chunk.
 
-    ``noise_at(0)`` is the initial noise, ``noise_at(i + 1)`` that of step i.
+    ``noises[0]`` is the initial noise, ``noises[i + 1]`` that of step i.
     """
-    x = noise_at(0) * policy.scheduler.init_noise_sigma
+    x = noises[0].to(policy.device) * policy.scheduler.init_noise_sigma
     latents, noise_preds, log_probs = [x], [], []
     for i, t in enumerate(policy.timesteps):
         timestep = t.expand(len(x))
         noise_pred = policy.predict_noise(x, timestep, embeds, guidance_scale)
-        step_noise = noise_at(i + 1) if eta > 0 else torch.zeros_like(x)
+        step_noise = noises[i + 1].to(x) if eta > 0 else torch.zeros_like(x)
         x, log_prob = ddim_step_with_log_prob(
             policy.scheduler, noise_pred, timestep, x, eta=eta, noise=step_noise
         )
         latents.append(x)
         noise_preds.append(noise_pred)
         log_probs.append(log_prob)
-    return torch.stack(latents, 1), torch.stack(noise_preds, 1), torch.stack(log_probs, 1)
+    return (
+        torch.stack(latents, 1),
+        torch.stack(noise_preds, 1),
+        torch.stack(log_probs, 1),
+    )
 
 
 @torch.no_grad()

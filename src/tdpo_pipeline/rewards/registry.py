@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from tdpo_pipeline.rewards.base import ImageEncoder, Reward
 
 
-
 class RewardEntry(NamedTuple):
     """Where a reward is, and whether it has an image encoder for a temporal critic.
 
@@ -31,7 +30,9 @@ REWARDS = {
     "aesthetic-mini": RewardEntry("tdpo_pipeline.rewards.aesthetic_mini:load", True),
     "pick-mini": RewardEntry("tdpo_pipeline.rewards.pick_mini:load", True),
     "hps-mini": RewardEntry("tdpo_pipeline.rewards.hps_mini:load", True),
-    "imagereward-mini": RewardEntry("tdpo_pipeline.rewards.imagereward_mini:load", True),
+    "imagereward-mini": RewardEntry(
+        "tdpo_pipeline.rewards.imagereward_mini:load", True
+    ),
     "gold_match": RewardEntry("tdpo_pipeline.rewards.gold_match:load", False),
     "gold_taste": RewardEntry("tdpo_pipeline.rewards.gold_taste:load", False),
     "jpeg_compressibility": RewardEntry(
@@ -113,11 +114,15 @@ def load_reward(name: str, weights: Path) -> Reward:
     try:
         loader = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UnknownRewardError(f"Reward '{path}' can't be imported: {error}") from error
+        raise UnknownRewardError(
+            f"Reward '{path}' can't be imported: {error}"
+        ) from error
     return loader() if isinstance(loader, type) else loader(weights)
 
 
-def critic_encoder(reward: Reward, encoder_of: str | None, weights: Path) -> ImageEncoder:
+def critic_encoder(
+    reward: Reward, encoder_of: str | None, weights: Path
+) -> ImageEncoder:
     """The image encoder that a temporal critic reads.
 
     Args:

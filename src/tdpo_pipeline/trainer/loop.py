@@ -100,7 +100,16 @@ def train_run(
 
 
 class Trainer:
-    """One run: its policy, rewards and algorithm, and what it has measured so far."""
+    """One run: its policy, rewards and algorithm, and what it has measured so far.
+
+    Args:
+        config: The run.
+        prompts: Training prompts.
+        policy: The policy that is fine-tuned.
+        reward: The reward that is trained on.
+        monitored: All rewards scored every epoch, by name; ``reward`` among them.
+        algorithm: What improves the policy.
+    """
 
     def __init__(
         self,
@@ -176,7 +185,7 @@ class Trainer:
         with watch.measure("total"):
             with watch.measure("sampling"):
                 prompts = self.draw_prompts(epoch)
-                trajectory = self.algorithm.sample(epoch, prompts, None)
+                trajectory = self.algorithm.sample(epoch, prompts)
             with watch.measure("scoring"):
                 scores = self.score(trajectory)
             rewards = scores[self.reward.name]

@@ -1,0 +1,101 @@
+"""What the tests share: the project's registry and catalog, and a copy to run in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Project:
+    """A copy of the project in a folder of its own, where commands run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.last_output = ""
+        for folder in ("src", "conf", "notebooks"):
+            shutil.copytree(
+                ROOT / folder,
+                root / folder,
+                ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "local"),
+            )
+        (root / "conf" / "local").mkdir()
+        for name in ("pyproject.toml", ".telemetry"):
+            shutil.copy(ROOT / name, root / name)
+
+    def run(
+        self, *command: str, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``python -m <command>`` in the copy, on one thread."""
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.root,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(self.root / "src"),
+                "OMP_NUM_THREADS": "1",
+                "COLUMNS": "200",
+                "TQDM_DISABLE": "1",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        output = done.stdout + done.stderr
+        assert not check or done.returncode == 0, output[-8000:]
+        return done
+
+    def kedro(
+        self, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a ``kedro`` command in the copy."""
+        return self.run("kedro", *arguments, check=check)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A fresh copy of the project, without data."""
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def smoke_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the project in which the smoke environment's main job has run."""
+    project = Project(tmp_path_factory.mktemp("smoke"))
+    project.kedro("run", "--env", "smoke", "--pipelines", "base_model,proxy_rewards")
+    done = project.kedro("run", "--env", "smoke", "--pipelines", "train_eval")
+    project.last_output = done.stdout + done.stderr
+    return project
+
+
+@pytest.fixture(scope="session")
+def registry() -> dict[str, Pipeline]:
+    """The registered pipelines by name."""
+    bootstrap_project(ROOT)
+    from kedro.framework.project import pipelines
+
+    return dict(pipelines)
+
+
+@pytest.fixture(scope="session")
+def catalog() -> DataCatalog:
+    """The catalog of the base environment."""
+    return catalog_of("base")
+
+
+def catalog_of(env: str) -> DataCatalog:
+    """The catalog of an environment."""
+    bootstrap_project(ROOT)
+    with KedroSession.create(project_path=ROOT, env=env) as session:
+        return session.load_context().catalog

@@ -1,0 +1,186 @@
+"""The project through its command line, as a user types it, in a copy of the project."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import ROOT, Project
+
+RUNS = ("ddpo_100_timestep_major/aesthetic-mini/s0", "tdpo_r/aesthetic-mini/s0")
+
+
+def outputs(project: Project) -> Path:
+    return project.root / "data" / "smoke" / "07_model_output"
+
+
+def tree(folder: Path) -> dict[str, float]:
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_train_eval_leaves_every_result(smoke_project: Project) -> None:
+    kinds = {
+        "history": ".csv",
+        "timings": ".csv",
+        "scores": ".parquet",
+        "metrics": ".json",
+        "strips": ".png",
+    }
+    for run in RUNS:
+        for kind, suffix in kinds.items():
+            path = outputs(smoke_project) / kind / f"{run}{suffix}"
+            assert path.stat().st_size > 0, path
+    figures = smoke_project.root / "data" / "smoke" / "08_reporting"
+    assert len(list(figures.rglob("*.p[dn][fg]"))) >= 5
+
+
+def test_a_history_has_a_row_an_epoch(smoke_project: Project) -> None:
+    for run in RUNS:
+        history = pd.read_csv(outputs(smoke_project) / "history" / f"{run}.csv")
+        assert history["epoch"].tolist() == [1, 2]
+        assert history["reward_queries"].tolist() == [8, 16]
+        assert (history["ratio_error"] == 0).all()
+        assert history["kl_to_base"].iloc[0] == 0
+
+
+def test_scores_cover_checkpoints_prompts_and_rewards(smoke_project: Project) -> None:
+    scores = pd.read_parquet(outputs(smoke_project) / "scores" / f"{RUNS[1]}.parquet")
+    counts = scores.groupby(["epoch", "prompt_set"]).size().unstack()
+    assert counts.index.tolist() == [0, 1, 2]
+    per_prompt = {"simple_animals": 45, "unseen_animals": 8, "complex": 4}
+    for name, prompts in per_prompt.items():
+        assert (counts[name] == prompts).all()
+    rewards = yaml.safe_load((ROOT / "conf/base/parameters_evaluation.yml").read_text())
+    for reward in rewards["evaluation"]["rewards"]:
+        assert scores[reward].notna().all()
+
+
+def test_both_runs_start_from_the_same_pictures(smoke_project: Project) -> None:
+    first, second = (
+        pd.read_parquet(outputs(smoke_project) / "scores" / f"{run}.parquet")
+        .query("epoch == 0")
+        .set_index(["prompt_set", "prompt", "image", "eta"])
+        for run in RUNS
+    )
+    pd.testing.assert_series_equal(first["gold_match"], second["gold_match"])
+
+
+def test_the_run_ends_with_a_summary(smoke_project: Project) -> None:
+    assert "gold" in smoke_project.last_output
+    assert "08_reporting" in smoke_project.last_output
+
+
+def test_the_deprecated_spelling_works_too(smoke_project: Project) -> None:
+    run = "tdpo_r.aesthetic-mini.s0"
+    path = outputs(smoke_project) / "metrics" / f"{run.replace('.', '/')}.json"
+    before = path.read_text()
+    path.unlink()
+    smoke_project.kedro(
+        *("run", "--env", "smoke", "--pipeline", "train_eval"),
+        *("--nodes", f"{run}.summarise"),
+    )
+    assert json.loads(path.read_text()) == json.loads(before)
+
+
+def test_nothing_is_kept_in_memory_alone(smoke_project: Project) -> None:
+    described = smoke_project.kedro("catalog", "describe-datasets", "--env", "smoke")
+    listed = yaml.safe_load(described.stdout[described.stdout.index("'") :])
+    assert listed
+    for name, kinds in listed.items():
+        assert not kinds.get("defaults"), name
+
+
+def test_a_run_in_one_environment_leaves_the_others_alone(
+    smoke_project: Project,
+) -> None:
+    data = smoke_project.root / "data"
+    assert [path.name for path in data.iterdir()] == ["smoke"]
+
+
+def test_sample_draws_ones_own_prompt(smoke_project: Project) -> None:
+    checkpoint = f"data/smoke/06_models/checkpoints/{RUNS[1]}/epoch_0002"
+    smoke_project.kedro(
+        *("run", "--env", "smoke", "--pipelines", "sample", "--params"),
+        f"sample.prompts=a dog on the moon,sample.checkpoint={checkpoint}",
+    )
+    reporting = smoke_project.root / "data" / "smoke" / "08_reporting"
+    index = json.loads((reporting / "samples.json").read_text())
+    assert index["prompts"] == ["a dog on the moon"]
+    assert (reporting / "samples.png").stat().st_size > 0
+
+
+def test_the_notebook_runs_on_the_results(smoke_project: Project) -> None:
+    smoke_project.run(
+        *("jupyter", "nbconvert", "--to", "notebook", "--execute"),
+        *("--output-dir", str(smoke_project.root), "notebooks/explore_results.ipynb"),
+        KEDRO_ENV="smoke",
+    )
+    executed = json.loads((smoke_project.root / "explore_results.ipynb").read_text())
+    mimes = [
+        mime
+        for cell in executed["cells"]
+        for output in cell.get("outputs", [])
+        for mime in output.get("data", {})
+    ]
+    assert mimes.count("image/png") == 2
+
+
+def refused(project: Project, *arguments: str) -> str:
+    """Output of a run that fails before its first node."""
+    done = project.kedro("run", "--env", "smoke", *arguments, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Running node" not in output
+    return " ".join(output.split())
+
+
+def test_missing_weights_name_the_command_that_makes_them(project: Project) -> None:
+    output = refused(project, "--pipelines", "train_eval")
+    assert "'base_model' is missing" in output
+    assert "kedro run --pipelines base_model" in output
+    assert "kedro run --pipelines proxy_rewards" in output
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("training.epochs=0", "Input should be greater than 0"),
+        ("training.samples_per_epoch=-8", "Input should be greater than 0"),
+        ("training.epohcs=3", "epohcs Extra inputs are not permitted"),
+        ("training.chunk_size=3", "chunk_size 3 must divide samples_per_epoch 8"),
+        ("methods.tdpo_r.algorithm=tdpoo", "unknown algorithm 'tdpoo'"),
+        ("methods.tdpo_r.critic.optimizer.lr=1", "critic.optimizer.lr Extra inputs"),
+        ("rewards.aesthetic-mini.prompts=x", "prompts Extra inputs"),
+        ("evaluation.images_per_prompt=none", "Input should be a valid integer"),
+        ("traning.epochs=2", "'traning' (did you mean training?)"),
+        ("methods.tdpo_x.loop=2", "nothing reads the parameter 'methods.tdpo_x.loop'"),
+    ],
+)
+def test_a_wrong_parameter_stops_the_run_before_its_first_node(
+    smoke_project: Project, given: str, message: str
+) -> None:
+    output = refused(smoke_project, "--pipelines", "train_eval", "--params", given)
+    assert message in output
+
+
+def test_an_output_folder_that_cannot_be_made(project: Project) -> None:
+    (project.root / "data").mkdir()
+    (project.root / "data" / "smoke").write_text("in the way")
+    output = refused(project, "--pipelines", "prompts")
+    assert "smoke, which is a file and not a folder" in output
+
+
+def test_an_unknown_method_in_the_grid(project: Project) -> None:
+    path = project.root / "conf" / "base" / "parameters.yml"
+    path.write_text(path.read_text().replace("{method: tdpo,", "{method: tdpoo,", 1))
+    output = refused(project, "--pipelines", "train_eval")
+    assert "unknown name 'tdpoo'; did you mean tdpo" in output
+    assert "conf/base/parameters.yml: experiment.runs.tdpo-aesthetic-mini-s0" in output

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+from kedro.pipeline import Pipeline
+
+from tdpo_pipeline.grid import Run, runs
+
+from tests.conftest import Project
+
+SINGLE = {
+    "prompts",
+    "base_model",
+    "proxy_rewards",
+    "training",
+    "evaluation",
+    "reporting",
+    "sample",
+}
+
+
+def names(pipeline: Pipeline) -> set[str]:
+    return {node.name for node in pipeline.nodes}
+
+
+def namespaces(pipeline: Pipeline) -> set[str]:
+    return {
+        node.namespace
+        for node in pipeline.nodes
+        if node.name.endswith((".train", ".evaluate"))
+    }
+
+
+def test_names(registry: dict[str, Pipeline]) -> None:
+    assert set(registry) == SINGLE | {"train_eval", "study", "all", "__default__"}
+
+
+def test_default_is_train_eval(registry: dict[str, Pipeline]) -> None:
+    assert names(registry["__default__"]) == names(registry["train_eval"])
+
+
+@pytest.mark.parametrize(
+    ("name", "subset"),
+    [
+        ("train_eval", "quick"),
+        ("study", "all"),
+        ("all", "all"),
+        ("training", "all"),
+        ("evaluation", "all"),
+    ],
+)
+def test_spans(registry: dict[str, Pipeline], name: str, subset: str) -> None:
+    expected = {run.namespace for run in runs(subset)}  # type: ignore[arg-type]
+    assert namespaces(registry[name]) == expected
+
+
+def test_each_run_is_configured_trained_and_evaluated(
+    registry: dict[str, Pipeline],
+) -> None:
+    run = Run("tdpo", "pick-mini", 2)
+    study = registry["study"].only_nodes_with_namespaces([run.namespace])
+    assert names(study) == {
+        f"{run.namespace}.{name}" for name in 
+        ("build_config", "train", "evaluate", "summarise")
+    }
+    assert f"params:experiment.runs.{run.key}" in study.inputs()
+    assert "params:methods.tdpo" in study.inputs()
+    assert "params:rewards.pick-mini" in study.inputs()
+    assert "train_prompts_pick-mini" in study.inputs()
+
+
+def test_all_starts_from_parameters_alone(registry: dict[str, Pipeline]) -> None:
+    free = {
+        name for name in registry["all"].inputs() if not name.startswith("params:")
+    }
+    assert free <= {"parameters"}
+
+
+def test_train_eval_starts_from_the_shipped_models(
+    registry: dict[str, Pipeline],
+) -> None:
+    free = {
+        name
+        for name in registry["train_eval"].inputs()
+        if not name.startswith("params:")
+    }
+    assert free <= {"parameters", "base_model", "proxy_rewards"}
+
+
+def test_all_is_the_sum_of_what_it_says(registry: dict[str, Pipeline]) -> None:
+    parts = ("study", "base_model", "proxy_rewards")
+    assert names(registry["all"]) == set().union(
+        *(names(registry[part]) for part in parts)
+    )
+
+
+def test_reports_read_what_their_runs_make(registry: dict[str, Pipeline]) -> None:
+    def seen(name: str) -> set[str]:
+        inputs = registry[name].inputs() | registry[name].all_outputs()
+        return {data.rpartition(".")[0] for data in inputs if data.endswith(".scores")}
+
+    assert seen("reporting") == {run.namespace for run in runs("all")}
+    assert seen("train_eval") == {run.namespace for run in runs("quick")}
+
+
+def test_listing_needs_no_torch_and_is_fast(project: Project) -> None:
+    script = (
+        "import sys, time; start = time.perf_counter();"
+        "from pathlib import Path;"
+        "from kedro.framework.startup import bootstrap_project;"
+        "bootstrap_project(Path.cwd());"
+        "from kedro.framework.project import pipelines;"
+        "count = len(dict(pipelines)); seconds = time.perf_counter() - start;"
+        "assert count >= 11, count;"
+        "heavy = {'torch', 'diffusers', 'transformers', 'open_clip'} & set(sys.modules);"
+        "assert not heavy, heavy; assert seconds < 5, seconds"
+    )
+    (project.root / "listing.py").write_text(script)
+    project.run("listing")
+    listed = project.kedro("registry", "list").stdout
+    assert "- train_eval" in listed
