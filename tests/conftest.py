@@ -27,7 +27,7 @@ class Project:
             shutil.copytree(
                 ROOT / folder,
                 root / folder,
-                ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "local"),
+                ignore=shutil.ignore_patterns("*.egg-info", "local"),
             )
         (root / "conf" / "local").mkdir()
         for name in ("pyproject.toml", ".telemetry"):

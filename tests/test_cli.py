@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pandas as pd
-import pytest
 import yaml
 
 from tests.conftest import ROOT, Project
@@ -90,14 +89,6 @@ def test_the_deprecated_spelling_works_too(smoke_project: Project) -> None:
     assert json.loads(path.read_text()) == json.loads(before)
 
 
-def test_nothing_is_kept_in_memory_alone(smoke_project: Project) -> None:
-    described = smoke_project.kedro("catalog", "describe-datasets", "--env", "smoke")
-    listed = yaml.safe_load(described.stdout[described.stdout.index("'") :])
-    assert listed
-    for name, kinds in listed.items():
-        assert not kinds.get("defaults"), name
-
-
 def test_a_run_in_one_environment_leaves_the_others_alone(
     smoke_project: Project,
 ) -> None:
@@ -119,7 +110,7 @@ def test_sample_draws_ones_own_prompt(smoke_project: Project) -> None:
 
 def test_the_notebook_runs_on_the_results(smoke_project: Project) -> None:
     smoke_project.run(
-        *("jupyter", "nbconvert", "--to", "notebook", "--execute"),
+        *("nbconvert", "--to", "notebook", "--execute"),
         *("--output-dir", str(smoke_project.root), "notebooks/explore_results.ipynb"),
         KEDRO_ENV="smoke",
     )
@@ -147,35 +138,6 @@ def test_missing_weights_name_the_command_that_makes_them(project: Project) -> N
     assert "'base_model' is missing" in output
     assert "kedro run --pipelines base_model" in output
     assert "kedro run --pipelines proxy_rewards" in output
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("training.epochs=0", "Input should be greater than 0"),
-        ("training.samples_per_epoch=-8", "Input should be greater than 0"),
-        ("training.epohcs=3", "epohcs Extra inputs are not permitted"),
-        ("training.chunk_size=3", "chunk_size 3 must divide samples_per_epoch 8"),
-        ("methods.tdpo_r.algorithm=tdpoo", "unknown algorithm 'tdpoo'"),
-        ("methods.tdpo_r.critic.optimizer.lr=1", "critic.optimizer.lr Extra inputs"),
-        ("rewards.aesthetic-mini.prompts=x", "prompts Extra inputs"),
-        ("evaluation.images_per_prompt=none", "Input should be a valid integer"),
-        ("traning.epochs=2", "'traning' (did you mean training?)"),
-        ("methods.tdpo_x.loop=2", "nothing reads the parameter 'methods.tdpo_x.loop'"),
-    ],
-)
-def test_a_wrong_parameter_stops_the_run_before_its_first_node(
-    smoke_project: Project, given: str, message: str
-) -> None:
-    output = refused(smoke_project, "--pipelines", "train_eval", "--params", given)
-    assert message in output
-
-
-def test_an_output_folder_that_cannot_be_made(project: Project) -> None:
-    (project.root / "data").mkdir()
-    (project.root / "data" / "smoke").write_text("in the way")
-    output = refused(project, "--pipelines", "prompts")
-    assert "smoke, which is a file and not a folder" in output
 
 
 def test_an_unknown_method_in_the_grid(project: Project) -> None:

@@ -107,6 +107,12 @@ def test_no_checkpoints_name_the_command(folder, trained, tmp_path):
         evaluate(folder, trained[0], tmp_path)
 
 
+def test_strip_prompt_outside_the_sets_is_an_error(folder, trained):
+    settings = SETTINGS.model_copy(update={"strip_prompts": ("cow",)})
+    with pytest.raises(ValueError, match="strip_prompts names"):
+        evaluate(folder, *trained, settings)
+
+
 def test_unknown_reward_is_an_error_before_sampling():
     with pytest.raises(ValueError, match="did you mean gold_match"):
         EvaluationSettings.model_validate(

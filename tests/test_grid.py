@@ -67,14 +67,22 @@ def test_the_committed_grid() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[tdpo_r-aes", "[tdpo-aes", r"quick: unknown .* did you mean tdpo_r-aesthetic"),
+        (
+            "[tdpo_r-aes",
+            "[tdpo-aes",
+            r"quick: unknown .* did you mean tdpo_r-aesthetic",
+        ),
         ("quick: [", "quick: [ddpo_2-pick-mini-s12, ddpo_2-pick-mini-s12, ", "twice"),
         ("[tdpo_r-aesthetic-mini-s0]", "[]", r"experiment\.quick: a list"),
         ("seed: 12", "seed: 13", "which is 'ddpo_2-pick-mini-s13'"),
         ("seed: 12", "seed: -1", "whole number from 0 up; got -1"),
         ("seed: 12", "seed: one", "whole number from 0 up; got 'one'"),
         ("seed: 12", "seed: true", "whole number from 0 up; got True"),
-        ("method: ddpo_2", "method: ddpo2", "unknown name 'ddpo2'; did you mean ddpo_2"),
+        (
+            "method: ddpo_2",
+            "method: ddpo2",
+            "unknown name 'ddpo2'; did you mean ddpo_2",
+        ),
         ("reward: pick-mini", "reward: pickmini", "did you mean pick-mini"),
         (", seed: 12", "", "write exactly"),
         (", seed: 12", ", seed: 12, epochs: 3", "write exactly"),
@@ -99,6 +107,10 @@ def test_a_missing_file_is_named(conf: Path) -> None:
 
 def test_names_that_would_break_folders_are_refused(conf: Path) -> None:
     (conf / "parameters_methods.yml").write_text("methods: {ddpo.2: 1, tdpo_r: 1}")
-    edit(conf, "ddpo_2-pick-mini-s12: {method: ddpo_2", "ddpo.2-pick-mini-s12: {method: ddpo.2")
+    edit(
+        conf,
+        "ddpo_2-pick-mini-s12: {method: ddpo_2",
+        "ddpo.2-pick-mini-s12: {method: ddpo.2",
+    )
     with pytest.raises(GridError, match="letters, digits"):
         runs("all", conf)

@@ -11,7 +11,6 @@ from pathlib import Path
 import yaml
 
 import tdpo_pipeline
-
 from tests.conftest import ROOT
 
 MENAGERIE = ROOT / "data" / "06_models" / "menagerie"

@@ -178,7 +178,8 @@ class EvaluationSettings(Settings):
         rewards: Rewards to score with.
         seed: Seed of the evaluation noise, the same for every run and checkpoint.
         chunk_size: Images computed together.
-        strip_prompts: Prompts shown in the run's sample strip (image 0 of each).
+        strip_prompts: Prompts shown in the run's sample strip (image 0 of each, at
+            the first eta); each must be in one of the prompt sets.
     """
 
     prompt_sets: tuple[str, ...] = Field(min_length=1)

@@ -76,6 +76,7 @@ def evaluate_run(
     )
     rewards = [load_reward(name, weights) for name in settings.rewards]
     images = _image_table(settings, prompt_sets, train_prompts)
+    _strip_rows(settings, images)
     folders = checkpoint_folders(checkpoints, config)
     tables, rows, epochs = [], [], []
     for folder in tqdm([None, *folders], desc=f"evaluate {config.key}", disable=None):
@@ -150,17 +151,34 @@ def _evaluate_checkpoint(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Scores of all images of a checkpoint, and its row of the sample strip."""
     prompts = images["prompt"].tolist()
-    tables = []
+    tables, row = [], None
     for eta in settings.etas:
         trajectory = _sample(policy, config, settings, prompts, eta)
         table = images.assign(eta=eta, kl_to_base=_kl(policy, config, trajectory, eta))
         for reward in rewards:
             table[reward.name] = _score(reward, trajectory, settings.chunk_size)
         tables.append(table)
-    shown = _sample(
-        policy, config, settings, list(settings.strip_prompts), settings.etas[0]
-    )
-    return pd.concat(tables, ignore_index=True), _tiles(shown.images)
+        if row is None:
+            row = _tiles(trajectory.images[_strip_rows(settings, images)])
+    assert row is not None
+    return pd.concat(tables, ignore_index=True), row
+
+
+def _strip_rows(settings: EvaluationSettings, images: pd.DataFrame) -> list[int]:
+    """Where image 0 of each strip prompt is among the images.
+
+    Raises:
+        ValueError: If a strip prompt is in none of the evaluated prompt sets.
+    """
+    first = images[images["image"] == 0].drop_duplicates("prompt")
+    position = dict(zip(first["prompt"], first.index, strict=True))
+    missing = [p for p in settings.strip_prompts if p not in position]
+    if missing:
+        raise ValueError(
+            f"evaluation.strip_prompts names {missing}, which are in none of the "
+            f"prompt sets {list(settings.prompt_sets)}."
+        )
+    return [int(position[prompt]) for prompt in settings.strip_prompts]
 
 
 def _sample(

@@ -1,0 +1,93 @@
+"""What the benchmarks share: the project's own configuration, and the result files."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from omegaconf import OmegaConf
+from pydantic import BaseModel
+
+from tdpo_pipeline.config import AlgorithmSettings, RunConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "data" / "06_models" / "menagerie"
+BASE_MODEL, PROXY_REWARDS = MODELS / "base_model", MODELS / "proxy_rewards"
+
+
+def parameters(env: str) -> dict[str, Any]:
+    """All parameters of an environment, as Kedro merges them."""
+    bootstrap_project(ROOT)
+    with KedroSession.create(project_path=ROOT, env=env) as session:
+        return session.load_context().params
+
+
+def run_config(
+    params: dict[str, Any],
+    method: str,
+    reward: str,
+    seed: int,
+    *,
+    training: dict[str, Any] | None = None,
+    optimizer: dict[str, Any] | None = None,
+) -> RunConfig:
+    """A run of the project's configuration, with changes to its parts."""
+    algorithm = plain(params["methods"][method])
+    algorithm["optimizer"] |= optimizer or {}
+    return RunConfig.model_validate(
+        {
+            "method": method,
+            "reward": reward,
+            "seed": seed,
+            "training": plain(params["training"]) | (training or {}),
+            "algorithm": AlgorithmSettings.model_validate(algorithm),
+            "task": plain(params["rewards"][reward]),
+        }
+    )
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A parameter group as plain values, whether Kedro has typed it or not."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return OmegaConf.to_container(OmegaConf.create(value))
+
+
+def context() -> dict[str, Any]:
+    """Date, machine and commit that a measurement belongs to."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def output_argument(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add ``--output``, by default the committed result file ``name``."""
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks" / "results" / name
+    )
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Save a result with its context, and print it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(context() | result, indent=2)
+    path.write_text(text + "\n")
+    print(text)

@@ -1,0 +1,106 @@
+"""Seconds of one epoch by part and method, and how they grow.
+
+    python benchmarks/epoch.py
+
+Methods take turns, epoch by epoch, in one process, so that the ratio between them is
+that of like circumstances; the first epoch of each is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+from common import (
+    BASE_MODEL,
+    PROXY_REWARDS,
+    output_argument,
+    parameters,
+    run_config,
+    write,
+)
+
+from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.prompts import prompt_set
+from tdpo_pipeline.trainer.loop import Trainer
+from tdpo_pipeline.trainer.state import RunState
+
+GROWTH = [
+    {},
+    {"samples_per_epoch": 64},
+    {"samples_per_epoch": 256},
+    {"num_inference_steps": 5},
+    {"num_inference_steps": 20},
+    {"micro_batch_size": 16, "chunk_size": 16},
+    {"micro_batch_size": 32, "chunk_size": 32},
+]
+
+
+def timings(configs: list[RunConfig], epochs: int) -> list[list[dict[str, float]]]:
+    """Timing rows of ``epochs`` epochs of each configuration, taken in turns."""
+    trainers = [
+        Trainer.create(
+            config, prompt_set(config.task.train_prompts), BASE_MODEL, PROXY_REWARDS
+        )
+        for config in configs
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        states = [
+            RunState(Path(folder) / str(i), config, "benchmark")
+            for i, config in enumerate(configs)
+        ]
+        for state in states:
+            state.open()
+        for _ in range(epochs + 1):
+            for trainer, state in zip(trainers, states, strict=True):
+                trainer.run_epoch(state)
+    return [trainer.timings[1:] for trainer in trainers]
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Median seconds of each part."""
+    parts = [name for name in rows[0] if name != "epoch"]
+    return {
+        name: round(statistics.median(row[name] for row in rows), 3) for name in parts
+    }
+
+
+def main() -> None:
+    """Measure and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--methods", nargs="+")
+    output_argument(parser, "epoch.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    params = parameters("base")
+    methods = options.methods or list(params["methods"])
+    reward = "aesthetic-mini"
+    configs = [run_config(params, method, reward, 0) for method in methods]
+    by_method = {
+        method: medians(rows)
+        for method, rows in zip(methods, timings(configs, options.epochs), strict=True)
+    }
+    result = {
+        "threads": options.threads,
+        "epochs_timed": options.epochs,
+        "seconds": by_method,
+    }
+    base, tdpo_r = "ddpo_100_timestep_major", "tdpo_r"
+    if base in by_method and tdpo_r in by_method:
+        ratio = by_method[tdpo_r]["total_s"] / by_method[base]["total_s"]
+        result["tdpo_r_over_ddpo"] = round(ratio, 3)
+    changed = [run_config(params, base, reward, 0, training=c) for c in GROWTH]
+    result["growth"] = [
+        change | {"total_s": medians(rows)["total_s"]}
+        for change, rows in zip(GROWTH, timings(changed, 1), strict=True)
+    ]
+    write(options.output, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Draw the README's lineage picture: Kedro-Viz in a headless browser.
+
+    pip install -e ".[viz,docs]"
+    python docs/lineage.py
+
+Needs Chromium and its driver. Builds the static Kedro-Viz site of the project, serves
+it from this machine, opens the main job with all namespaces collapsed, and saves what
+the browser shows to docs/images/lineage.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import http.server
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = {"theme": "light", "showFeatureHints": False}
+HIDDEN = (
+    '[class*="feature-hints"], [class*="update-reminder"], .pipeline-minimap,'
+    " .pipeline-global-toolbar, .pipeline-sidebar, .pipeline-warning {display: none}"
+)
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve ``folder`` on a free port of this machine; gives the address."""
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=str(folder)
+    )
+    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def build() -> Path:
+    """Build the static site; gives its folder."""
+    command = [sys.executable, "-m", "kedro", "viz", "build"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return ROOT / "build"
+
+
+def browser(width: int, height: int, profile: str) -> webdriver.Chrome:
+    """A headless Chromium that talks to nobody but this machine."""
+    options = webdriver.ChromeOptions()
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={profile}",
+        f"--window-size={width},{height}",
+    ):
+        options.add_argument(flag)
+    options.binary_location = shutil.which("chromium") or ""
+    return webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+
+
+def picture(address: str, pipeline: str, width: int, height: int) -> bytes:
+    """What the browser shows of a pipeline, as PNG."""
+    with tempfile.TemporaryDirectory() as profile:
+        driver = browser(width, height, profile)
+        try:
+            driver.get(address)
+            store = f"localStorage.setItem('KedroViz', {json.dumps(json.dumps(SETTINGS))})"
+            driver.execute_script(store)
+            driver.get(f"{address}/?pid={pipeline}")
+            WebDriverWait(driver, 60).until(
+                lambda d: d.find_elements(By.CSS_SELECTOR, ".pipeline-node")
+            )
+            driver.execute_script(
+                "const s = document.createElement('style');"
+                f"s.textContent = {json.dumps(HIDDEN)}; document.head.append(s)"
+            )
+            time.sleep(6)  # the graph's layout is animated
+            return driver.get_screenshot_as_png()
+        finally:
+            driver.quit()
+
+
+def main() -> None:
+    """Build, open, save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pipeline", default="train_eval")
+    parser.add_argument("--size", type=int, nargs=2, default=[1800, 1300])
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "docs" / "images" / "lineage.png"
+    )
+    options = parser.parse_args()
+    site = build()
+    with served(site) as address:
+        options.output.write_bytes(picture(address, options.pipeline, *options.size))
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()

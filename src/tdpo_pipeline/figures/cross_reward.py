@@ -1,0 +1,138 @@
+"""Rewards that were not trained on, over the one that was (TDPO, 3, 5, 11, 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from tdpo_pipeline.figures import style
+from tdpo_pipeline.overoptimization.tables import (
+    TRAINING_ETA,
+    gold_of,
+    group_label,
+)
+
+_COLUMNS = 3
+_KEYS = ["method", "reward", "epoch"]
+
+
+def cross_reward(
+    curves: pd.DataFrame,
+    *,
+    group: str = "seen",
+    held_out: Sequence[str] | None = None,
+) -> style.Drawn:
+    """Held-out rewards on a prompt group over the trained reward on its own prompts.
+
+    A panel per trained reward and held-out reward, the trained reward's own gold
+    first; every point is an evaluated checkpoint, the star is the base model.
+
+    Args:
+        curves: From ``reward_curves`` by method.
+        group: Prompt group of the held-out rewards: "seen" (TDPO's figure 3),
+            "unseen" (5 and 11), "complex" (12), "untrained", or a prompt set's name.
+        held_out: Rewards to draw; by default all but JPEG sizes.
+
+    Returns:
+        The figure and its data: a row per method, reward, epoch and held-out reward,
+        with x_mean, x_low, x_high (trained reward on the prompts trained on) and
+        mean, low, high (held-out reward), both ends being those of the change since
+        the base model added to the base model's mean. If the group was not
+        evaluated, a figure that says so and an empty table.
+    """
+    title = f"Held-out rewards: {group_label(group)}"
+    data = _data(curves, group, held_out)
+    if data.empty:
+        text = "No such prompt was evaluated beside the prompts trained on."
+        return style.Drawn(style.notice(title, text), data)
+    pairs = _pairs(data)
+    lines = {reward: -(-len(names) // _COLUMNS) for reward, names in pairs.items()}
+    caption = _caption(data, group)
+    figure, axes = style.page(
+        sum(lines.values()),
+        _COLUMNS,
+        panel=(3.25, 2.65),
+        legend=data["method"].nunique(),
+        caption=caption,
+    )
+    for reward, names in pairs.items():
+        block, axes = axes[: lines[reward]], axes[lines[reward] :]
+        rows = data[data["reward"] == reward]
+        _block([ax for line in block for ax in line], reward, names, rows)
+    style.frame(
+        figure,
+        title=title,
+        caption=caption,
+        legend=style.handles(data["method"]),
+        stamp=style.seed_stamp(data),
+    )
+    return style.Drawn(figure, data)
+
+
+def _data(
+    curves: pd.DataFrame, group: str, held_out: Sequence[str] | None
+) -> pd.DataFrame:
+    """The tidy table of the figure."""
+    curves = curves[curves["eta"] == TRAINING_ETA]
+    levels = curves.assign(
+        low=curves["base_mean"] + curves["low"],
+        high=curves["base_mean"] + curves["high"],
+    )
+    trained = levels[(levels["role"] == "trained") & (levels["group"] == "seen")]
+    x = trained[[*_KEYS, "mean", "low", "high"]].rename(
+        columns={"mean": "x_mean", "low": "x_low", "high": "x_high"}
+    )
+    wanted = levels["scored"].isin(_default(levels) if held_out is None else held_out)
+    others = levels[(levels["group"] == group) & (levels["role"] != "trained") & wanted]
+    columns = [*_KEYS, "group", "scored", "role", "mean", "low", "high"]
+    sizes = ["n_seeds", "n_prompts", "n_images"]
+    return x.merge(others[[*columns, *sizes]], on=_KEYS).reset_index(drop=True)
+
+
+def _default(levels: pd.DataFrame) -> list[str]:
+    """All rewards but the JPEG sizes, which nobody takes for a preference."""
+    return [name for name in levels["scored"].unique() if not name.startswith("jpeg_")]
+
+
+def _pairs(data: pd.DataFrame) -> dict[str, list[str]]:
+    """For each trained reward its held-out rewards, its own gold first."""
+    pairs = {}
+    for reward, rows in data.groupby("reward"):
+        names = rows["scored"].drop_duplicates().tolist()
+        own = gold_of(str(reward))
+        pairs[str(reward)] = sorted(names, key=lambda name: name != own)
+    return pairs
+
+
+def _block(axes: list[Axes], reward: str, names: list[str], data: pd.DataFrame) -> None:
+    """The panels of one trained reward; axes that are left over stay empty."""
+    for ax, name in zip(axes, names, strict=False):
+        for method, rows in data[data["scored"] == name].groupby("method"):
+            _curve(ax, rows.sort_values("epoch"), str(method))
+        own = " (its gold)" if name == gold_of(reward) else ""
+        style.label(ax, x=f"{reward}, trained", y=name + own)
+    for ax in axes[len(names) :]:
+        ax.axis("off")
+
+
+def _curve(ax: Axes, rows: pd.DataFrame, method: str) -> None:
+    """One method's checkpoints, and the base model where they start."""
+    x_bars = rows[["x_mean", "x_low", "x_high"]].set_axis(
+        ["mean", "low", "high"], axis=1
+    )
+    look = style.method_style(method)
+    style.points(ax, rows["x_mean"], rows, look, x_bars=x_bars)
+    base = rows[rows["epoch"] == 0]
+    ax.plot(base["x_mean"], base["mean"], "*", color=style.BLACK, ms=10, zorder=5)
+
+
+def _caption(data: pd.DataFrame, group: str) -> str:
+    x_prompts = "" if group == "seen" else " (x: prompts trained on)"
+    return (
+        f"Each point is an evaluated checkpoint, in order of training from the base "
+        f"model (star): {style.images_text(data)}{x_prompts}, {style.seeds_text(data)}. "
+        "Bars: 95 % interval of the change since the base model, paired by prompt and "
+        f"noise, {style.over_text(data)}. Sampler: eta 1."
+    )

@@ -1,0 +1,132 @@
+"""A proxy against the gold it was trained to predict: what only Menagerie can draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from tdpo_pipeline.figures import style
+from tdpo_pipeline.overoptimization.curves import in_base_sd
+from tdpo_pipeline.overoptimization.tables import (
+    TRAINING_ETA,
+    gold_of,
+    group_label,
+)
+
+_X = {
+    "reward_queries": "reward queries",
+    "kl_to_base": "KL to the base model (nats, square-root scale)",
+}
+
+
+def proxy_vs_gold(curves: pd.DataFrame, *, group: str = "seen") -> style.Drawn:
+    """Proxy and its own gold over reward queries and over KL, from the base model.
+
+    Both in base standard deviations from the base model's mean, so that both start
+    at 0 and fit one axis. Filled and solid is the trained proxy, hollow and dashed
+    its gold.
+
+    Args:
+        curves: From ``reward_curves`` by method.
+        group: Prompt group.
+
+    Returns:
+        The figure and its data: a row per method, reward, epoch and role (trained,
+        gold), with reward_queries, kl_to_base (nats), mean, low, high (base standard
+        deviations) and base_sd. If no trained reward has a gold, a figure that says
+        so and an empty table.
+    """
+    title = f"Proxy against gold: {group_label(group)}"
+    data = _data(curves, group)
+    if data.empty:
+        text = "No trained reward has a gold that was scored on these prompts."
+        return style.Drawn(style.notice(title, text), data)
+    rewards = sorted(data["reward"].unique())
+    legend = [*style.handles(data["method"]), *_roles()]
+    caption = _caption(data)
+    figure, axes = style.page(
+        len(rewards), 2, panel=(4.8, 3.5), legend=len(legend), caption=caption
+    )
+    for row, reward in zip(axes, rewards, strict=True):
+        for ax, (x, name) in zip(row, _X.items(), strict=True):
+            _panel(ax, data[data["reward"] == reward], x)
+            panel = f"{reward} (trained) and {gold_of(reward)} (its gold)"
+            style.label(ax, title=panel, x=name, y="change in base SD")
+    style.frame(
+        figure,
+        title=title,
+        caption=caption,
+        legend=legend,
+        stamp=style.seed_stamp(data),
+    )
+    return style.Drawn(figure, data)
+
+
+def _data(curves: pd.DataFrame, group: str) -> pd.DataFrame:
+    """The tidy table of the figure: proxies that have a gold, and their golds."""
+    curves = in_base_sd(curves)
+    chosen = (
+        (curves["eta"] == TRAINING_ETA)
+        & (curves["group"] == group)
+        & curves["role"].isin(["trained", "gold"])
+        & curves["reward"].map(gold_of).isin(curves["scored"])
+    )
+    rows = curves[chosen].drop(columns=["mean", "low", "high"])
+    rows = rows.rename(
+        columns={"difference_sd": "mean", "low_sd": "low", "high_sd": "high"}
+    )
+    keys = ["method", "reward", "group", "scored", "role", "epoch", *_X]
+    sizes = ["base_sd", "n_seeds", "n_prompts", "n_images"]
+    return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)
+
+
+def _panel(ax: Axes, data: pd.DataFrame, x: str) -> None:
+    """All methods, proxy and gold, over one of the two measures of effort."""
+    ax.axhline(0, color=style.INK, linewidth=0.8)
+    ordered = data.sort_values("epoch")
+    for (method, role), rows in ordered.groupby(["method", "role"]):
+        look = style.method_style(str(method))
+        style.points(ax, rows[x], rows, _as_role(look, str(role)))
+    if x == "kl_to_base":
+        # Distance from the base goes with the root of KL (Gao et al. 2023).
+        ax.set_xscale("function", functions=(_root, _square))
+        ax.set_xlim(left=0)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _root(values: pd.Series) -> pd.Series:
+    return values.clip(0) ** 0.5
+
+
+def _square(values: pd.Series) -> pd.Series:
+    return values**2
+
+
+def _as_role(look: style.MethodStyle, role: str) -> style.MethodStyle:
+    """Here the line tells proxy from gold; colour and marker tell the method."""
+    if role == "trained":
+        return look._replace(line="-", filled=True)
+    return look._replace(line="--", filled=False)
+
+
+def _roles() -> list[Artist]:
+    """Legend entries of proxy and gold."""
+    common: dict[str, Any] = {"color": style.INK, "marker": "o", "markersize": 5.5}
+    return [
+        Line2D([], [], linestyle="-", label="trained proxy", **common),
+        Line2D([], [], linestyle="--", label="its gold", mfc="white", **common),
+    ]
+
+
+def _caption(data: pd.DataFrame) -> str:
+    return (
+        f"{style.images_text(data)}, {style.seeds_text(data)}. Bars: 95 % interval of "
+        f"the change since the base model, paired by prompt and noise, "
+        f"{style.over_text(data)}. One base SD: standard deviation over the base model's images for the "
+        "prompts trained on. Sampler: eta 1."
+    )

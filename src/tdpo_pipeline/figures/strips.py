@@ -1,0 +1,94 @@
+"""Sample strips: pictures of tiles, a row per checkpoint and a column per prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Sample images of one run, of one fixed seed.
+
+    Attributes:
+        images: For each evaluated epoch (0: base model) an array (prompts, H, W, 3).
+        prompts: The prompts, in the order of the images.
+    """
+
+    images: Mapping[int, Pixels]
+    prompts: tuple[str, ...]
+
+    @classmethod
+    def from_picture(
+        cls, picture: Pixels, epochs: Sequence[int], prompts: Sequence[str]
+    ) -> Strip:
+        """Cut a picture of tiles.
+
+        Args:
+            picture: uint8, shape (epochs * H, prompts * W, 3), no gaps.
+            epochs: Checkpoint of each row.
+            prompts: Prompt of each column.
+
+        Raises:
+            ValueError: If the picture does not divide into that many tiles.
+        """
+        height, width, channels = picture.shape
+        rows, columns = len(epochs), len(prompts)
+        if not rows or not columns or height % rows or width % columns or channels != 3:
+            raise ValueError(
+                f"A sample strip of {rows} checkpoints and {columns} prompts can't be "
+                f"cut out of a picture {picture.shape}. Evaluate the run again."
+            )
+        tiles = picture.reshape(rows, height // rows, columns, width // columns, 3)
+        images = dict(zip(epochs, tiles.swapaxes(1, 2), strict=True))
+        return cls(images, tuple(prompts))
+
+
+def pack_strips(strips: Mapping[str, Strip]) -> tuple[Pixels, dict[str, Any]]:
+    """Put the strips of several runs under each other, in one picture.
+
+    Args:
+        strips: Keyed by run; all tiles of one size.
+
+    Returns:
+        The picture, uint8 (rows * H, widest row, 3), white where a row is shorter;
+        and what is where: ``tile`` [H, W] and ``rows``, each with run, epoch, prompts.
+
+    Raises:
+        ValueError: If the tiles differ in size.
+    """
+    sizes = {
+        row.shape[1:3] for strip in strips.values() for row in strip.images.values()
+    }
+    if len(sizes) != 1:
+        raise ValueError(f"Sample strips hold tiles of one size; got {sorted(sizes)}.")
+    ((height, width),) = sizes
+    columns = max(len(strip.prompts) for strip in strips.values())
+    lines, rows = [], []
+    for run, strip in strips.items():
+        for epoch, tiles in strip.images.items():
+            line = np.full((height, columns * width, 3), 255, np.uint8)
+            line[:, : len(tiles) * width] = np.concatenate(list(tiles), axis=1)
+            lines.append(line)
+            rows.append({"run": run, "epoch": epoch, "prompts": list(strip.prompts)})
+    return np.concatenate(lines), {"tile": [height, width], "rows": rows}
+
+
+def unpack_strips(picture: Pixels, index: Mapping[str, Any]) -> dict[str, Strip]:
+    """The strips that ``pack_strips`` put into one picture."""
+    height, width = index["tile"]
+    images: dict[str, dict[int, Pixels]] = {}
+    prompts: dict[str, tuple[str, ...]] = {}
+    for row, entry in enumerate(index["rows"]):
+        line = picture[row * height : (row + 1) * height]
+        line = line[:, : len(entry["prompts"]) * width]
+        tiles = line.reshape(height, -1, width, 3).swapaxes(0, 1)
+        images.setdefault(entry["run"], {})[int(entry["epoch"])] = tiles
+        prompts[entry["run"]] = tuple(entry["prompts"])
+    return {run: Strip(images[run], prompts[run]) for run in images}

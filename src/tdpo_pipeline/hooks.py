@@ -1,0 +1,123 @@
+"""What is checked between ``kedro run`` and the first node.
+
+A run may take minutes or days, so that a misspelt parameter, a missing checkpoint or
+a folder that can't be written to has to be found before it starts. Values within a
+group of parameters are checked by their types (see ``config.py``), before this.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from click import ClickException
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+from kedro.pipeline import Pipeline
+
+
+class PreflightError(ClickException):
+    """A run that can't succeed; on the command line the message alone is shown."""
+
+
+class PreflightHooks:
+    """Refuse unknown parameters, missing inputs, and outputs that can't be written."""
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any
+    ) -> None:
+        """Check the parameters, what ``pipeline`` starts from and what it makes.
+
+        Raises:
+            PreflightError: Naming each problem, and what to do about it.
+        """
+        registry = dict(pipelines)
+        problems = [
+            *_unknown_parameters(run_params["runtime_params"] or {}, catalog, registry),
+            *_missing_inputs(pipeline, catalog, registry),
+            *_unwritable_outputs(pipeline, catalog),
+        ]
+        if problems:
+            raise PreflightError("The run can't start:\n- " + "\n- ".join(problems))
+
+
+def _unknown_parameters(
+    given: Mapping[str, Any], catalog: Iterable[str], registry: Mapping[str, Pipeline]
+) -> Iterator[str]:
+    """A line for every parameter, of files or of ``--params``, that nothing reads."""
+    read = {
+        name.removeprefix("params:")
+        for pipeline in registry.values()
+        for name in pipeline.inputs()
+        if name.startswith("params:")
+    }
+    groups = {name.split(".")[0] for name in read}
+    configured = {
+        name.removeprefix("params:").split(".")[0]
+        for name in catalog
+        if name.startswith("params:")
+    }
+    for name in sorted(configured - groups):
+        yield _nothing_reads(name, groups)
+    for name in _leaves(given):
+        below = any(name == key or name.startswith(f"{key}.") for key in read)
+        if name.split(".")[0] in groups and not below:
+            yield _nothing_reads(name, read)
+
+
+def _nothing_reads(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=3)
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    return f"nothing reads the parameter '{name}'{hint}."
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all values in a nested mapping."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _missing_inputs(
+    pipeline: Pipeline, catalog: Any, registry: Mapping[str, Pipeline]
+) -> Iterator[str]:
+    """A line for every dataset that must exist before the run, and doesn't."""
+    for name in sorted(pipeline.inputs()):
+        if name == "parameters" or name.startswith("params:") or catalog.exists(name):
+            continue
+        path = getattr(catalog[name], "_filepath", "no file")
+        yield f"'{name}' is missing ({path}); {_how_to_make(name, registry)}"
+
+
+def _how_to_make(name: str, registry: Mapping[str, Pipeline]) -> str:
+    """The command that makes the dataset: of the pipelines that do, the smallest."""
+    makers = [key for key, value in registry.items() if name in value.all_outputs()]
+    if not makers:
+        return "no pipeline makes it: put it there."
+    smallest = min(makers, key=lambda key: len(registry[key].nodes))
+    return f"make it first with: kedro run --pipelines {smallest}"
+
+
+def _unwritable_outputs(pipeline: Pipeline, catalog: Any) -> Iterator[str]:
+    """A line for every folder that an output is to go to, and can't."""
+    paths = {
+        Path(path)
+        for name in pipeline.all_outputs()
+        if (path := getattr(catalog[name], "_filepath", None)) is not None
+    }
+    for folder in sorted({_nearest_existing(path.parent) for path in paths}):
+        if not folder.is_dir():
+            yield f"outputs go under {folder}, which is a file and not a folder."
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            yield f"outputs go under {folder}, which can't be written to."
+
+
+def _nearest_existing(path: Path) -> Path:
+    """``path``, or the nearest folder above it that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())

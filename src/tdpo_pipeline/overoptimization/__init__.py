@@ -1,0 +1,63 @@
+"""Is the reward overoptimized? Paired differences, curves and verdicts, on tables.
+
+Everything here takes pandas tables (the history and score tables that training and
+evaluation write) and returns pandas tables. Nothing needs Kedro or PyTorch.
+"""
+
+from tdpo_pipeline.overoptimization.curves import (
+    METHOD,
+    RUN,
+    critic_curves,
+    in_base_sd,
+    reward_curves,
+    training_curves,
+)
+from tdpo_pipeline.overoptimization.intervals import (
+    Bootstrap,
+    Estimate,
+    PeakDrop,
+    drop_from_peak,
+    paired_difference,
+)
+from tdpo_pipeline.overoptimization.summary import (
+    final_rows,
+    gold_report,
+    summarise_methods,
+    summarise_runs,
+    verdict,
+)
+from tdpo_pipeline.overoptimization.tables import (
+    GROUPS,
+    TRAINING_ETA,
+    ScoreTableError,
+    gold_of,
+    group_label,
+    reward_columns,
+    with_group,
+)
+
+__all__ = [
+    "GROUPS",
+    "METHOD",
+    "RUN",
+    "TRAINING_ETA",
+    "Bootstrap",
+    "Estimate",
+    "PeakDrop",
+    "ScoreTableError",
+    "critic_curves",
+    "drop_from_peak",
+    "final_rows",
+    "gold_of",
+    "gold_report",
+    "group_label",
+    "in_base_sd",
+    "paired_difference",
+    "reward_columns",
+    "reward_curves",
+    "summarise_methods",
+    "summarise_runs",
+    "training_curves",
+    "verdict",
+    "with_group",
+]

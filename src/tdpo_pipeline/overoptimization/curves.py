@@ -1,0 +1,264 @@
+"""Rewards over training: means with intervals, as tidy tables.
+
+Two sources, two kinds of curve:
+
+- the *history* (one row per epoch) holds means over the epoch's own training samples:
+  dense, but on training prompts, with new noise each epoch;
+- the *scores* (one row per image) hold evaluated checkpoints: few, but on every
+  prompt group, with every reward, on the same noise as the base model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from tdpo_pipeline.overoptimization.intervals import (
+    BOOTSTRAP,
+    Bootstrap,
+    Estimate,
+    at_epoch,
+    cell_means,
+    estimates,
+    normal_quantile,
+    subtract,
+    t_quantile,
+)
+from tdpo_pipeline.overoptimization.tables import (
+    ScoreTableError,
+    ordered_groups,
+    reward_columns,
+    role_of,
+    with_group,
+)
+
+METHOD = ("method", "reward")
+RUN = ("run", "method", "reward", "seed")
+
+
+def reward_curves(
+    scores: pd.DataFrame,
+    *,
+    by: Sequence[str] = METHOD,
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> pd.DataFrame:
+    """Every reward at every evaluated checkpoint, on every prompt group.
+
+    The interval is that of the change since the base model, paired by prompt and
+    noise, over prompts and training seeds. (The interval of the mean itself would
+    mostly say that some prompts score higher than others.)
+
+    Args:
+        scores: Score table of any number of runs.
+        by: What a curve is of: ``METHOD`` puts all seeds of a method together,
+            ``RUN`` keeps every run by itself.
+        bootstrap: How the intervals are made.
+
+    Returns:
+        One row per curve, eta, group, epoch and scored reward: the columns ``by``,
+        eta, group, epoch, reward_queries, kl_to_base (nats, mean over seeds), scored,
+        role (trained, gold, cross), base_mean, base_sd (over the base model's images
+        of the prompts trained on), mean, difference (mean - base_mean), low and high
+        (interval of the difference), n_seeds, n_prompts, n_images (over all seeds).
+
+    Raises:
+        ScoreTableError: If a column, the base model or an image's partner is missing.
+    """
+    rewards = reward_columns(scores)
+    scores = with_group(scores)
+    rows: list[dict[str, object]] = []
+    for keys, unit in scores.groupby([*by, "eta"], sort=True):
+        names = dict(zip([*by, "eta"], keys, strict=True))
+        ruler = base_sd(unit, rewards)
+        for group in ordered_groups(unit["group"]):
+            images = unit[unit["group"] == group]
+            for row in _checkpoints(images, rewards, bootstrap):
+                scored = str(row["scored"])
+                role = role_of(scored, str(names["reward"]))
+                head = {**names, "group": group}
+                rows.append(
+                    {**head, **row, "role": role, "base_sd": float(ruler[scored])}
+                )
+    return pd.DataFrame(rows)[_columns(by)]
+
+
+def _columns(by: Sequence[str]) -> list[str]:
+    where = ["eta", "group", "epoch", "reward_queries", "kl_to_base"]
+    what = ["scored", "role", "base_mean", "base_sd", "mean", "difference"]
+    return [*by, *where, *what, "low", "high", "n_seeds", "n_prompts", "n_images"]
+
+
+def _checkpoints(
+    images: pd.DataFrame, rewards: list[str], bootstrap: Bootstrap
+) -> Iterator[dict[str, object]]:
+    """Rows of one curve and group: every checkpoint, every reward."""
+    base = at_epoch(images, 0, rewards)
+    for epoch, rows in images.groupby("epoch", sort=True):
+        trained = at_epoch(rows, int(str(epoch)), rewards)
+        means = cell_means(trained).values.mean(axis=(0, 1))
+        differences = estimates(cell_means(subtract(trained, base)), bootstrap)
+        where = {
+            "epoch": epoch,
+            "reward_queries": rows["reward_queries"].mean(),
+            "kl_to_base": rows.groupby("seed")["kl_to_base"].first().mean(),
+        }
+        for scored, mean, change in zip(rewards, means, differences, strict=True):
+            yield {**where, "scored": scored, "mean": mean, **_change(mean, change)}
+
+
+def _change(mean: float, change: Estimate) -> dict[str, float]:
+    """The columns that a paired difference fills."""
+    columns = change._asdict()
+    difference = columns.pop("mean")
+    return {**columns, "difference": difference, "base_mean": mean - difference}
+
+
+def base_sd(scores: pd.DataFrame, rewards: Sequence[str]) -> pd.Series:
+    """One base standard deviation of each reward, the ruler of figures and texts.
+
+    It is the standard deviation (n - 1) over the untouched model's images for the
+    prompts trained on.
+
+    Args:
+        scores: Score table with the column ``group``.
+        rewards: Reward columns.
+
+    Raises:
+        ScoreTableError: If the base model was not evaluated on prompts trained on.
+    """
+    base = scores[(scores["epoch"] == 0) & (scores["group"] == "seen")]
+    if base.empty:
+        raise ScoreTableError(
+            "The score table has no image of epoch 0 (the untouched base model) for a "
+            "prompt trained on, so that changes have nothing to be measured by. "
+            "Evaluate epoch 0, on prompt sets that hold the training prompts."
+        )
+    return base[list(rewards)].astype(np.float64).std()
+
+
+def in_base_sd(curves: pd.DataFrame) -> pd.DataFrame:
+    """Add ``difference_sd``, ``low_sd`` and ``high_sd``: in base standard deviations.
+
+    The ruler is taken as known: its own uncertainty is not in the interval. A reward
+    that does not vary on the base model has no ruler, and NaN here.
+    """
+    ruler = curves["base_sd"].where(curves["base_sd"] > 0)
+    columns = ("difference", "low", "high")
+    return curves.assign(**{f"{name}_sd": curves[name] / ruler for name in columns})
+
+
+def training_curves(
+    history: pd.DataFrame, *, confidence: float = BOOTSTRAP.confidence
+) -> pd.DataFrame:
+    """The trained reward over the epochs, on each epoch's own training samples.
+
+    With several seeds the interval is the t interval over seeds. With one it is that
+    of the mean of the epoch's samples (drawn independently, prompts too), which says
+    nothing about other seeds.
+
+    Args:
+        history: History table with the columns run, method, reward and seed.
+        confidence: Coverage of the intervals.
+
+    Returns:
+        One row per method, reward and epoch: method, reward, epoch, reward_queries,
+        mean, low, high, n_seeds, n_samples (images of the epoch, over all seeds).
+    """
+    rows = pd.concat(
+        [_trained_reward(run) for _, run in history.groupby("run", sort=True)]
+    )
+    keys = ["method", "reward", "epoch"]
+    return pd.DataFrame(
+        [
+            dict(zip(keys, names, strict=True)) | _epoch_mean(epoch, confidence)
+            for names, epoch in rows.groupby(keys, sort=True)
+        ]
+    )
+
+
+def _trained_reward(run: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and number of samples of a run's own reward."""
+    reward = run["reward"].iloc[0]
+    missing = [c for c in (f"{reward}_mean", f"{reward}_std") if c not in run.columns]
+    if missing:
+        raise ScoreTableError(
+            f"The history of run '{run['run'].iloc[0]}' lacks the columns {missing}; "
+            f"it has {list(run.columns)}."
+        )
+    run = run.sort_values("epoch")
+    queries = run["reward_queries"]
+    columns = ["run", "method", "reward", "seed", "epoch", "reward_queries"]
+    return run[columns].assign(
+        mean=run[f"{reward}_mean"],
+        std=run[f"{reward}_std"],
+        samples=queries.diff().fillna(queries.iloc[0]),
+    )
+
+
+def _epoch_mean(epoch: pd.DataFrame, confidence: float) -> dict[str, float]:
+    """Mean over seeds of one epoch, with its interval."""
+    seeds = len(epoch)
+    if seeds > 1:
+        low, high = _t_interval(epoch["mean"], confidence)
+    else:
+        error = epoch["std"].iloc[0] / np.sqrt(epoch["samples"].iloc[0])
+        reach = normal_quantile(confidence) * error
+        low, high = epoch["mean"].iloc[0] - reach, epoch["mean"].iloc[0] + reach
+    return {
+        "reward_queries": epoch["reward_queries"].mean(),
+        "mean": epoch["mean"].mean(),
+        "low": low,
+        "high": high,
+        "n_seeds": seeds,
+        "n_samples": int(epoch["samples"].sum()),
+    }
+
+
+def _t_interval(values: pd.Series, confidence: float) -> tuple[float, float]:
+    """Interval of the mean of independent values; NaN if there is only one."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    error = values.std() / np.sqrt(len(values))
+    reach = t_quantile(len(values) - 1, confidence) * error
+    return values.mean() - reach, values.mean() + reach
+
+
+CRITIC_QUANTITIES = ("critic_dormant_pct", "critic_overlap_pct")
+
+
+def critic_curves(
+    history: pd.DataFrame, *, confidence: float = BOOTSTRAP.confidence
+) -> pd.DataFrame:
+    """Dormant and overlap percentages of the temporal critic over the epochs.
+
+    Both count all neurons of one critic, so a single seed has no interval.
+
+    Args:
+        history: History table with the columns run, method, reward and seed.
+        confidence: Coverage of the intervals over seeds.
+
+    Returns:
+        One row per method, reward, quantity and epoch at which it was measured:
+        method, reward, quantity, epoch, mean (percent), low, high (t interval over
+        seeds; NaN with one), neurons_reset (mean over seeds), n_seeds. No row for
+        methods without a critic.
+    """
+    keys = ["method", "reward", "epoch"]
+    rows = []
+    for quantity in CRITIC_QUANTITIES:
+        if quantity not in history.columns:
+            continue
+        measured = history[history[quantity].notna()]
+        for names, epoch in measured.groupby(keys, sort=True):
+            low, high = _t_interval(epoch[quantity], confidence)
+            reset = epoch.get("neurons_reset", pd.Series(dtype=float)).fillna(0).mean()
+            rows.append(
+                dict(zip(keys, names, strict=True))
+                | {"quantity": quantity, "mean": epoch[quantity].mean()}
+                | {"low": low, "high": high, "neurons_reset": reset}
+                | {"n_seeds": len(epoch)}
+            )
+    columns = ["method", "reward", "quantity", "epoch", "mean", "low", "high"]
+    return pd.DataFrame(rows, columns=[*columns, "neurons_reset", "n_seeds"])

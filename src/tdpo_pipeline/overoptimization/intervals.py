@@ -1,0 +1,339 @@
+"""Paired differences with 95 % intervals over prompts and training seeds.
+
+The images of one prompt resemble each other, and so do all images of one training
+run. So what is resampled is never the image: it is the *prompt*, with all its
+images, and the *training seed*, with its whole run. Prompts and seeds are crossed
+(every seed is evaluated on the same prompts), so each of the two is resampled by
+itself and the deviations from the mean are added:
+
+    mean(seeds*, prompts) - mean  +  mean(seeds, prompts*) - mean
+
+A plain bootstrap is too narrow when there are few units: of 3 seeds it sees no more
+than two thirds of the variance, and normal instead of t tails. Each deviation is
+therefore stretched by sqrt(n / (n - 1)) * t(n - 1) / z, which makes the interval of
+n normal values nearly the t interval (Hesterberg 2015, "What Teachers Should Know
+About the Bootstrap", widens the quantiles' levels to the same end). In simulations
+with 1 to 5 seeds and 4 to 45 prompts, 95 % intervals covered 95 to 99 %, the most
+where seeds and prompts interact, because both deviations then hold the interaction.
+
+With one training seed the interval covers prompts and noise only. It does not say
+what another seed would have done, and every figure made so is stamped "one seed".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import special
+
+from tdpo_pipeline.overoptimization.tables import ScoreTableError
+
+FloatArray = npt.NDArray[np.float64]
+
+PAIR_KEYS = ["seed", "prompt_set", "prompt", "image", "eta"]
+_CELL_KEYS = ["prompt_set", "prompt"]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Attributes:
+        confidence: Coverage of the intervals.
+        draws: Number of resamples.
+        rng: Seed of the resampling; equal seeds give equal numbers.
+    """
+
+    confidence: float = 0.95
+    draws: int = 2000
+    rng: int = 0
+
+
+BOOTSTRAP = Bootstrap()
+
+
+class Estimate(NamedTuple):
+    """A mean with its interval.
+
+    Attributes:
+        mean: Prompts weigh equally, whatever their number of images.
+        low: Lower end of the interval; NaN with one prompt and one seed.
+        high: Upper end.
+        n_seeds: Training seeds behind it.
+        n_prompts: Prompts behind it.
+        n_images: Images behind it, all seeds together (pairs, for a difference).
+    """
+
+    mean: float
+    low: float
+    high: float
+    n_seeds: int
+    n_prompts: int
+    n_images: int
+
+
+class PeakDrop(NamedTuple):
+    """How far a reward stands below its best evaluated checkpoint.
+
+    Attributes:
+        peak_epoch: Checkpoint with the highest mean, the last one included.
+        final_epoch: The last checkpoint.
+        change: Last minus peak; 0 with no interval if the last is the peak.
+    """
+
+    peak_epoch: int
+    final_epoch: int
+    change: Estimate
+
+
+class Cells(NamedTuple):
+    """Means per training seed and prompt.
+
+    Attributes:
+        values: Shape (seeds, prompts, rewards), float64.
+        n_images: Images behind all cells together.
+    """
+
+    values: FloatArray
+    n_images: int
+
+
+def cell_means(images: pd.DataFrame) -> Cells:
+    """Average the images of each (seed, prompt).
+
+    Args:
+        images: Indexed by ``PAIR_KEYS``, one float column per reward.
+
+    Returns:
+        The cells, every prompt of every seed.
+
+    Raises:
+        ScoreTableError: If some seed lacks a prompt that another one has.
+    """
+    means = images.groupby(level=["seed", *_CELL_KEYS], sort=True).mean()
+    seeds = means.index.unique("seed")
+    prompts = means.reset_index("seed").index.unique()
+    if len(means) != len(seeds) * len(prompts):
+        raise ScoreTableError(
+            f"{len(seeds)} seeds were not evaluated on the same {len(prompts)} "
+            f"prompts ({len(means)} pairs of seed and prompt). Evaluate them again "
+            "with one set of prompts."
+        )
+    shape = (len(seeds), len(prompts), images.shape[1])
+    return Cells(means.to_numpy(np.float64).reshape(shape), len(images))
+
+
+def at_epoch(scores: pd.DataFrame, epoch: int, rewards: Sequence[str]) -> pd.DataFrame:
+    """The images of one checkpoint, indexed by what pairs them.
+
+    Args:
+        scores: Score table of one method trained on one reward.
+        epoch: The checkpoint; 0 is the base model.
+        rewards: Reward columns to keep.
+
+    Returns:
+        Float64 columns ``rewards``, indexed by ``PAIR_KEYS``, sorted.
+
+    Raises:
+        ScoreTableError: If the checkpoint is missing, or an image is there twice.
+    """
+    rows = scores[scores["epoch"] == epoch]
+    if rows.empty:
+        raise ScoreTableError(
+            f"No image of epoch {epoch} in the score table; it has the epochs "
+            f"{sorted(scores['epoch'].unique())}."
+        )
+    images = rows.set_index(PAIR_KEYS)[list(rewards)].astype(np.float64).sort_index()
+    if images.index.has_duplicates:
+        twice = images.index[images.index.duplicated()][0]
+        raise ScoreTableError(
+            f"The image {dict(zip(PAIR_KEYS, twice, strict=True))} of epoch {epoch} "
+            "is there more than once. Pass one method trained on one reward."
+        )
+    return images
+
+
+def subtract(trained: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
+    """Trained minus base, image by image.
+
+    Args:
+        trained: From ``at_epoch``.
+        base: From ``at_epoch``; may hold seeds that ``trained`` has not.
+
+    Raises:
+        ScoreTableError: If an image of a trained seed has no partner.
+    """
+    base = base[base.index.get_level_values("seed").isin(trained.index.unique("seed"))]
+    alone = trained.index.symmetric_difference(base.index)
+    if len(alone):
+        raise ScoreTableError(
+            f"{len(alone)} images have no partner with the same "
+            f"{', '.join(PAIR_KEYS)}; the first is {alone[0]}. Evaluate every "
+            "checkpoint on the same prompts, images and etas."
+        )
+    return trained - base
+
+
+def stretch(n: int, confidence: float) -> float:
+    """What a bootstrap deviation of the mean of ``n`` units is multiplied by."""
+    tails = t_quantile(n - 1, confidence) / normal_quantile(confidence)
+    return float(np.sqrt(n / (n - 1)) * tails)
+
+
+def normal_quantile(confidence: float) -> float:
+    """Half width of a two-sided normal interval, in standard errors; 1.96 at 0.95."""
+    return float(special.ndtri((1 + confidence) / 2))
+
+
+def t_quantile(freedom: int, confidence: float) -> float:
+    """Half width of a two-sided t interval, in standard errors."""
+    return float(special.stdtrit(freedom, (1 + confidence) / 2))
+
+
+def _resample(
+    units: FloatArray, rng: np.random.Generator, bootstrap: Bootstrap
+) -> FloatArray:
+    """Stretched deviations (draws, k) of the mean of ``units`` (n, k)."""
+    n = len(units)
+    if n == 1:
+        return np.zeros((bootstrap.draws, units.shape[1]))
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=bootstrap.draws) / n
+    deviation = weights @ units - units.mean(axis=0)
+    return stretch(n, bootstrap.confidence) * deviation
+
+
+def deviations(values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP) -> FloatArray:
+    """How far the mean of the cells could be off, by resampling seeds and prompts.
+
+    Args:
+        values: Cells, shape (seeds, prompts, k). The k columns are resampled
+            together, so their deviations are joint.
+        bootstrap: How intervals are made.
+
+    Returns:
+        Shape (draws, k); all NaN with one prompt and one seed.
+    """
+    seeds, prompts, width = values.shape
+    if seeds == 1 and prompts == 1:
+        return np.full((bootstrap.draws, width), np.nan)
+    rng = np.random.default_rng(bootstrap.rng)
+    over_prompts = _resample(values.mean(axis=0), rng, bootstrap)
+    over_seeds = _resample(values.mean(axis=1), rng, bootstrap)
+    return over_prompts + over_seeds
+
+
+def estimates(cells: Cells, bootstrap: Bootstrap = BOOTSTRAP) -> list[Estimate]:
+    """Mean and interval of every column of ``cells``."""
+    spread = deviations(cells.values, bootstrap)
+    means = cells.values.mean(axis=(0, 1))
+    tail = (1 - bootstrap.confidence) / 2
+    lows, highs = means + np.quantile(spread, [tail, 1 - tail], axis=0)
+    seeds, prompts, _ = cells.values.shape
+    return [
+        Estimate(float(mean), float(low), float(high), seeds, prompts, cells.n_images)
+        for mean, low, high in zip(means, lows, highs, strict=True)
+    ]
+
+
+def paired_difference(
+    scores: pd.DataFrame,
+    reward: str,
+    *,
+    epoch: int,
+    base_epoch: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> Estimate:
+    """Trained minus base on the same seed, prompt, noise and eta.
+
+    Args:
+        scores: Score table of one method trained on one reward (any number of
+            seeds), restricted to the prompts and the eta in question.
+        reward: The scored reward, any reward column.
+        epoch: The trained checkpoint.
+        base_epoch: What it is compared with; 0 is the base model.
+        bootstrap: How the interval is made.
+
+    Returns:
+        The mean difference in the reward's own units, prompts weighing equally, and
+        its interval over prompts and seeds (see the module's text).
+
+    Raises:
+        ScoreTableError: If a checkpoint or an image's partner is missing.
+    """
+    trained, base = (at_epoch(scores, e, [reward]) for e in (epoch, base_epoch))
+    cells = cell_means(subtract(trained, base))
+    return estimates(cells, bootstrap)[0]
+
+
+def common_epochs(scores: pd.DataFrame) -> list[int]:
+    """Checkpoints that every seed in the table has, in order."""
+    per_seed = [set(rows["epoch"]) for _, rows in scores.groupby("seed")]
+    return sorted(int(epoch) for epoch in set.intersection(*per_seed))
+
+
+def drop_from_peak(
+    scores: pd.DataFrame, reward: str, *, bootstrap: Bootstrap = BOOTSTRAP
+) -> PeakDrop:
+    """Last checkpoint minus the best one, with an interval that minds the choice.
+
+    The best of several noisy checkpoints looks better than it is, so an ordinary
+    interval around "last minus best" would find a fall where there is none. The
+    interval here is simultaneous: it covers the differences to *all* earlier
+    checkpoints at once (the largest studentised deviation of a joint bootstrap), so
+    it also covers the one that was picked. The mean itself is still picked and
+    overstates the fall; judge by the interval.
+
+    Args:
+        scores: As for ``paired_difference``; checkpoints that some seed lacks are
+            left out. The base model counts as a checkpoint.
+        reward: The scored reward.
+        bootstrap: How the interval is made; its confidence is simultaneous.
+
+    Raises:
+        ScoreTableError: If fewer than two checkpoints are common to all seeds.
+    """
+    *earlier, final = common_epochs(scores)
+    if not earlier:
+        raise ScoreTableError(
+            f"Epoch {final} is the only checkpoint that all seeds have; a peak needs "
+            "at least two. Evaluate more checkpoints."
+        )
+    last = at_epoch(scores, final, [reward])
+    changes = [
+        cell_means(subtract(last, at_epoch(scores, epoch, [reward])))
+        for epoch in earlier
+    ]
+    values = np.concatenate([cells.values for cells in changes], axis=2)
+    size = (values.shape[0], values.shape[1], changes[0].n_images)
+    peak = int(values.mean(axis=(0, 1)).argmin())
+    mean, low, high = lowest_change(values, bootstrap)
+    if mean >= 0:
+        return PeakDrop(final, final, Estimate(0.0, np.nan, np.nan, *size))
+    return PeakDrop(earlier[peak], final, Estimate(mean, low, high, *size))
+
+
+def lowest_change(
+    values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP
+) -> tuple[float, float, float]:
+    """The lowest of several mean changes, with a simultaneous interval.
+
+    Args:
+        values: Changes, shape (seeds, prompts, k).
+        bootstrap: How the interval is made; its confidence is simultaneous.
+
+    Returns:
+        Mean, low and high; the ends are NaN with one prompt and one seed.
+    """
+    means = values.mean(axis=(0, 1))
+    joint = deviations(values, bootstrap)
+    scale = joint.std(axis=0)
+    largest = np.abs(joint / np.where(scale > 0, scale, 1.0)).max(axis=1)
+    reach = np.quantile(largest, bootstrap.confidence) * scale
+    lowest = int(means.argmin())
+    mean, half = float(means[lowest]), float(reach[lowest])
+    return mean, mean - half, mean + half

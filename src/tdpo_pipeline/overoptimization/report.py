@@ -1,0 +1,271 @@
+"""The outcome in words and numbers: for the screen, as Markdown, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import floor, isfinite, log10
+from typing import Any
+
+import pandas as pd
+
+from tdpo_pipeline.overoptimization.tables import (
+    TRAINING_ETA,
+    group_label,
+    ordered_groups,
+)
+
+_SHORT = {"seen": "trained on", "untrained": "other animals", "unseen": "unseen"}
+_UNIT = ["method", "reward"]
+_SCREEN_GROUPS = 3
+_FULL_BLOCKS = 4  # more methods than that, and the screen shows no held-out rewards
+
+
+def screen_text(
+    summary: pd.DataFrame, golds: pd.DataFrame, figures: Mapping[str, str], folder: str
+) -> str:
+    """A short summary, at most 100 columns wide.
+
+    Args:
+        summary: From ``summarise_methods``.
+        golds: From ``gold_report``.
+        figures: Name and title of each figure.
+        folder: Folder that holds ``figures/``, ``tables/`` and ``summary.md``.
+    """
+    at_eta = summary[summary["eta"] == TRAINING_ETA]
+    lines = [
+        "What fine-tuning did: trained minus base, on the same prompts and noise, with 95 %",
+        "intervals over prompts and, unless there is one seed, over training seeds.",
+    ]
+    units = at_eta.groupby(_UNIT, sort=True)
+    if units.ngroups > _FULL_BLOCKS:
+        at_eta = at_eta[at_eta["role"] != "cross"]
+        lines.append("Held-out rewards are in the whole summary.")
+    for (method, reward), rows in at_eta.groupby(_UNIT, sort=True):
+        own = golds[(golds["method"] == method) & (golds["reward"] == reward)]
+        lines += ["", *_screen_block(f"{method} trained on {reward}", rows, own)]
+    lines += ["", f"Figures are in {folder}/figures, their data in {folder}/tables:"]
+    lines += [f"  {name + '.png':28} {title}" for name, title in figures.items()]
+    lines.append(f"The whole summary is in {folder}/summary.md")
+    return "\n".join(lines)
+
+
+def _screen_block(title: str, rows: pd.DataFrame, golds: pd.DataFrame) -> list[str]:
+    """What one method did to every reward, and the verdicts."""
+    groups = [name for name in ordered_groups(rows["group"]) if name != "untrained"]
+    groups = groups[:_SCREEN_GROUPS]
+    sizes = rows.drop_duplicates("group").set_index("group")["n_prompts"]
+    heads = [f"{_SHORT.get(name, name)} ({sizes[name]} prompts)" for name in groups]
+    lines = [
+        title,
+        f"  {_effort(rows.iloc[0])}",
+        f"  {'in base SD':24}" + "".join(f"{h:>24}" for h in heads),
+    ]
+    for scored, row in _by_reward(rows):
+        cells = [_interval(row, name, "_sd") for name in groups]
+        lines.append(f"  {scored + _mark(row):24}" + "".join(f"{c:>24}" for c in cells))
+        if row["role"].iloc[0] != "cross":
+            cells = [_interval(row, name) for name in groups]
+            lines.append(
+                f"    {'in its own units':22}" + "".join(f"{c:>24}" for c in cells)
+            )
+    return lines + [f"  {sentence}" for sentence in gold_sentences(golds, ["seen"])]
+
+
+def _by_reward(rows: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    """The rows of each scored reward by group; trained and gold come first."""
+    order = {"trained": 0, "gold": 1, "cross": 2}
+    names = rows.drop_duplicates("scored")
+    names = names.sort_values("role", key=lambda role: role.map(order), kind="stable")
+    for scored in names["scored"]:
+        yield str(scored), rows[rows["scored"] == scored].set_index("group")
+
+
+def _mark(row: pd.DataFrame) -> str:
+    return {"trained": ", trained", "gold": ", its gold", "cross": ""}[
+        row["role"].iloc[0]
+    ]
+
+
+def _effort(row: pd.Series) -> str:
+    """Epoch, queries, KL and seeds of the checkpoint, in words."""
+    seeds = "one seed" if row["n_seeds"] == 1 else f"{row['n_seeds']} seeds"
+    # KL between deterministic samplers (eta 0) does not exist.
+    known = pd.notna(row["kl_to_base"])
+    kl = f"KL {row['kl_to_base']:.3g} nats, " if known else ""
+    queries = f"{row['reward_queries']:,.0f} reward queries"
+    return f"epoch {row['epoch']:.0f}, {queries}, {kl}{seeds}"
+
+
+def _interval(rows: pd.DataFrame, group: str, unit: str = "") -> str:
+    """Difference and interval of a group, such as ``+0.21 [+0.17, +0.26]``.
+
+    Args:
+        rows: Rows of one scored reward, indexed by group.
+        group: The prompt group.
+        unit: "_sd" for base standard deviations, "" for the reward's own units.
+    """
+    mean, low, high = (
+        rows[f"{name}{unit}"].to_dict()[group] for name in ("difference", "low", "high")
+    )
+    return _triple(mean, low, high, 2 if unit else None)
+
+
+def _triple(mean: float, low: float, high: float, decimals: int | None = None) -> str:
+    """Mean and interval; by default the largest number gets three digits."""
+    if decimals is None:
+        sizes = [abs(value) for value in (mean, low, high) if value]
+        largest = max((size for size in sizes if isfinite(size)), default=1.0)
+        decimals = max(0, 2 - floor(log10(largest)))
+    form = f"+.{decimals}f"
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def gold_sentences(golds: pd.DataFrame, groups: Iterable[str]) -> list[str]:
+    """Whether the gold fell: a question and two answers per prompt group.
+
+    Args:
+        golds: Rows of ``gold_report``.
+        groups: Prompt groups to speak of.
+    """
+    if golds.empty:
+        return [
+            "No gold of this reward was scored: nobody knows if it is overoptimized."
+        ]
+    lines = []
+    for row in golds[golds["group"].isin(list(groups))].to_dict("records"):
+        where = group_label(str(row["group"]))
+        base = _triple(row["change"], row["low"], row["high"])
+        lines += [
+            f"Did the true reward, {row['gold']}, fall on {where}?",
+            f"  below the base model: {_ANSWERS[row['verdict']]}, {base}",
+            f"  below its best checkpoint (epoch {row['peak_epoch']}): {_at_best(row)}",
+        ]
+    return lines
+
+
+_ANSWERS = {"rose": "no, it rose", "fell": "yes", "cannot tell": "cannot tell"}
+
+
+def _at_best(row: Mapping[Any, Any]) -> str:
+    """How the gold stands to its best checkpoint."""
+    if row["peak_verdict"] == "is at its peak":
+        return "no, the last one is its best"
+    change = _triple(row["peak_change"], row["peak_low"], row["peak_high"])
+    return f"{_ANSWERS[row['peak_verdict']]}, {change}"
+
+
+def markdown(
+    summary: pd.DataFrame, golds: pd.DataFrame, figures: Mapping[str, str]
+) -> str:
+    """The whole summary; arguments as for ``screen_text``, figures in ``figures/``."""
+    parts = [
+        "# What fine-tuning did",
+        "Differences are trained minus base model, on the same prompts and noise. "
+        "Intervals are 95 % bootstrap intervals over prompts and, where there are "
+        "several, training seeds; with one seed they say nothing about other seeds. "
+        "One base SD is the standard deviation over the base model's images for the "
+        "prompts trained on. Several rewards and prompt groups are shown at once and "
+        "their intervals are not corrected for that; the question asked beforehand is "
+        "that of the trained reward and its gold on the prompts trained on.",
+        "## Did the true reward fall?",
+        _gold_table(golds),
+    ]
+    ordered = summary.sort_values(
+        [*_UNIT, "eta"], ascending=[True, True, False], kind="stable"
+    )
+    for (method, reward, eta), rows in ordered.groupby([*_UNIT, "eta"], sort=False):
+        title = f"{method} trained on {reward}, eta {eta}"
+        parts += _markdown_block(title, eta == TRAINING_ETA, rows)
+    parts.append("## Figures")
+    parts += [f"![{title}](figures/{name}.png)" for name, title in figures.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_block(title: str, trained: bool, rows: pd.DataFrame) -> list[str]:
+    """Heading and two tables of one method, reward and sampler."""
+    sampler = "the sampler that was trained" if trained else "not the trained sampler"
+    groups = ordered_groups(rows["group"])
+    sizes = rows.drop_duplicates("group").set_index("group")
+    each = sizes["n_images"] / sizes["n_seeds"] / sizes["n_prompts"]
+    counts = {
+        group: f"{n} x {images:g} images"
+        for group, n, images in zip(sizes.index, sizes["n_prompts"], each, strict=True)
+    }
+    heads = [f"{group_label(group)} ({counts[group]})" for group in groups]
+    return [
+        f"## {title}",
+        f"At {_effort(rows.iloc[0])}; {sampler}.",
+        _table(["in base SD", *heads], _body(rows, groups, "_sd")),
+        _table(["in the reward's own units", *heads], _body(rows, groups, "")),
+    ]
+
+
+def _body(rows: pd.DataFrame, groups: list[str], unit: str) -> list[list[str]]:
+    return [
+        [scored + _mark(row), *(_interval(row, group, unit) for group in groups)]
+        for scored, row in _by_reward(rows)
+    ]
+
+
+def _gold_table(golds: pd.DataFrame) -> str:
+    if golds.empty:
+        return "No trained reward has a gold that was scored."
+    head = [
+        "method",
+        "trained on",
+        "gold",
+        "prompts",
+        "last minus base",
+        "against base",
+    ]
+    head += ["best epoch", "last minus best", "against its best"]
+    body = []
+    for row in golds.to_dict("records"):
+        base = _triple(row["change"], row["low"], row["high"])
+        best = _triple(row["peak_change"], row["peak_low"], row["peak_high"])
+        at_peak = row["peak_verdict"] == "is at its peak"
+        cells = [row["method"], row["reward"], row["gold"], group_label(row["group"])]
+        cells += [base, row["verdict"], row["peak_epoch"], "" if at_peak else best]
+        body.append([str(cell) for cell in [*cells, row["peak_verdict"]]])
+    note = (
+        "The best checkpoint was picked for being the best, so its difference "
+        "overstates the fall; the interval covers all checkpoints at once and minds that."
+    )
+    return _table(head, body) + "\n\n" + note
+
+
+def _table(head: list[str], body: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def metrics(summary: pd.DataFrame, golds: pd.DataFrame) -> dict[str, Any]:
+    """Numbers for ``dvc metrics``, nested by method, reward, group and scored reward.
+
+    Returns:
+        At eta 1 ``difference``, ``low``, ``high`` and ``difference_sd`` of each scored
+        reward, and under ``gold_fell`` of each group the two verdicts. None where a
+        number does not exist.
+    """
+    result: dict[str, Any] = {}
+    for row in summary[summary["eta"] == TRAINING_ETA].to_dict("records"):
+        names = ("difference", "low", "high", "difference_sd")
+        group = _node(result, row["method"], row["reward"], row["group"])
+        group[row["scored"]] = {name: _number(row[name]) for name in names}
+    for row in golds.to_dict("records"):
+        group = _node(result, row["method"], row["reward"], row["group"])
+        verdicts = {"from_base": row["verdict"], "from_best": row["peak_verdict"]}
+        group["gold_verdict"] = verdicts
+    return result
+
+
+def _node(tree: dict[str, Any], *path: str) -> dict[str, Any]:
+    """The inner dictionary at ``path``, made if it is not there."""
+    for name in path:
+        tree = tree.setdefault(name, {})
+    return tree
+
+
+def _number(value: float) -> float | None:
+    """Six significant digits; JSON has no NaN."""
+    return None if pd.isna(value) else float(f"{value:.6g}")

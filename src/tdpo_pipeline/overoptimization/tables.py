@@ -1,0 +1,116 @@
+"""What the score table holds: its columns, its prompt groups, each proxy's gold.
+
+The score table has one row per evaluated image: the columns of ``INDEX_COLUMNS``,
+then one float column per reward, the golds included. Epoch 0 is the untouched base
+model. Equal ``(prompt_set, prompt, image, eta)`` means equal noise, at every epoch
+and for every method, which is what makes differences paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+INDEX_COLUMNS = (
+    "run",
+    "method",
+    "reward",
+    "seed",
+    "epoch",
+    "reward_queries",
+    "kl_to_base",
+    "eta",
+    "prompt_set",
+    "prompt",
+    "seen",
+    "image",
+)
+
+TRAINING_ETA = 1.0
+"""Figures and verdicts are of the sampler that was trained (DDIM with eta 1)."""
+
+GROUPS = {
+    "seen": "prompts trained on",
+    "untrained": "simple animals not trained on",
+    "unseen": "unseen animals",
+    "complex": "complex prompts",
+}
+"""Prompt groups in the order of the figures, and how to call them."""
+
+_GROUP_OF_SET = {
+    "simple_animals": "untrained",
+    "unseen_animals": "unseen",
+    "complex": "complex",
+}
+
+# Overoptimization is claimed only against the gold that a proxy was trained to
+# predict. Against anything else a falling score says that the rewards disagree.
+_GOLDS = {
+    "aesthetic-mini": "gold_taste",
+    "pick-mini": "gold_match",
+    "hps-mini": "gold_match",
+    "imagereward-mini": "gold_match",
+}
+
+
+class ScoreTableError(ValueError):
+    """A history or score table is not what it should be."""
+
+
+def gold_of(reward: str) -> str | None:
+    """The one gold reward that ``reward`` was trained to predict.
+
+    Returns:
+        Its name; None for a reward without one: a gold itself, JPEG sizes (they are
+        what they claim to be), and real-world scorers (nobody knows their gold).
+    """
+    return _GOLDS.get(reward)
+
+
+def role_of(scored: str, trained: str) -> str:
+    """How a scored reward stands to the trained one: "trained", "gold" or "cross"."""
+    if scored == trained:
+        return "trained"
+    return "gold" if scored == gold_of(trained) else "cross"
+
+
+def reward_columns(scores: pd.DataFrame) -> list[str]:
+    """Names of the reward columns, in the table's order.
+
+    Raises:
+        ScoreTableError: If an index column is missing, or no reward is left.
+    """
+    missing = [name for name in INDEX_COLUMNS if name not in scores.columns]
+    if missing:
+        raise ScoreTableError(
+            f"The score table lacks the columns {missing}; it has "
+            f"{list(scores.columns)}. Evaluate the runs again."
+        )
+    known = {*INDEX_COLUMNS, "group"}
+    rewards = [name for name in scores.columns if name not in known]
+    if not rewards:
+        raise ScoreTableError("The score table has no reward column.")
+    return rewards
+
+
+def with_group(scores: pd.DataFrame) -> pd.DataFrame:
+    """Add the column ``group``: "seen" where trained on, else by prompt set.
+
+    A prompt set that is not one of the three usual ones is a group of its own name.
+    """
+    by_set = scores["prompt_set"].astype(str)
+    by_set = by_set.map(_GROUP_OF_SET).fillna(by_set)
+    return scores.assign(group=by_set.mask(scores["seen"].astype(bool), "seen"))
+
+
+def ordered_groups(groups: Iterable[str]) -> list[str]:
+    """The groups at hand: the usual ones first in their order, then the others."""
+    present = set(groups)
+    usual = [group for group in GROUPS if group in present]
+    return usual + sorted(present - set(usual))
+
+
+def group_label(group: str) -> str:
+    """How to call a prompt group in a figure or a text."""
+    return GROUPS.get(group, group.replace("_", " "))

@@ -1,0 +1,1 @@
+"""Kedro pipelines: nodes load, call the library and return."""

@@ -1,0 +1,82 @@
+"""The nodes that evaluate a run's checkpoints, and put the outcome in figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tdpo_pipeline.config import EvaluationSettings, RunConfig
+
+
+def evaluate(
+    config: dict[str, Any],
+    checkpoints: Path,
+    train_prompts: str,
+    evaluation_prompts: dict[str, list[str]],
+    base_model: Path,
+    proxy_rewards: Path,
+    evaluation: EvaluationSettings,
+) -> tuple[pd.DataFrame, np.ndarray, dict[str, Any]]:
+    """Evaluate every kept checkpoint of a run, and the untouched base model.
+
+    Args:
+        config: The run, whole.
+        checkpoints: Folder of its checkpoints.
+        train_prompts: Prompts that it was trained on, one a line.
+        evaluation_prompts: Prompts to evaluate on, by the name of the set.
+        base_model: Folder of the base model.
+        proxy_rewards: Folder of reward weights.
+        evaluation: Images, noise and rewards.
+
+    Returns:
+        The scores (a row an image), the sample strip as uint8 (H, W, 3), and what is
+        where in the strip.
+    """
+    from tdpo_pipeline.evaluation import evaluate_run
+
+    result = evaluate_run(
+        RunConfig.model_validate(config),
+        evaluation,
+        prompt_sets=evaluation_prompts,
+        train_prompts=train_prompts.splitlines(),
+        checkpoints=checkpoints,
+        base_model=base_model,
+        weights=proxy_rewards,
+    )
+    return result.scores, result.strip, result.strip_index
+
+
+def summarise(scores: pd.DataFrame) -> dict[str, Any]:
+    """A run's outcome in numbers that ``dvc metrics diff`` can compare.
+
+    Args:
+        scores: Score table of one run.
+
+    Returns:
+        The last epoch; and for each prompt group and reward, with the sampler that was
+        trained: the mean of the base model, that of the last checkpoint, the change.
+    """
+    from tdpo_pipeline.overoptimization.tables import (
+        TRAINING_ETA,
+        ordered_groups,
+        reward_columns,
+        with_group,
+    )
+
+    table = with_group(scores[scores["eta"] == TRAINING_ETA])
+    last = int(table["epoch"].max())
+    rewards = reward_columns(scores)
+    means = table.groupby(["epoch", "group"])[rewards].mean()
+    base, final = means.loc[0], means.loc[last]
+    columns: dict[str, Any] = {"base": base, "final": final, "change": final - base}
+    groups = {
+        group: {
+            reward: {name: float(c.loc[group, reward]) for name, c in columns.items()}
+            for reward in rewards
+        }
+        for group in ordered_groups(base.index)
+    }
+    return {"epoch": last, **groups}

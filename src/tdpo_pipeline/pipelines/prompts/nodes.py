@@ -1,0 +1,71 @@
+"""Nodes that resolve prompt sets by name or file, and check every prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from tdpo_pipeline.config import EvaluationSettings, RewardSettings, Settings
+from tdpo_pipeline.prompts import PromptError, prompt_set
+
+
+class PromptSettings(Settings):
+    """Which prompts are allowed.
+
+    Attributes:
+        vocabulary: ``menagerie`` refuses prompts outside the embedded world's
+            language, ``open`` takes any text.
+    """
+
+    vocabulary: Literal["menagerie", "open"]
+
+
+def training_prompts(task: RewardSettings, settings: PromptSettings) -> str:
+    """The prompts that a task trains on.
+
+    Args:
+        task: Names a prompt set or a text file.
+        settings: Which prompts are allowed.
+
+    Returns:
+        One prompt a line.
+
+    Raises:
+        PromptError: If the set is unknown, the file unusable or a prompt not allowed.
+    """
+    prompts = _checked(task.train_prompts, settings)
+    return "\n".join(prompts) + "\n"
+
+
+def evaluation_prompts(
+    evaluation: EvaluationSettings, settings: PromptSettings
+) -> dict[str, list[str]]:
+    """The prompts of every evaluated set, by the name of the set.
+
+    Raises:
+        PromptError: If a set is unknown, a file unusable or a prompt not allowed.
+    """
+    return {name: _checked(name, settings) for name in evaluation.prompt_sets}
+
+
+def _checked(source: str, settings: PromptSettings) -> list[str]:
+    """The prompts of a set or file, all of them allowed."""
+    prompts = prompt_set(source)
+    if settings.vocabulary == "menagerie":
+        check_vocabulary(prompts, source)
+    return prompts
+
+
+def check_vocabulary(prompts: Sequence[str], source: str) -> None:
+    """Raise a PromptError naming the first prompt that Menagerie has no words for."""
+    from tdpo_pipeline.menagerie.scenes import VocabularyError, parse
+
+    for prompt in prompts:
+        try:
+            parse(prompt)
+        except VocabularyError as error:
+            raise PromptError(
+                f"Prompt {prompt!r} of '{source}' isn't in Menagerie's language: "
+                f"{error} (for a base model that knows more, set prompts.vocabulary: "
+                "open)"
+            ) from error

@@ -1,0 +1,71 @@
+"""The node that draws pictures for prompts of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from tdpo_pipeline.config import Settings
+from tdpo_pipeline.grid import ROOT
+from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings, check_vocabulary
+from tdpo_pipeline.prompts import PROMPT_SETS, prompt_set
+
+
+class SampleSettings(Settings):
+    """What to draw, and from what.
+
+    Attributes:
+        checkpoint: Folder of a checkpoint, relative to the project; None for the
+            untouched base model.
+        prompts: A prompt, the name of a prompt set, or the path of a text file.
+        images_per_prompt: Pictures of each prompt.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Classifier-free guidance weight.
+        eta: DDIM's eta.
+        seed: Picture i of every prompt is drawn from ``seed + i``.
+    """
+
+    checkpoint: str | None
+    prompts: str
+    images_per_prompt: PositiveInt
+    num_inference_steps: PositiveInt
+    guidance_scale: NonNegativeFloat
+    eta: NonNegativeFloat
+    seed: NonNegativeInt
+
+
+def sample(
+    settings: SampleSettings, allowed: PromptSettings, base_model: Path
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Draw pictures.
+
+    Args:
+        settings: What to draw, and from what.
+        allowed: Which prompts are allowed.
+        base_model: Folder of the base model.
+
+    Returns:
+        Pictures, a row a prompt, uint8 (H, W, 3); and what they are.
+
+    Raises:
+        PromptError: If the prompts can't be used.
+    """
+    from tdpo_pipeline.sampling import load_checkpoint, sample_grid
+
+    prompts = _prompts(settings.prompts, allowed)
+    checkpoint = None if settings.checkpoint is None else ROOT / settings.checkpoint
+    options = settings.model_dump(exclude={"checkpoint", "prompts"})
+    pictures = sample_grid(load_checkpoint(base_model, checkpoint), prompts, **options)
+    return pictures, settings.model_dump() | {"prompts": prompts}
+
+
+def _prompts(source: str, allowed: PromptSettings) -> list[str]:
+    """The prompts of a set or a file, or the one prompt that ``source`` is."""
+    named = source in PROMPT_SETS or source.endswith(".txt")
+    prompts = prompt_set(source) if named else [source]
+    if allowed.vocabulary == "menagerie":
+        check_vocabulary(prompts, source)
+    return prompts

@@ -1,0 +1,89 @@
+"""Nodes of a training run: put its configuration together, and train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tdpo_pipeline.config import (
+    AlgorithmSettings,
+    RewardSettings,
+    RunConfig,
+    Settings,
+    TrainingSettings,
+)
+from tdpo_pipeline.grid import ROOT
+
+
+class RunSettings(Settings):
+    """An entry of the experiment grid."""
+
+    method: str
+    reward: str
+    seed: int
+
+
+def build_config(
+    run: RunSettings,
+    training: TrainingSettings,
+    algorithm: AlgorithmSettings,
+    task: RewardSettings,
+) -> dict[str, Any]:
+    """Put a run's configuration together, and check that its parts fit.
+
+    Args:
+        run: Method, reward and seed.
+        training: What the scale owns.
+        algorithm: The method's settings.
+        task: The reward and its prompts.
+
+    Returns:
+        The run, whole, as plain YAML values.
+
+    Raises:
+        pydantic.ValidationError: If the parts don't fit together.
+    """
+    config = RunConfig(
+        method=run.method,
+        reward=run.reward,
+        seed=run.seed,
+        training=training,
+        algorithm=algorithm,
+        task=task,
+    )
+    return config.model_dump(mode="json")
+
+
+def train(
+    config: dict[str, Any],
+    prompts: str,
+    base_model: Path,
+    proxy_rewards: Path,
+    state: str,
+) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Train one run.
+
+    Args:
+        config: The run, as :func:`build_config` gives it.
+        prompts: Training prompts, one a line.
+        base_model: Folder of the ``StableDiffusionPipeline`` to fine-tune.
+        proxy_rewards: Folder of reward weights.
+        state: Folder of resume state, relative to the project.
+
+    Returns:
+        Folder of the kept checkpoints, the history (a row an epoch) and the seconds
+        that each epoch took.
+    """
+    from tdpo_pipeline.trainer.loop import train_run
+
+    run = RunConfig.model_validate(config)
+    result = train_run(
+        run,
+        prompts=prompts.splitlines(),
+        base_model=base_model,
+        weights=proxy_rewards,
+        state_dir=ROOT / state / run.key,
+    )
+    return result.checkpoints, result.history, result.timings

@@ -1,0 +1,20 @@
+"""imagereward-mini: image and prompt by a head on both, as ImageReward does, learned from preferences
+by ``gold_match``.
+
+A small network of Menagerie (:mod:`tdpo_pipeline.menagerie.proxies`), not the model
+whose name it recalls.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tdpo_pipeline.menagerie.proxies import load_proxy
+from tdpo_pipeline.rewards.base import Reward
+
+NAME = "imagereward-mini"
+
+
+def load(weights: Path) -> Reward:
+    """The proxy, from ``<weights>/imagereward-mini.safetensors``."""
+    return load_proxy(NAME, weights)

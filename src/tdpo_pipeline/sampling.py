@@ -1,0 +1,89 @@
+"""Pictures from any checkpoint, by plain diffusers: what somebody who deploys it does.
+
+A LoRA is loaded with ``StableDiffusionPipeline.load_lora_weights``, a whole UNet into
+the pipeline's own, so that what this draws is what other tools draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+
+from tdpo_pipeline.diffusion.policy import (
+    LORA_FILE,
+    UNET_FILE,
+    CheckpointError,
+    load_pipeline,
+    read_safetensors,
+)
+
+
+def load_checkpoint(
+    base_model: Path, checkpoint: Path | None
+) -> StableDiffusionPipeline:
+    """The base model with a checkpoint's weights, or as it is without one.
+
+    Raises:
+        FileNotFoundError: If there is no base model.
+        CheckpointError: If the folder holds no checkpoint, or a truncated one.
+    """
+    pipeline = load_pipeline(base_model)
+    if checkpoint is None:
+        return pipeline
+    if (checkpoint / LORA_FILE).is_file():
+        pipeline.load_lora_weights(read_safetensors(checkpoint / LORA_FILE))
+    elif (checkpoint / UNET_FILE).is_file():
+        pipeline.unet.load_state_dict(read_safetensors(checkpoint / UNET_FILE))
+    else:
+        raise CheckpointError(
+            f"There is no checkpoint in {checkpoint} ({LORA_FILE} or {UNET_FILE}). "
+            "The folders are data/06_models/checkpoints/<method>/<reward>/s<seed>/"
+            "epoch_<number>."
+        )
+    return pipeline
+
+
+def sample_grid(
+    pipeline: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    *,
+    images_per_prompt: int,
+    num_inference_steps: int,
+    guidance_scale: float,
+    eta: float,
+    seed: int,
+) -> np.ndarray:
+    """Pictures, a row a prompt.
+
+    Args:
+        pipeline: The model.
+        prompts: P prompts.
+        images_per_prompt: Pictures n of each. Column i has the same noise in all rows.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Classifier-free guidance weight.
+        eta: DDIM's eta.
+        seed: Column i is drawn from the seed ``seed + i``.
+
+    Returns:
+        uint8, shape (P x H, n x W, 3).
+    """
+    rows = []
+    for prompt in prompts:
+        images = pipeline(
+            [prompt] * images_per_prompt,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            eta=eta,
+            generator=[
+                torch.Generator().manual_seed(seed + i)
+                for i in range(images_per_prompt)
+            ],
+            output_type="np",
+        ).images
+        pixels = (images * 255).round().astype(np.uint8)
+        rows.append(np.concatenate(list(pixels), axis=1))
+    return np.concatenate(rows, axis=0)

@@ -1,0 +1,197 @@
+"""The sample grid: matched checkpoints, columns, whole pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from tdpo_pipeline.figures import (
+    Strip,
+    pack_strips,
+    sample_grid,
+    save_png,
+    unpack_strips,
+)
+from tdpo_pipeline.figures.sample_grid import matched_checkpoints, pick_columns
+from tdpo_pipeline.overoptimization import ScoreTableError
+
+PROMPTS = ("cat", "dog", "snail", "a cat and a dog")
+GROUPS = {"aesthetic-mini": dict(zip(PROMPTS, ("seen", "seen", "unseen", "complex"), strict=True))}  # fmt: skip
+
+
+def curves(levels: dict[str, list[float]], seed: int = 0) -> pd.DataFrame:
+    """Trained reward of each method at the epochs 0, 4, 8, ..."""
+    return pd.DataFrame(
+        [
+            {
+                "run": f"{method}-aesthetic-mini-s{seed}",
+                "method": method,
+                "reward": "aesthetic-mini",
+                "seed": seed,
+                "eta": 1.0,
+                "group": "seen",
+                "role": "trained",
+                "epoch": 4 * position,
+                "mean": mean,
+                "base_mean": means[0],
+            }
+            for method, means in levels.items()
+            for position, mean in enumerate(means)
+        ]
+    )
+
+
+def strip(seed: int, size: int = 4) -> Strip:
+    rng = np.random.default_rng(seed)
+    shape = (len(PROMPTS), size, size, 3)
+    images = {e: rng.integers(0, 256, shape, dtype=np.uint8) for e in (0, 4, 8)}
+    return Strip(images, PROMPTS)
+
+
+def test_target_is_what_all_methods_reached() -> None:
+    found = matched_checkpoints(
+        curves(
+            {"ddpo_2": [0.0, 0.5, 1.0], "tdpo": [0.0, 0.9, 2.0], "tdpo_r": [0, 3, 4]}
+        )
+    )
+    # Best means 1, 2, 4: the common target is 1.
+    assert (found["target"] == 1.0).all()
+    assert found.set_index("method")["epoch"].to_dict() == {
+        "ddpo_2": 8,  # 1.0 itself
+        "tdpo": 4,  # 0.9 is nearer than 2.0
+        "tdpo_r": 4,  # 3 is nearer than 4; the base model (0) is no candidate
+    }
+
+
+def test_the_earlier_of_two_equally_near_checkpoints() -> None:
+    found = matched_checkpoints(curves({"a": [0.0, 1.0], "b": [0.0, 0.5, 1.5]}))
+    assert found.set_index("method")["epoch"].to_dict() == {"a": 4, "b": 4}
+
+
+def test_each_reward_has_its_own_target() -> None:
+    other = curves({"a": [0.0, 7.0]}).assign(reward="hps-mini", run="a-hps-mini-s0")
+    found = matched_checkpoints(pd.concat([curves({"a": [0.0, 1.0]}), other]))
+    assert found.set_index("reward")["target"].to_dict() == {
+        "aesthetic-mini": 1.0,
+        "hps-mini": 7.0,
+    }
+
+
+def test_matching_needs_prompts_trained_on() -> None:
+    unseen = curves({"a": [0.0, 1.0]}).assign(group="unseen")
+    with pytest.raises(ScoreTableError, match="trained on"):
+        matched_checkpoints(unseen)
+
+
+def test_columns_go_by_group_and_are_at_most_so_many() -> None:
+    groups = {
+        "cat": "seen",
+        "dog": "seen",
+        "bee": "seen",
+        "moon": "complex",
+        "ox": "unseen",
+    }
+    picked = pick_columns(["moon", "dog", "x", "ox", "cat", "bee"], groups, per_group=2)
+    assert picked == [
+        ("dog", "seen"),
+        ("cat", "seen"),
+        ("ox", "unseen"),
+        ("moon", "complex"),
+        ("x", "other prompts"),
+    ]
+
+
+def test_a_picture_is_cut_into_the_right_tiles() -> None:
+    rows, columns, size = 2, 3, 4
+    picture = np.zeros((rows * size, columns * size, 3), np.uint8)
+    for row in range(rows):
+        for column in range(columns):
+            tile = picture[row * size :, column * size :]
+            tile[:size, :size] = 10 * row + column
+    found = Strip.from_picture(picture, [0, 8], ["a", "b", "c"])
+    assert found.images[8].shape == (3, 4, 4, 3)
+    assert [int(tile.min()) for tile in found.images[8]] == [10, 11, 12]
+    assert [int(tile.max()) for tile in found.images[0]] == [0, 1, 2]
+
+
+def test_a_picture_of_another_size_is_an_error() -> None:
+    with pytest.raises(ValueError, match="2 checkpoints and 3 prompts"):
+        Strip.from_picture(np.zeros((8, 13, 3), np.uint8), [0, 8], ["a", "b", "c"])
+
+
+def test_strips_survive_packing() -> None:
+    short = Strip({0: strip(3).images[0][:2]}, PROMPTS[:2])
+    strips = {"a": strip(1), "b": short, "c": strip(2)}
+    picture, index = pack_strips(strips)
+    assert picture.shape == (7 * 4, 4 * 4, 3)
+    assert (picture[3 * 4 : 4 * 4, 2 * 4 :] == 255).all()
+    found = unpack_strips(picture, index)
+    assert list(found) == ["a", "b", "c"]
+    for run, expected in strips.items():
+        assert found[run].prompts == expected.prompts
+        assert list(found[run].images) == list(expected.images)
+        for epoch, tiles in expected.images.items():
+            assert (found[run].images[epoch] == tiles).all()
+
+
+def test_tiles_of_two_sizes_cannot_be_packed() -> None:
+    with pytest.raises(ValueError, match="one size"):
+        pack_strips({"a": strip(0, size=4), "b": strip(0, size=5)})
+
+
+def test_grid_shows_every_pixel_as_a_square(tmp_path: Path) -> None:
+    table = curves({"tdpo": [0.0, 0.9, 2.0], "ddpo_2": [0.0, 0.5, 1.0]})
+    strips = {
+        f"{m}-aesthetic-mini-s0": strip(i) for i, m in enumerate(("tdpo", "ddpo_2"))
+    }
+    figure, data = sample_grid(strips, table, GROUPS)
+    assert data[["method", "epoch"]].to_numpy().tolist() == [["ddpo_2", 8], ["tdpo", 4]]
+    save_png(figure, tmp_path / "grid.png")
+    page = (imread(tmp_path / "grid.png")[..., :3] * 255).round().astype(np.uint8)
+    expected = [
+        strips["ddpo_2-aesthetic-mini-s0"].images[0],  # the base model first
+        strips["ddpo_2-aesthetic-mini-s0"].images[8],
+        strips["tdpo-aesthetic-mini-s0"].images[4],
+    ]
+    assert len(figure.images) == 3 * len(PROMPTS)
+    for position, image in enumerate(figure.images):
+        tile = expected[position // 4][position % 4]
+        side = image.get_size()[0]
+        top, left = len(page) - int(image.oy) - side, int(image.ox)
+        block = page[top : top + side, left : left + side]
+        scale = side // 4
+        assert (block == tile.repeat(scale, 0).repeat(scale, 1)).all()
+    labels = [text.get_text() for text in figure.texts]
+    assert "TDPO\nepoch 4, +0.90" in labels
+    assert "base model\n+0.00" in labels
+    assert "one seed" in labels
+
+
+def test_grid_shows_the_first_seed_of_each_method() -> None:
+    table = pd.concat([curves({"tdpo": [0.0, 0.9, 2.0]}, seed) for seed in (3, 1)])
+    strips = {f"tdpo-aesthetic-mini-s{seed}": strip(seed) for seed in (1, 3)}
+    assert sample_grid(strips, table, GROUPS).data["seed"].tolist() == [1]
+
+
+def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
+    table = curves({"tdpo": [0.0, 0.9, 2.0]})
+    digests = set()
+    for name in ("a", "b"):
+        figure = sample_grid({"tdpo-aesthetic-mini-s0": strip(0)}, table, GROUPS).figure
+        save_png(figure, tmp_path / name)
+        digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_a_missing_strip_or_checkpoint_is_an_error() -> None:
+    table = curves({"tdpo": [0.0, 0.9, 2.0]})
+    with pytest.raises(ScoreTableError, match="No sample strip"):
+        sample_grid({}, table, GROUPS)
+    short = Strip({0: strip(0).images[0]}, PROMPTS)
+    with pytest.raises(ScoreTableError, match=r"has the epochs \[0\]"):
+        sample_grid({"tdpo-aesthetic-mini-s0": short}, table, GROUPS)

@@ -1,0 +1,77 @@
+"""The common look: styles per method, stamps, captions, bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib import colors
+
+from tdpo_pipeline.figures import save_png, style
+from tdpo_pipeline.overoptimization.tables import ordered_groups
+
+METHODS = ("ddpo_2", "ddpo_100", "ddpo_100_timestep_major", "tdpo", "tdpo_r")
+
+
+def test_methods_differ_in_colour_and_in_marker() -> None:
+    looks = [style.method_style(name) for name in METHODS]
+    assert len({look.color for look in looks}) == len(METHODS)
+    assert len({look.marker for look in looks}) == len(METHODS)
+    assert all(colors.is_color_like(look.color) for look in looks)
+
+
+def test_a_variant_is_its_parent_hollow() -> None:
+    parent, variant = style.method_style("tdpo_r"), style.method_style("tdpo_r_paper")
+    assert (variant.color, variant.marker) == (parent.color, parent.marker)
+    assert not variant.filled and parent.filled
+
+
+def test_an_unlisted_method_has_a_lasting_style() -> None:
+    assert style.method_style("diffexp") == style.method_style("diffexp")
+    assert style.method_label("diffexp") == "diffexp"
+
+
+def test_legend_order() -> None:
+    shuffled = ["zeta", "tdpo_r", "ddpo_2", "alpha", "tdpo_r"]
+    assert style.sort_methods(shuffled) == ["ddpo_2", "tdpo_r", "alpha", "zeta"]
+    assert ordered_groups(["complex", "activities", "seen"]) == [
+        "seen",
+        "complex",
+        "activities",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [
+        ({"tdpo": 1, "tdpo_r": 1}, "one seed"),
+        ({"tdpo": 3, "tdpo_r": 1}, "one seed: TDPO-R"),
+        ({"tdpo": 3, "tdpo_r": 5}, ""),
+    ],
+)
+def test_seed_stamp(seeds: dict[str, int], expected: str) -> None:
+    rows = pd.DataFrame({"method": seeds.keys(), "n_seeds": seeds.values()})
+    assert style.seed_stamp(rows) == expected
+
+
+def test_sizes_in_words() -> None:
+    rows = pd.DataFrame(
+        {"n_seeds": [1, 3], "n_prompts": [8, 8], "n_images": [32, 96], "method": "a"}
+    )
+    assert style.images_text(rows) == "8 prompts x 4 images per checkpoint"
+    assert style.seeds_text(rows) == "1 to 3 training seeds per method"
+    assert style.seeds_text(rows[:1]) == "one training seed per method"
+    assert style.over_text(rows[:1]) == "over prompts (not over seeds)"
+
+
+def test_equal_figures_give_equal_bytes_without_version(tmp_path: Path) -> None:
+    digests = set()
+    for name in ("a.png", "b.png"):
+        save_png(style.notice("Title", "Nothing to draw."), tmp_path / name)
+        data = (tmp_path / name).read_bytes()
+        assert data.startswith(b"\x89PNG")
+        assert b"Software" not in data
+        digests.add(hashlib.sha256(data).hexdigest())
+    assert len(digests) == 1

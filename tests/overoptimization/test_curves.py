@@ -1,0 +1,212 @@
+"""Curves against numbers computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tdpo_pipeline.overoptimization import (
+    RUN,
+    ScoreTableError,
+    critic_curves,
+    in_base_sd,
+    paired_difference,
+    reward_curves,
+    training_curves,
+    with_group,
+)
+from tests.synthetic_tables import synthetic_history, synthetic_scores
+
+GAINS = {"aesthetic-mini": [0, 0.5, 1.0], "gold_taste": [0, 0.2, -0.2]}
+PROMPTS = {
+    "simple_animals": ["cat", "dog", "fox", "bee"],
+    "unseen_animals": ["snail", "lobster"],
+}
+
+
+def scores(seed: int = 0, method: str = "tdpo", **how: object) -> pd.DataFrame:
+    settings = {"epochs": (0, 4, 8), "prompts": PROMPTS, "trained_on": ("cat", "dog")}
+    return synthetic_scores(
+        method, "aesthetic-mini", seed, gains=GAINS, **(settings | how)
+    )
+
+
+def row(curves: pd.DataFrame, **where: object) -> pd.Series:
+    for name, value in where.items():
+        curves = curves[curves[name] == value]
+    assert len(curves) == 1
+    return curves.iloc[0]
+
+
+def test_groups_roles_and_sizes() -> None:
+    curves = reward_curves(scores())
+    assert list(curves["group"].unique()) == ["seen", "untrained", "unseen"]
+    roles = curves.groupby("role")["scored"].unique().map(set).to_dict()
+    assert roles["trained"] == {"aesthetic-mini"}
+    assert roles["gold"] == {"gold_taste"}
+    assert len(roles["cross"]) == 6
+    # 3 groups, 3 epochs, 8 rewards
+    assert len(curves) == 72
+    last = row(curves, group="seen", epoch=8, scored="gold_taste")
+    assert (last["n_seeds"], last["n_prompts"], last["n_images"]) == (1, 2, 8)
+    assert last["reward_queries"] == 8 * 128
+    assert last["kl_to_base"] == 8 * 0.25
+
+
+def test_means_and_differences_by_hand() -> None:
+    table = scores(noise_sd=0.3)
+    found = row(reward_curves(table), group="seen", epoch=8, scored="aesthetic-mini")
+    seen = table[table["seen"]].groupby(["epoch", "prompt"])["aesthetic-mini"].mean()
+    base, trained = seen[0].mean(), seen[8].mean()
+    assert found["base_mean"] == pytest.approx(base)
+    assert found["mean"] == pytest.approx(trained)
+    assert found["difference"] == pytest.approx(trained - base)
+    images = table[(table["epoch"] == 0) & table["seen"]]["aesthetic-mini"]
+    assert found["base_sd"] == pytest.approx(np.std(images, ddof=1))
+
+
+def test_interval_is_that_of_the_paired_difference() -> None:
+    table = scores()
+    found = row(reward_curves(table), group="untrained", epoch=4, scored="hps-mini")
+    images = with_group(table).query("group == 'untrained'")
+    expected = paired_difference(images, "hps-mini", epoch=4)
+    assert found["low"] == pytest.approx(expected.low, rel=1e-12)
+    assert found["high"] == pytest.approx(expected.high, rel=1e-12)
+
+
+def test_the_base_model_does_not_differ_from_itself() -> None:
+    base = reward_curves(scores()).query("epoch == 0")
+    assert (base[["difference", "low", "high"]].abs() < 1e-12).all(axis=None)
+    assert base["mean"].to_numpy() == pytest.approx(base["base_mean"].to_numpy())
+
+
+def test_seeds_are_put_together_by_method_and_kept_apart_by_run() -> None:
+    table = pd.concat([scores(seed) for seed in range(3)])
+    where = {"group": "seen", "epoch": 8, "scored": "gold_taste"}
+    pooled = row(reward_curves(table), **where)
+    runs = reward_curves(table, by=RUN)
+    single = [
+        row(runs, run=f"tdpo-aesthetic-mini-s{seed}", **where) for seed in range(3)
+    ]
+    assert pooled["n_seeds"] == 3
+    assert pooled["n_images"] == 24
+    mean = np.mean([one["difference"] for one in single])
+    assert pooled["difference"] == pytest.approx(mean)
+
+
+def test_etas_are_kept_apart() -> None:
+    table = scores(etas=(1.0, 0.0))
+    table.loc[table["eta"] == 0, "kl_to_base"] = np.nan
+    shifted = (table["eta"] == 0) & (table["epoch"] > 0)
+    table.loc[shifted, "gold_match"] += 5
+    curves = reward_curves(table)
+    where = {"group": "seen", "epoch": 4, "scored": "gold_match"}
+    gap = row(curves, eta=0.0, **where)["mean"] - row(curves, eta=1.0, **where)["mean"]
+    assert 4 < gap < 6
+    assert np.isnan(row(curves, eta=0.0, **where)["kl_to_base"])
+
+
+def test_a_seed_that_stopped_early_ends_its_curve() -> None:
+    stopped = scores(1)
+    table = pd.concat([scores(0), stopped[stopped["epoch"] <= 4]])
+    curves = reward_curves(table).query("group == 'seen' and scored == 'gold_taste'")
+    assert curves.set_index("epoch")["n_seeds"].to_dict() == {0: 2, 4: 2, 8: 1}
+
+
+def test_without_the_base_model_nothing_can_be_measured() -> None:
+    table = scores()
+    with pytest.raises(ScoreTableError, match="untouched base model"):
+        reward_curves(table[table["epoch"] > 0])
+
+
+def test_without_prompts_trained_on_there_is_no_ruler() -> None:
+    with pytest.raises(ScoreTableError, match="hold the training prompts"):
+        reward_curves(scores(trained_on=("horse",)))
+
+
+def test_missing_columns_are_named() -> None:
+    with pytest.raises(ScoreTableError, match=r"\['seen'\]"):
+        reward_curves(scores().drop(columns="seen").assign(seen_=1))
+
+
+def test_base_standard_deviations_by_hand() -> None:
+    curves = pd.DataFrame(
+        {
+            "base_sd": [0.5, 0.0],
+            "difference": [1.0, 1.0],
+            "low": [0.2, 0],
+            "high": [2, 2],
+        }
+    )
+    found = in_base_sd(curves)
+    assert found.loc[0, ["difference_sd", "low_sd", "high_sd"]].tolist() == [2, 0.4, 4]
+    assert found.loc[1, ["difference_sd", "low_sd", "high_sd"]].isna().all()
+
+
+def history(mean: float, seed: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "run": f"tdpo-aesthetic-mini-s{seed}",
+            "method": "tdpo",
+            "reward": "aesthetic-mini",
+            "seed": seed,
+            "epoch": [1, 2],
+            "reward_queries": [100, 200],
+            "aesthetic-mini_mean": [mean, mean + 1],
+            "aesthetic-mini_std": [0.5, 0.5],
+        }
+    )
+
+
+def test_training_curve_of_one_seed_by_hand() -> None:
+    found = training_curves(history(1.0, 0)).iloc[1]
+    assert (found["reward_queries"], found["n_samples"], found["n_seeds"]) == (
+        200,
+        100,
+        1,
+    )
+    assert found["mean"] == 2
+    assert found["high"] - 2 == pytest.approx(1.959964 * 0.5 / 10, rel=1e-6)
+    assert 2 - found["low"] == pytest.approx(1.959964 * 0.5 / 10, rel=1e-6)
+
+
+def test_training_curve_of_three_seeds_is_a_t_interval() -> None:
+    table = pd.concat(
+        [history(mean, seed) for seed, mean in enumerate((1.0, 2.0, 3.0))]
+    )
+    found = training_curves(table).iloc[0]
+    assert (found["mean"], found["n_seeds"], found["n_samples"]) == (2, 3, 300)
+    # standard deviation 1, so the half width is t(0.975; 2) / sqrt(3)
+    assert found["high"] - 2 == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
+
+
+def test_a_history_without_its_reward_is_an_error() -> None:
+    with pytest.raises(ScoreTableError, match="aesthetic-mini_std"):
+        training_curves(history(1.0, 0).drop(columns="aesthetic-mini_std"))
+
+
+def test_critic_curves_leave_out_what_was_not_measured() -> None:
+    table = pd.concat(
+        [
+            synthetic_history(
+                "tdpo_r", "aesthetic-mini", 0, gain=1, epochs=4, reset_every=2
+            ),
+            synthetic_history("ddpo_2", "aesthetic-mini", 0, gain=1, epochs=4),
+        ]
+    )
+    found = critic_curves(table)
+    assert set(found["method"]) == {"tdpo_r"}
+    assert found["quantity"].value_counts().to_dict() == {
+        "critic_dormant_pct": 4,
+        "critic_overlap_pct": 3,
+    }
+    dormant = found[found["quantity"] == "critic_dormant_pct"]
+    assert dormant["mean"].tolist() == table["critic_dormant_pct"].dropna().tolist()
+    assert dormant["neurons_reset"].tolist() == [0, 1000, 0, 1000]
+    assert dormant["low"].isna().all()
+
+
+def test_critic_curves_without_critics_are_empty() -> None:
+    table = synthetic_history("ddpo_2", "aesthetic-mini", 0, gain=1)
+    assert critic_curves(table).empty

@@ -1,0 +1,220 @@
+"""Golds, verdicts, and the last rows."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tdpo_pipeline.menagerie.vocabulary import ANIMALS, UNSEEN_ANIMALS
+from tdpo_pipeline.overoptimization import (
+    RUN,
+    Estimate,
+    ScoreTableError,
+    final_rows,
+    gold_of,
+    gold_report,
+    reward_curves,
+    summarise_methods,
+    summarise_runs,
+    verdict,
+)
+from tdpo_pipeline.overoptimization.report import (
+    gold_sentences,
+    markdown,
+    metrics,
+    screen_text,
+)
+from tests.synthetic_tables import COMPLEX, synthetic_history, synthetic_scores
+
+RISE = [0, 0.5, 0.8, 1.0, 1.2]
+PROMPTS = {
+    "simple_animals": ANIMALS[:12],  # the first 8 are trained on
+    "unseen_animals": UNSEEN_ANIMALS,
+    "complex": COMPLEX,
+}
+FIGURES = {"proxy_vs_gold": "proxy and its gold"}
+
+
+def scores(gold: list[float], seed: int = 0, **how: object) -> pd.DataFrame:
+    gains = {"aesthetic-mini": RISE, "gold_taste": gold}
+    settings = {"prompts": PROMPTS, "images": 2} | how
+    return synthetic_scores("tdpo", "aesthetic-mini", seed, gains=gains, **settings)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.1, 0.5, "rose"),
+        (-0.5, -0.1, "fell"),
+        (-0.1, 0.5, "cannot tell"),
+        (0.0, 0.5, "cannot tell"),
+        (np.nan, np.nan, "cannot tell"),
+    ],
+)
+def test_verdict(low: float, high: float, expected: str) -> None:
+    assert verdict(Estimate((low + high) / 2, low, high, 1, 8, 32)) == expected
+
+
+@pytest.mark.parametrize(
+    ("reward", "gold"),
+    [
+        ("aesthetic-mini", "gold_taste"),
+        ("pick-mini", "gold_match"),
+        ("hps-mini", "gold_match"),
+        ("imagereward-mini", "gold_match"),
+        ("gold_taste", None),
+        ("jpeg_compressibility", None),
+        ("aesthetic", None),
+    ],
+)
+def test_each_proxy_has_one_gold(reward: str, gold: str | None) -> None:
+    assert gold_of(reward) == gold
+
+
+@pytest.mark.parametrize(
+    ("gold", "base", "peak_epoch", "peak"),
+    [
+        ([0, 1.0, 2.0, 1.0, -2.0], "fell", 8, "fell"),
+        ([0, 1.0, 3.0, 2.5, 1.5], "rose", 8, "fell"),
+        ([0, 0.5, 1.0, 1.5, 2.0], "rose", 16, "is at its peak"),
+        ([0, -0.5, -1.0, -1.5, -2.0], "fell", 0, "fell"),
+    ],
+)
+def test_gold_report(gold: list[float], base: str, peak_epoch: int, peak: str) -> None:
+    report = gold_report(scores(gold)).set_index("group")
+    assert set(report["gold"]) == {"gold_taste"}
+    seen = report.loc["seen"]
+    assert seen[["verdict", "peak_epoch", "peak_verdict"]].tolist() == [
+        base,
+        peak_epoch,
+        peak,
+    ]
+    assert seen["change"] == pytest.approx(gold[-1], abs=0.5)
+
+
+def test_a_small_change_of_gold_cannot_be_told() -> None:
+    gold = [0, 0.01, 0.02, 0.01, 0.0]
+    table = pd.concat([scores(gold, seed=seed, seed_sd=0.3) for seed in range(3)])
+    report = gold_report(table).set_index("group")
+    assert report.loc["seen", "verdict"] == "cannot tell"
+    assert report.loc["seen", "n_seeds"] == 3
+
+
+def test_eta_zero_does_not_count_for_the_verdict() -> None:
+    table = scores([0, 0, 0, 0, -2], etas=(1.0, 0.0))
+    deployed = (table["eta"] == 0) & (table["epoch"] > 0)
+    table.loc[deployed, "gold_taste"] += 100
+    assert (gold_report(table)["verdict"] == "fell").all()
+
+
+def test_no_report_for_a_reward_without_gold() -> None:
+    table = synthetic_scores(
+        "tdpo", "jpeg_compressibility", 0, gains={}, prompts=PROMPTS
+    )
+    report = gold_report(table)
+    assert report.empty
+    assert "verdict" in report.columns
+    assert "nobody knows" in gold_sentences(report, ["seen"])[0]
+
+
+def test_final_rows_are_those_that_all_seeds_reached() -> None:
+    stopped = scores([0, 0, 0, 0, 0], seed=1)
+    table = pd.concat([scores([0, 0, 0, 0, 0]), stopped[stopped["epoch"] <= 8]])
+    last = final_rows(reward_curves(table))
+    assert set(last["epoch"]) == {8}
+    assert set(last["n_seeds"]) == {2}
+    by_run = final_rows(reward_curves(table, by=RUN))
+    assert by_run.groupby("seed")["epoch"].first().to_dict() == {0: 16, 1: 8}
+
+
+def test_summary_of_runs() -> None:
+    table = pd.concat([scores([0, 0, 0, 0, -1], seed=seed) for seed in (0, 1)])
+    history = pd.concat(
+        [synthetic_history("tdpo", "aesthetic-mini", seed, gain=1) for seed in (0, 1)]
+    )
+    rows = summarise_runs(history, reward_curves(table, by=RUN))
+    # 2 runs, 4 groups, 8 rewards
+    assert len(rows) == 64
+    assert (rows["epochs_trained"] == 16).all()
+    proxy = rows[(rows["role"] == "trained") & (rows["group"] == "seen")]
+    assert (proxy["low_sd"] > 0).all()
+    ratio = proxy["difference"] / proxy["base_sd"]
+    assert proxy["difference_sd"].tolist() == pytest.approx(ratio.tolist())
+
+
+def test_scores_without_history_are_an_error() -> None:
+    history = synthetic_history("tdpo", "aesthetic-mini", 7, gain=1)
+    curves = reward_curves(scores([0, 0, 0, 0, 0]), by=RUN)
+    with pytest.raises(ScoreTableError, match="tdpo-aesthetic-mini-s0"):
+        summarise_runs(history, curves)
+
+
+@pytest.fixture(scope="module")
+def outcome() -> tuple[pd.DataFrame, pd.DataFrame]:
+    table = scores([0, 1.0, 2.0, 1.0, -2.0], etas=(1.0, 0.0))
+    return summarise_methods(reward_curves(table)), gold_report(table)
+
+
+def test_screen_text(outcome: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    text = screen_text(*outcome, FIGURES, "data/08_reporting")
+    assert max(map(len, text.splitlines())) <= 100
+    summary, golds = outcome
+    seen = golds[golds["group"] == "seen"].iloc[0]
+    change = f"{seen['change']:+.2f} [{seen['low']:+.2f}, {seen['high']:+.2f}]"
+    assert f"below the base model: yes, {change}" in text
+    assert "below its best checkpoint (epoch 8): yes," in text
+    proxy = summary.query("eta == 1 and group == 'seen' and role == 'trained'").iloc[0]
+    moved = f"{proxy['difference_sd']:+.2f} [{proxy['low_sd']:+.2f}, {proxy['high_sd']:+.2f}]"
+    (line,) = [line for line in text.splitlines() if "aesthetic-mini, trained" in line]
+    assert moved in line
+    assert "one seed" in text
+    assert "data/08_reporting/figures" in text
+    assert "proxy_vs_gold.png" in text
+
+
+def test_many_methods_get_a_shorter_text(
+    outcome: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    summary, golds = outcome
+    many = pd.concat([summary.assign(method=f"m{i}") for i in range(5)])
+    text = screen_text(many, golds, FIGURES, "data")
+    assert text.count("aesthetic-mini, trained") == 5
+    assert text.count("gold_taste, its gold") == 5
+    assert "hps-mini" not in text
+    assert "hps-mini" in screen_text(summary, golds, FIGURES, "data")
+
+
+def test_markdown_has_both_units_all_groups_and_both_samplers(
+    outcome: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    text = markdown(*outcome, FIGURES)
+    assert text.count("| in base SD |") == 2
+    assert text.count("| in the reward's own units |") == 2
+    assert "simple animals not trained on (4 x 2 images)" in text
+    assert "eta 1.0" in text and "eta 0.0" in text
+    assert text.index("eta 1.0") < text.index("eta 0.0")
+    assert "![proxy and its gold](figures/proxy_vs_gold.png)" in text
+    heads = [line.count("|") for line in text.splitlines() if line.startswith("| ")]
+    assert set(heads) == {6, 10}
+
+
+def test_metrics_are_json_and_say_what_the_tables_say(
+    outcome: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    found = metrics(*outcome)
+    json.dumps(found, allow_nan=False)
+    group = found["tdpo"]["aesthetic-mini"]["seen"]
+    summary = outcome[0].query("eta == 1 and group == 'seen' and scored == 'hps-mini'")
+    assert group["hps-mini"]["low"] == pytest.approx(summary["low"].item(), rel=1e-5)
+    assert group["gold_verdict"] == {"from_base": "fell", "from_best": "fell"}
+
+
+def test_metrics_of_one_prompt_have_no_interval() -> None:
+    table = scores([0, 0, 0, 0, 1], prompts={"simple_animals": ["cat"]})
+    summary = summarise_methods(reward_curves(table))
+    text = json.dumps(metrics(summary, gold_report(table)), allow_nan=False)
+    assert '"low": null' in text
+    assert "nan" in screen_text(summary, gold_report(table), FIGURES, "data")

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
+from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
+from tdpo_pipeline.pipelines.sample.nodes import SampleSettings, sample
+from tdpo_pipeline.prompts import PromptError
+from tests import tiny
+
+MENAGERIE = PromptSettings(vocabulary="menagerie")
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tiny.pipeline().save_pretrained(folder)
+    return folder
+
+
+def settings(**changes: object) -> SampleSettings:
+    values = {
+        "checkpoint": None,
+        "prompts": "cat",
+        "images_per_prompt": 2,
+        "num_inference_steps": 2,
+        "guidance_scale": 2.0,
+        "eta": 1.0,
+        "seed": 0,
+    }
+    return SampleSettings.model_validate(values | changes)
+
+
+def test_a_row_a_prompt(base_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("cat\ndog\n")
+    pictures, index = sample(settings(prompts=str(path)), MENAGERIE, base_model)
+    assert pictures.shape == (2 * 8, 2 * 8, 3)
+    assert pictures.dtype == np.uint8
+    assert index["prompts"] == ["cat", "dog"]
+
+
+def test_a_picture_depends_on_its_seed_and_prompt_alone(base_model: Path) -> None:
+    both, _ = sample(settings(), MENAGERIE, base_model)
+    second, _ = sample(settings(images_per_prompt=1, seed=1), MENAGERIE, base_model)
+    np.testing.assert_allclose(both[:, 8:].astype(int), second.astype(int), atol=1)
+    assert (both[:, :8] != both[:, 8:]).any()
+
+
+@pytest.mark.parametrize("lora", [tiny.LORA, None])
+def test_a_checkpoint_changes_the_pictures(
+    base_model: Path, tmp_path: Path, lora: object
+) -> None:
+    policy = Policy(tiny.pipeline(), num_inference_steps=2, lora=lora)  # type: ignore[arg-type]
+    weights = {name: value + 0.2 for name, value in policy.state_dict().items()}
+    policy.load_state_dict(weights)
+    policy.save(tmp_path / "epoch_0001")
+    trained, index = sample(
+        settings(checkpoint=str(tmp_path / "epoch_0001")), MENAGERIE, base_model
+    )
+    base, _ = sample(settings(), MENAGERIE, base_model)
+    assert (trained != base).any()
+    assert index["checkpoint"] == str(tmp_path / "epoch_0001")
+
+
+def test_a_folder_without_a_checkpoint(base_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint in"):
+        sample(settings(checkpoint=str(tmp_path)), MENAGERIE, base_model)
+
+
+def test_a_prompt_outside_the_vocabulary(base_model: Path) -> None:
+    with pytest.raises(PromptError, match="zebbra"):
+        sample(settings(prompts="a zebbra"), MENAGERIE, base_model)
