@@ -36,8 +36,16 @@ def evaluation(*sets: str) -> EvaluationSettings:
     )
 
 
+EVALUATED = evaluation("simple_animals")
+
+
+def test_prompts_that_are_never_evaluated_are_an_error() -> None:
+    with pytest.raises(PromptError, match="None of the prompts of 'activities'"):
+        training_prompts(task("activities"), EVALUATED, MENAGERIE)
+
+
 def test_a_named_set_is_written_a_prompt_a_line() -> None:
-    lines = training_prompts(task("simple_animals"), MENAGERIE).splitlines()
+    lines = training_prompts(task("simple_animals"), EVALUATED, MENAGERIE).splitlines()
     assert len(lines) == 45
     assert lines[:3] == ["cat", "dog", "horse"]
 
@@ -45,7 +53,9 @@ def test_a_named_set_is_written_a_prompt_a_line() -> None:
 def test_a_prompt_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("a cat and a dog\n\n  zebra  \n")
-    assert training_prompts(task(path), MENAGERIE) == "a cat and a dog\nzebra\n"
+    assert (
+        training_prompts(task(path), EVALUATED, MENAGERIE) == "a cat and a dog\nzebra\n"
+    )
 
 
 def test_evaluation_sets_by_name() -> None:
@@ -57,7 +67,7 @@ def test_evaluation_sets_by_name() -> None:
 
 def test_an_unknown_set_names_those_near() -> None:
     with pytest.raises(PromptError, match="Did you mean simple_animals"):
-        training_prompts(task("simple_animal"), MENAGERIE)
+        training_prompts(task("simple_animal"), EVALUATED, MENAGERIE)
     with pytest.raises(PromptError, match="Unknown prompt set 'komplex'"):
         evaluation_prompts(evaluation("komplex"), MENAGERIE)
 
@@ -77,21 +87,24 @@ def test_an_unusable_file_is_named(
     path = tmp_path / "mine.txt"
     path.write_bytes(content)
     with pytest.raises(PromptError, match=message) as caught:
-        training_prompts(task(path), OPEN)
+        training_prompts(task(path), EVALUATED, OPEN)
     assert str(path) in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="no prompt file"):
-        training_prompts(task(tmp_path / "none.txt"), OPEN)
+        training_prompts(task(tmp_path / "none.txt"), EVALUATED, OPEN)
 
 
 def test_menagerie_refuses_what_it_has_no_words_for(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("zebra\na zebbra on the moon\n")
     with pytest.raises(PromptError, match="a zebbra on the moon.*zebra"):
-        training_prompts(task(path), MENAGERIE)
-    assert training_prompts(task(path), OPEN).splitlines()[1] == "a zebbra on the moon"
+        training_prompts(task(path), EVALUATED, MENAGERIE)
+    assert (
+        training_prompts(task(path), EVALUATED, OPEN).splitlines()[1]
+        == "a zebbra on the moon"
+    )
 
 
 def test_the_pipeline_writes_a_set_for_each_reward() -> None:
@@ -100,7 +113,7 @@ def test_the_pipeline_writes_a_set_for_each_reward() -> None:
     catalog = DataCatalog(
         {
             "params:prompts": MemoryDataset(MENAGERIE),
-            "params:evaluation": MemoryDataset(evaluation("complex")),
+            "params:evaluation": MemoryDataset(EVALUATED),
             "params:rewards.pick-mini": MemoryDataset(task("quick_animals")),
             "params:rewards.aesthetic-mini": MemoryDataset(task("simple_animals")),
         }
@@ -109,4 +122,4 @@ def test_the_pipeline_writes_a_set_for_each_reward() -> None:
     loaded = {name: dataset.load() for name, dataset in outputs.items()}
     assert len(loaded["train_prompts_pick-mini"].splitlines()) == 8
     assert len(loaded["train_prompts_aesthetic-mini"].splitlines()) == 45
-    assert list(loaded["evaluation_prompts"]) == ["complex"]
+    assert list(loaded["evaluation_prompts"]) == ["simple_animals"]

@@ -1,5 +1,6 @@
 """Contact sheets: everything that the renderer can draw, enlarged, in one picture."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,8 @@ from tdpo_pipeline.menagerie import vocabulary
 from tdpo_pipeline.menagerie.render import CANONICAL, IMAGE_SIZE, render, render_scene
 from tdpo_pipeline.menagerie.scenes import Scene, describe
 
-_LABEL_HEIGHT = 14
+_LINE_HEIGHT = 12
+_LETTER_WIDTH = 6
 _GAP = 4
 
 
@@ -30,7 +32,13 @@ def sheet(
         seed: Draws a nuisance for each picture; the canonical pose if None.
     """
     width = IMAGE_SIZE * zoom + _GAP
-    height = width + _LABEL_HEIGHT
+    texts = [describe(scene) for scene in scenes] if labels is None else list(labels)
+    texts = [
+        textwrap.fill(text, width // _LETTER_WIDTH, break_long_words=False)
+        for text in texts
+    ]
+    lines = max(text.count("\n") + 1 for text in texts)
+    height = width + lines * _LINE_HEIGHT
     rows = -(-len(scenes) // columns)
     page = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
     draw = ImageDraw.Draw(page)
@@ -46,8 +54,7 @@ def sheet(
         x = _GAP + index % columns * width
         y = _GAP + index // columns * height
         page.paste(tile, (x, y))
-        text = describe(scene) if labels is None else labels[index]
-        draw.text((x + 1, y + IMAGE_SIZE * zoom), text, fill="black")
+        draw.text((x + 1, y + IMAGE_SIZE * zoom), texts[index], fill="black", spacing=1)
     return page
 
 

@@ -355,10 +355,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, help="nuisance and order; none by default")
     parser.add_argument("--zoom", type=int, default=4, help="enlargement (default 4)")
     options = parser.parse_args(arguments)
-    scenes, labels = world(), None
+    scenes, labels, columns = world(), None, 14
     if options.unlabelled:
         scenes, labels = shuffled_animals(options.seed or 0)
-    page = sheet(scenes, labels=labels, seed=options.seed, zoom=options.zoom)
+        columns = 9
+    page = sheet(scenes, columns, options.zoom, labels, options.seed)
     page.save(options.output)
 
 

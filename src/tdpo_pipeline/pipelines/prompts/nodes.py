@@ -20,20 +20,31 @@ class PromptSettings(Settings):
     vocabulary: Literal["menagerie", "open"]
 
 
-def training_prompts(task: RewardSettings, settings: PromptSettings) -> str:
+def training_prompts(
+    task: RewardSettings, evaluation: EvaluationSettings, settings: PromptSettings
+) -> str:
     """The prompts that a task trains on.
 
     Args:
         task: Names a prompt set or a text file.
+        evaluation: Must evaluate at least one of the prompts, because the report
+            measures in the base model's deviation on prompts trained on.
         settings: Which prompts are allowed.
 
     Returns:
         One prompt a line.
 
     Raises:
-        PromptError: If the set is unknown, the file unusable or a prompt not allowed.
+        PromptError: If the set is unknown, the file unusable, a prompt not allowed or
+            none of them evaluated.
     """
     prompts = _checked(task.train_prompts, settings)
+    evaluated = {p for name in evaluation.prompt_sets for p in prompt_set(name)}
+    if evaluated.isdisjoint(prompts):
+        raise PromptError(
+            f"None of the prompts of '{task.train_prompts}' is evaluated. Add the set "
+            "to evaluation.prompt_sets in conf/base/parameters_evaluation.yml."
+        )
     return "\n".join(prompts) + "\n"
 
 

@@ -18,7 +18,7 @@ def create_pipeline(runs: Sequence[Run]) -> Pipeline:
             *(
                 Node(
                     training_prompts,
-                    [f"params:rewards.{reward}", "params:prompts"],
+                    [f"params:rewards.{reward}", "params:evaluation", "params:prompts"],
                     f"train_prompts_{reward}",
                     name=f"train_prompts_{reward}",
                 )
