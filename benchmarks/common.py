@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
 import platform
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from omegaconf import OmegaConf
@@ -76,6 +80,33 @@ def context() -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": commit.stdout.strip(),
     }
+
+
+def resident_mb(process: psutil.Process) -> float:
+    """Resident memory of a process and its children, in MB."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for member in [process, *process.children(recursive=True)]:
+            total += member.memory_info().rss
+    return total / 1e6
+
+
+def run_kedro(*arguments: str) -> tuple[float, float]:
+    """Run ``kedro run`` with these arguments, as a user would.
+
+    Returns:
+        Wall-clock seconds, and the peak of resident memory in MB.
+    """
+    command = [sys.executable, "-m", "kedro", "run", *arguments]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT)
+    peak, watched = 0.0, psutil.Process(process.pid)
+    while process.poll() is None:
+        peak = max(peak, resident_mb(watched))
+        time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return time.perf_counter() - start, peak
 
 
 def output_argument(parser: argparse.ArgumentParser, name: str) -> None:

@@ -230,13 +230,13 @@ def candidate_scenes(scene: Scene) -> tuple[Scene, ...]:
         edits += [replace(scene, companion=noun) for noun in (None, *others)]
     if scene.count > 1:
         edits += [replace(scene, count=n) for n in (1, *words.NUMBERS.values())]
-    for part, values in (
-        ("colour", words.COLOURS),
-        ("place", words.PLACES),
-        ("activity", words.ALL_ACTIVITIES),
-    ):
-        if getattr(scene, part) is not None:
-            edits += [replace(scene, **{part: value}) for value in (None, *values)]
+    if scene.colour is not None:
+        edits += [replace(scene, colour=colour) for colour in (None, *words.COLOURS)]
+    if scene.place is not None:
+        edits += [replace(scene, place=place) for place in (None, *words.PLACES)]
+    if scene.activity is not None:
+        activities = (None, *words.ALL_ACTIVITIES)
+        edits += [replace(scene, activity=activity) for activity in activities]
     return (scene, *(edit for edit in dict.fromkeys(edits) if edit != scene))
 
 

@@ -75,9 +75,9 @@ def draw_scene(
     rng: np.random.Generator, animals: Sequence[str], coloured: float
 ) -> Scene:
     """A plain animal, or now and then one of a named colour."""
-    animal = animals[rng.integers(len(animals))]
+    animal = animals[int(rng.integers(len(animals)))]
     if rng.random() < coloured:
-        return Scene(animal, colour=COLOURS[rng.integers(len(COLOURS))])
+        return Scene(animal, colour=COLOURS[int(rng.integers(len(COLOURS)))])
     return Scene(animal)
 
 

@@ -1,8 +1,8 @@
-"""aesthetic-mini: the image alone, as the LAION aesthetic predictor does, learned from ratings by
-``gold_taste``.
+"""aesthetic-mini: the image alone, learned from ratings by ``gold_taste``.
 
-A small network of Menagerie (:mod:`tdpo_pipeline.menagerie.proxies`), not the model
-whose name it recalls.
+Its form is that of the LAION aesthetic predictor. A small
+network of Menagerie (:mod:`tdpo_pipeline.menagerie.proxies`), not the model whose name
+it recalls.
 """
 
 from __future__ import annotations

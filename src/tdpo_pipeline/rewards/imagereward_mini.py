@@ -1,8 +1,8 @@
-"""imagereward-mini: image and prompt by a head on both, as ImageReward does, learned from preferences
-by ``gold_match``.
+"""imagereward-mini: image and prompt, learned from preferences by ``gold_match``.
 
-A small network of Menagerie (:mod:`tdpo_pipeline.menagerie.proxies`), not the model
-whose name it recalls.
+Its form is ImageReward's: a head on both embeddings together. A small
+network of Menagerie (:mod:`tdpo_pipeline.menagerie.proxies`), not the model whose name
+it recalls.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""pick-mini: image and prompt by a scaled cosine, as PickScore does, learned from preferences by
-``gold_match``.
+"""pick-mini: image and prompt, learned from preferences by ``gold_match``.
 
-A small network of Menagerie (:mod:`tdpo_pipeline.menagerie.proxies`), not the model
-whose name it recalls.
+Its form is PickScore's: the scaled cosine of two embeddings. A small
+network of Menagerie (:mod:`tdpo_pipeline.menagerie.proxies`), not the model whose name
+it recalls.
 """
 
 from __future__ import annotations
