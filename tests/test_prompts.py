@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from tdpo_pipeline.menagerie.scenes import parse
@@ -8,6 +11,8 @@ from tdpo_pipeline.prompts import (
     prompt_set,
     read_prompt_file,
 )
+
+MODELS = Path(__file__).resolve().parents[1] / "data" / "06_models" / "menagerie"
 
 
 @pytest.mark.parametrize(
@@ -67,3 +72,25 @@ def test_unusable_prompt_files_are_errors(tmp_path, content, message):
         read_prompt_file(path)
     with pytest.raises(PromptError, match="no prompt file"):
         read_prompt_file(tmp_path / "missing.txt")
+
+
+def test_rarely_drawn_compositions_are_what_the_report_says():
+    report = json.loads((MODELS / "base_model_report.json").read_text())["rare"]
+    rates = {prompt: reading["all"]["accuracy"] for prompt, reading in report.items()}
+    assert set(rates) == set(prompt_set("rare_compositions"))
+    seldom = {prompt for prompt, rate in rates.items() if rate < 0.2}
+    assert seldom == set(prompt_set("rarely_drawn"))
+
+
+def test_base_model_report_meets_its_requirements():
+    report = json.loads((MODELS / "base_model_report.json").read_text())["samples"]
+    for animals in ("training_animals", "unseen_animals"):
+        assert report["colour"][animals]["accuracy"] >= 0.85
+        assert report["grey"][animals]["accuracy"] >= 0.75
+
+
+def test_proxy_report_meets_its_requirements():
+    report = json.loads((MODELS / "proxy_report.json").read_text())
+    assert min(report["golds"].values()) >= 0.95
+    for proxy in report["proxies"].values():
+        assert proxy["base samples, 45 animals"]["interval_95"][0] > 0

@@ -56,6 +56,10 @@ PROMPT_SETS: dict[str, tuple[int, Callable[[], tuple[str, ...]]]] = {
             vocabulary.UNSEEN_ANIMALS, vocabulary.UNSEEN_ACTIVITIES
         ),
     ),
+    "rarely_drawn": (
+        len(vocabulary.RARELY_DRAWN),
+        lambda: vocabulary.RARELY_DRAWN,
+    ),
     "rare_compositions": (
         len(vocabulary.RARE_COMPOSITIONS),
         lambda: vocabulary.RARE_COMPOSITIONS,

@@ -376,7 +376,7 @@ class TestShippedModel:
             shipped,
             [p for p in prompts for _ in range(8)],
             num_inference_steps=10,
-            guidance_scale=3.0,
+            guidance_scale=2.0,
             eta=1.0,
             seed=0,
         )

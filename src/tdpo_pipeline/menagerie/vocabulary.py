@@ -97,6 +97,16 @@ RARE_COMPOSITIONS: tuple[str, ...] = (
 )
 """Prompts that pre-training never shows: their parts are known, their sum is not."""
 
+RARELY_DRAWN: tuple[str, ...] = (
+    "a fish riding a bike",
+    "a shark riding a bike",
+    "a whale riding a bike",
+    "a dolphin riding a bike",
+    "an octopus riding a bike",
+)
+"""Those of them that the shipped base model draws in less than a fifth of its samples
+(`base_model_report.json`, "rare"); the others it puts together more often."""
+
 FUNCTION_WORDS: tuple[str, ...] = ("a", "an", "and", "colored")
 
 
