@@ -27,7 +27,7 @@ from common import BASE_MODEL, PROXY_REWARDS, ROOT, parameters, run_config
 from tdpo_pipeline.prompts import prompt_set
 
 LOG = ROOT / "benchmarks" / "results" / "learning_rate_trials.csv"
-LEARNING_RATES = (3e-3, 1e-3, 1e-2)
+LEARNING_RATES = (1e-3, 3e-3)
 EPOCHS = 8
 SEED = 1000
 REWARD = "aesthetic-mini"

@@ -54,6 +54,7 @@ def refuse(conf: Path, pipeline: str = "train_eval", **given: Any) -> str:
         ),
         ({"rewards": {"aesthetic-mini": {"prompts": "x"}}}, "prompts Extra inputs"),
         ({"evaluation": {"images_per_prompt": -1}}, "Input should be greater than 0"),
+        ({"evaluation": {"rewards": ["gold_mach"]}}, "did you mean gold_match"),
         ({"prompts": {"vocabulary": "any"}}, "Input should be 'menagerie' or 'open'"),
     ],
 )

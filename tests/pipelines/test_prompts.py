@@ -24,7 +24,7 @@ def task(prompts: str | Path) -> RewardSettings:
     return RewardSettings(scorer="aesthetic-mini", train_prompts=str(prompts))
 
 
-def evaluation(*sets: str) -> EvaluationSettings:
+def evaluation(*sets: str, strip: str = "A dog on the moon") -> EvaluationSettings:
     return EvaluationSettings(
         prompt_sets=sets,
         images_per_prompt=1,
@@ -32,7 +32,7 @@ def evaluation(*sets: str) -> EvaluationSettings:
         rewards=("gold_match",),
         seed=0,
         chunk_size=4,
-        strip_prompts=("cat",),
+        strip_prompts=(strip,),
     )
 
 
@@ -63,6 +63,11 @@ def test_evaluation_sets_by_name() -> None:
     assert list(prompts) == ["unseen_animals", "complex"]
     assert len(prompts["unseen_animals"]) == 8
     assert prompts["complex"][3] == "A dog on the moon"
+
+
+def test_a_strip_shows_only_what_is_evaluated() -> None:
+    with pytest.raises(PromptError, match="strip_prompts has 'cat', which no set of"):
+        evaluation_prompts(evaluation("complex", strip="cat"), MENAGERIE)
 
 
 def test_an_unknown_set_names_those_near() -> None:

@@ -71,6 +71,24 @@ def test_batch_sizes_that_do_not_divide_are_named() -> None:
         config(Run("tdpo_r", "aesthetic-mini", 0), chunk_size=48)
 
 
+def test_a_reward_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ValidationError, match="Unknown reward 'gold'"):
+        config(Run("tdpo_r", "aesthetic-mini", 0), monitor=["gold"])
+
+
+def test_a_critic_on_file_size_borrows_an_encoder() -> None:
+    built = config(Run("tdpo", "jpeg_compressibility", 0))
+    assert built["task"]["critic_encoder"] == "aesthetic-mini"
+    parts = (
+        RunSettings(method="tdpo", reward="jpeg_compressibility", seed=0),
+        TrainingSettings.model_validate(parameters("training")),
+        AlgorithmSettings.model_validate(parameters("methods")["tdpo"]),
+    )
+    jpeg = {"scorer": "jpeg_compressibility", "train_prompts": "complex"}
+    with pytest.raises(ValidationError, match="has no image encoder"):
+        build_config(*parts, RewardSettings.model_validate(jpeg))
+
+
 def test_train_calls_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     from tdpo_pipeline.trainer import loop
 

@@ -54,9 +54,18 @@ def evaluation_prompts(
     """The prompts of every evaluated set, by the name of the set.
 
     Raises:
-        PromptError: If a set is unknown, a file unusable or a prompt not allowed.
+        PromptError: If a set is unknown, a file unusable, a prompt not allowed, or a
+            prompt of the sample strip in none of the sets.
     """
-    return {name: _checked(name, settings) for name in evaluation.prompt_sets}
+    sets = {name: _checked(name, settings) for name in evaluation.prompt_sets}
+    evaluated = {prompt for prompts in sets.values() for prompt in prompts}
+    stray = [p for p in evaluation.strip_prompts if p not in evaluated]
+    if stray:
+        raise PromptError(
+            f"evaluation.strip_prompts has {', '.join(map(repr, stray))}, which no set "
+            f"of evaluation.prompt_sets ({', '.join(sets)}) has."
+        )
+    return sets
 
 
 def _checked(source: str, settings: PromptSettings) -> list[str]:
