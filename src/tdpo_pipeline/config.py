@@ -10,7 +10,7 @@ This module imports neither torch nor Kedro.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -33,7 +33,7 @@ CLIP_REFERENCE_DIMS = 4 * 64 * 64
 class Settings(BaseModel):
     """Parent of all parameter classes: unknown keys are errors, values are fixed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LoraSettings(Settings):
@@ -48,11 +48,14 @@ class LoraSettings(Settings):
     target_modules: tuple[str, ...] = Field(min_length=1)
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerSettings(Settings):
     """AdamW with a constant learning rate; the gradient's norm is clipped."""
 
     learning_rate: PositiveFloat
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 1e-4
     max_grad_norm: PositiveFloat = 1.0
@@ -174,7 +177,8 @@ class EvaluationSettings(Settings):
     Attributes:
         prompt_sets: Names of prompt sets.
         images_per_prompt: Images of each prompt, each with its own fixed noise.
-        etas: DDIM etas to sample with; 1 is the training sampler, 0 as people deploy.
+        etas: DDIM etas to sample with: first 1, the training sampler, which figures and
+            verdicts are of; 0 is as people deploy.
         rewards: Rewards to score with.
         seed: Seed of the evaluation noise, the same for every run and checkpoint.
         chunk_size: Images computed together.
@@ -184,14 +188,20 @@ class EvaluationSettings(Settings):
 
     prompt_sets: tuple[str, ...] = Field(min_length=1)
     images_per_prompt: PositiveInt
-    etas: tuple[NonNegativeFloat, ...] = Field(min_length=1)
+    etas: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
     rewards: tuple[str, ...] = Field(min_length=1)
     seed: NonNegativeInt
     chunk_size: PositiveInt
     strip_prompts: tuple[str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _rewards_are_known(self) -> Self:
+    def _is_complete_and_without_doubles(self) -> Self:
+        if self.etas[0] != 1:
+            raise ValueError("the first of etas must be 1, the training sampler.")
+        for name in ("prompt_sets", "etas", "rewards", "strip_prompts"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} names something twice: {list(values)}.")
         for name in self.rewards:
             reward_path(name)
         return self
@@ -212,6 +222,11 @@ class RunConfig(Settings):
         self.algorithm.check(self.training)
         for name in self.training.monitor:
             reward_path(name)
+        if ":" not in self.task.scorer and self.task.scorer != self.reward:
+            raise ValueError(
+                f"the task '{self.reward}' must have the name of its reward, "
+                f"'{self.task.scorer}'."
+            )
         check_task(
             self.task.scorer,
             self.task.critic_encoder,

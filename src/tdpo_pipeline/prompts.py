@@ -101,7 +101,7 @@ def read_prompt_file(path: Path) -> list[str]:
         raise PromptError(f"There is no prompt file {path}.")
     data = path.read_bytes()
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PromptError(
             f"{path} is not a UTF-8 text file (byte {error.start})."

@@ -218,7 +218,8 @@ class GradientSpread:
     """How far the gradients of an epoch lie apart, without keeping them.
 
     ``value()`` is sqrt(E|g|^2 - |E g|^2) / |E g| over the gradients added: 0 if all are
-    equal; large where noise drowns the mean.
+    equal; large where noise drowns the mean. The policy adds the gradient of every
+    micro-batch, the critic (which has none) that of every update.
     """
 
     total: Tensor | None = None
@@ -357,7 +358,8 @@ class SurrogateUpdate:
         error = (torch.exp(log_probs - old) - 1).abs()
         if not self.kls:
             self.ratio_error = float(error.max())
-            if self.ratio_error > self.clip_range / 4:
+            # Written so that NaN stops the run too.
+            if not self.ratio_error <= self.clip_range / 4:
                 raise RatioError(
                     f"The importance ratio before the first update is off 1 by "
                     f"{self.ratio_error:.1e}, more than a quarter of the clip range "

@@ -39,6 +39,7 @@ def load_pipeline(base_model: Path) -> StableDiffusionPipeline:
 
     Raises:
         FileNotFoundError: If there is no pipeline at that path.
+        ValueError: If its scheduler is not one that the log-prob is made for.
     """
     if not (base_model / "model_index.json").is_file():
         raise FileNotFoundError(
@@ -50,8 +51,25 @@ def load_pipeline(base_model: Path) -> StableDiffusionPipeline:
             base_model, dtype=torch.float32, local_files_only=True
         )
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    _check_scheduler(pipeline.scheduler, base_model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _check_scheduler(scheduler: DDIMScheduler, base_model: Path) -> None:
+    """Raise ValueError where the transition would not be the one of `ddim.py`."""
+    expected = {
+        "prediction_type": "epsilon",
+        "clip_sample": False,
+        "thresholding": False,
+        "set_alpha_to_one": False,
+    }
+    wrong = {k: scheduler.config[k] for k, v in expected.items() if scheduler.config[k] != v}
+    if wrong:
+        raise ValueError(
+            f"The scheduler of {base_model} has {wrong}; the log-prob of a step is made "
+            f"for {({k: expected[k] for k in wrong})}, as Stable Diffusion 1 has it."
+        )
 
 
 @contextlib.contextmanager
@@ -286,8 +304,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:
         raise CheckpointError(
-            f"{path} is truncated or not a safetensors file ({error}). Delete its "
-            "folder and run the training again; it resumes from the last good state."
+            f"{path} is truncated or not a safetensors file ({error}). Train the run "
+            "again."
         ) from error
 
 

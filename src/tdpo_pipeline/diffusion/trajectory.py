@@ -62,10 +62,11 @@ def rollout(
     eta: float,
     chunk_size: int,
     purpose: str = "rollout",
+    addresses: Sequence[int] | None = None,
 ) -> Trajectory:
     """Sample one trajectory for each prompt, in chunks of ``chunk_size``.
 
-    Sample n's noise is addressed by (seed, purpose, epoch, n, step): the result doesn't
+    A sample's noise is addressed by (seed, purpose, epoch, number, step): the result doesn't
     depend on which process computes which chunk.
 
     Args:
@@ -78,11 +79,13 @@ def rollout(
             field holds NaN).
         chunk_size: Samples computed together.
         purpose: Name of the noise stream.
+        addresses: Number of each sample in the noise's address; by default its place.
     """
     embeds = policy.encode(prompts)
+    numbers = range(len(prompts)) if addresses is None else addresses
     parts = []
     for start in range(0, len(prompts), chunk_size):
-        samples = range(start, min(start + chunk_size, len(prompts)))
+        samples = numbers[start : start + chunk_size]
         noises = [
             noise(seed, purpose, epoch, samples, step, policy.latent_shape)
             for step in range(len(policy.timesteps) + 1)
@@ -138,26 +141,33 @@ def _rollout_chunk(
 def kl_to_base(
     policy: Policy,
     trajectory: Trajectory,
+    samples: Tensor,
     *,
-    samples: int,
     guidance_scale: float,
     eta: float,
 ) -> float:
     """KL from the base model along the trajectories that the policy sampled.
 
     Closed form for each step, summed over steps and latent dimensions and averaged over
-    the first ``samples`` trajectories, with guidance on both sides.
+    the chosen trajectories, with guidance on both sides.
+
+    Args:
+        policy: The policy that sampled.
+        trajectory: Its trajectories.
+        samples: Which of them to measure on, int64.
+        guidance_scale: As in the rollout.
+        eta: As in the rollout.
 
     Returns:
         Nats per image.
     """
-    embeds = trajectory.embeds[:samples]
+    embeds = trajectory.embeds[samples]
     total = torch.zeros(len(embeds), device=policy.device)
     with policy.reference():
         for i, t in enumerate(trajectory.timesteps):
-            x, timestep = trajectory.latents[:samples, i], t.expand(len(embeds))
+            x, timestep = trajectory.latents[samples, i], t.expand(len(embeds))
             base = policy.predict_noise(x, timestep, embeds, guidance_scale)
-            own = trajectory.noise_preds[:samples, i]
+            own = trajectory.noise_preds[samples, i]
             total += transition_kl(
                 ddim_transition(policy.scheduler, own, timestep, x, eta=eta),
                 ddim_transition(policy.scheduler, base, timestep, x, eta=eta),

@@ -92,6 +92,11 @@ class Reward(ABC):
                 f"images {tuple(images.shape)} and {len(prompts)} prompts."
             )
         scores = self.score(images, prompts, metadata)
+        if not isinstance(scores.values, Tensor):
+            raise RewardError(
+                f"Reward '{self.name}' returned {type(scores.values).__name__} and not "
+                "a tensor."
+            )
         if scores.values.shape != (len(images),):
             raise RewardError(
                 f"Reward '{self.name}' returned shape {tuple(scores.values.shape)} "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from tdpo_pipeline.rewards.base import ImageEncoder, Reward
@@ -53,7 +53,7 @@ class NoEncoderError(ValueError):
 
 
 def reward_path(name: str) -> str:
-    """``module:attribute`` behind a name, without importing it.
+    """``module:attribute`` behind a name; only one's own is imported, to see it exists.
 
     Raises:
         UnknownRewardError: If the name is in no registry and isn't such a path itself.
@@ -61,6 +61,7 @@ def reward_path(name: str) -> str:
     if name in REWARDS:
         return REWARDS[name].path
     if ":" in name:
+        _attribute(name)
         return name
     near = difflib.get_close_matches(name, REWARDS, n=3)
     raise UnknownRewardError(
@@ -71,7 +72,7 @@ def reward_path(name: str) -> str:
 
 
 def check_task(scorer: str, encoder_of: str | None, *, needs_encoder: bool) -> None:
-    """Hold a task against the registry, without importing or loading anything.
+    """Hold a task against the registry, without loading anything.
 
     Args:
         scorer: The trained reward.
@@ -110,14 +111,18 @@ def load_reward(name: str, weights: Path) -> Reward:
         FileNotFoundError: If its weights are missing; the message says what to run.
     """
     path = reward_path(name)
+    loader = _attribute(path)
+    return loader() if isinstance(loader, type) else loader(weights)
+
+
+def _attribute(path: str) -> Any:
     module, _, attribute = path.partition(":")
     try:
-        loader = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UnknownRewardError(
             f"Reward '{path}' can't be imported: {error}"
         ) from error
-    return loader() if isinstance(loader, type) else loader(weights)
 
 
 def critic_encoder(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import torch
@@ -26,9 +25,9 @@ from tdpo_pipeline.diffusion.adapter_neurons import (
 from tdpo_pipeline.diffusion.policy import Policy, load_pipeline
 from tdpo_pipeline.diffusion.randomness import generator
 from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base
-from tdpo_pipeline.rewards.base import Reward
+from tdpo_pipeline.rewards.base import Reward, RewardError
 from tdpo_pipeline.rewards.registry import load_reward
-from tdpo_pipeline.trainer.state import RunState, check_disk_budget, fingerprint
+from tdpo_pipeline.trainer.state import RunState, check_disk_budget, run_identity
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -65,6 +64,9 @@ def train_run(
 ) -> TrainingResult:
     """Train one run of the grid, resuming it if it was interrupted.
 
+    A run that has already been finished, with this configuration, inputs and code,
+    gives its result at once.
+
     Args:
         config: The run.
         prompts: Training prompts.
@@ -83,9 +85,8 @@ def train_run(
         raise ValueError(f"{config.key} has no training prompts.")
     trainer = Trainer.create(config, prompts, base_model, weights)
     check_disk_budget(config, trainer.policy, state_dir)
-    text = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-    inputs = f"{fingerprint([base_model, weights])}-{text}"
-    state = RunState(state_dir, config, inputs)
+    identity = run_identity(config, prompts, base_model, weights)
+    state = RunState(state_dir, config, identity)
     resumed = state.open()
     log.info(config.summary())
     if resumed is not None:
@@ -145,6 +146,11 @@ class Trainer:
         scorers = dict.fromkeys((config.task.scorer, *settings.monitor))
         rewards = {name: load_reward(name, weights) for name in scorers}
         reward = rewards[config.task.scorer]
+        if reward.name != config.reward:
+            raise ValueError(
+                f"The task '{config.reward}' trains on a reward named '{reward.name}'. "
+                "Give the task in conf/base/parameters_rewards.yml the reward's name."
+            )
         build = algorithm_class(config.algorithm.algorithm)
         algorithm = build(config, policy, reward, weights, Stopwatch())
         return cls(config, prompts, policy, reward, rewards, algorithm)
@@ -186,16 +192,21 @@ class Trainer:
             with watch.measure("sampling"):
                 prompts = self.draw_prompts(epoch)
                 trajectory = self.algorithm.sample(epoch, prompts)
+            if not bool(torch.isfinite(trajectory.latents).all()):
+                self.stop(state, good, f"samples of epoch {epoch} are not finite.")
             with watch.measure("scoring"):
-                scores = self.score(trajectory)
+                try:
+                    scores = self.score(trajectory)
+                except RewardError as error:
+                    self.stop(state, good, str(error))
             rewards = scores[self.reward.name]
             if float(rewards.std()) < settings.min_reward_std:
-                self.stop(state, good, f"all rewards of epoch {epoch} are equal")
+                self.stop(state, good, f"all rewards of epoch {epoch} are equal.")
             with watch.measure("kl"):
                 kl = kl_to_base(
                     self.policy,
                     trajectory,
-                    samples=settings.kl_samples,
+                    torch.arange(settings.kl_samples),
                     guidance_scale=settings.guidance_scale,
                     eta=settings.eta,
                 )
@@ -203,8 +214,9 @@ class Trainer:
                 metrics = self.algorithm.update(epoch, trajectory, rewards)
             with watch.measure("lora_neurons"):
                 metrics |= self.adapter_neurons(trajectory)
-        if not all(bool(torch.isfinite(p).all()) for p in self.policy.parameters()):
-            self.stop(state, good, f"the weights are not finite after epoch {epoch}")
+        weights = [self.policy.state_dict(), self.algorithm.state_dict()]
+        if not all_finite(weights):
+            self.stop(state, good, f"the weights are not finite after epoch {epoch}.")
         self.epoch = epoch
         self._record(scores, kl, metrics, watch.take())
         self._save(state)
@@ -251,6 +263,10 @@ class Trainer:
         metrics: Mapping[str, float],
         seconds: Mapping[str, float],
     ) -> None:
+        """Add the epoch's rows.
+
+        Rewards and KL are those of the policy that sampled, before its updates.
+        """
         queries = self.epoch * self.config.training.samples_per_epoch
         row: dict[str, Any] = {"epoch": self.epoch, "reward_queries": queries}
         for name, values in scores.items():
@@ -278,24 +294,25 @@ class Trainer:
         state.save_tables(self.history, self.timings)
 
     def _save_checkpoint(self, state: RunState) -> None:
-        """Save the weights with the epoch and the KL measured *before* its updates."""
+        """Save the weights after the current epoch."""
         queries = self.epoch * self.config.training.samples_per_epoch
         facts = {"run": self.config.key, "epoch": self.epoch, "reward_queries": queries}
         state.save_checkpoint(self.policy, facts)
 
-    def stop(self, state: RunState, good: dict[str, Tensor], reason: str) -> None:
+    def stop(self, state: RunState, good: dict[str, Tensor], reason: str) -> NoReturn:
         """Keep the last good weights, and stop the run.
 
         Raises:
             TrainingStoppedError: Always.
         """
-        self.policy.load_state_dict(good)
+        kept = "Nothing had been trained yet."
         if self.epoch:
+            self.policy.load_state_dict(good)
             self._save_checkpoint(state)
+            kept = f"The weights after epoch {self.epoch} and the history are kept."
         raise TrainingStoppedError(
-            f"{self.config.key} stopped: {reason}. The weights after epoch "
-            f"{self.epoch} and the history are kept in {state.directory}. Lower the "
-            "learning rate or the clip range, delete that folder and start again."
+            f"{self.config.key} stopped: {reason} {kept} If a lower learning rate or "
+            f"clip range is the cure, delete {state.directory} and start again."
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -315,3 +332,12 @@ class Trainer:
         self.algorithm.load_state_dict(state["algorithm"])
         self.history = json.loads(state["history"])
         self.timings = json.loads(state["timings"])
+
+
+def all_finite(value: Any) -> bool:
+    """Whether all tensors in nested dicts and lists are finite."""
+    if isinstance(value, Mapping):
+        return all(all_finite(v) for v in value.values())
+    if isinstance(value, list):
+        return all(all_finite(v) for v in value)
+    return not isinstance(value, Tensor) or bool(torch.isfinite(value).all())

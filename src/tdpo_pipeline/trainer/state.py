@@ -4,10 +4,13 @@
     <state_dir>/checkpoints/epoch_0004/      weights and checkpoint.json, of kept epochs
     <state_dir>/states/epoch_0004.pt         everything a bitwise resume needs
     <state_dir>/history.csv, timings.csv     rewritten after every epoch
-    <state_dir>/finished                     the run has ended; the next one starts over
+    <state_dir>/finished                     the run has ended
 
 All writes are atomic (written aside, then renamed). States are kept for the epochs
-whose checkpoints are kept, and for the newest epoch.
+whose checkpoints are kept, and for the newest epoch. A run is known by its identity:
+configuration, inputs and the code that trains. A finished run of the same identity is
+not trained again; one of another identity makes room for the new one; an unfinished
+one of another identity is an error, so that nothing is lost unasked.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +30,47 @@ from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
 
 
-def fingerprint(folders: Iterable[Path]) -> str:
-    """SHA-256 over the names and contents of all files in the folders."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+_TRAINING_CODE = ("algorithms", "critic", "diffusion", "menagerie", "rewards", "trainer")
+
+
+def fingerprint(folders: Iterable[Path], pattern: str = "*") -> str:
+    """SHA-256 over the names and contents of the files in the folders."""
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        for path in sorted(p for p in folder.rglob(pattern) if p.is_file()):
             digest.update(str(path.relative_to(folder)).encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def run_identity(
+    config: RunConfig, prompts: Sequence[str], base_model: Path, weights: Path
+) -> dict[str, Any]:
+    """What a run's result depends on: configuration, inputs and code.
+
+    The disk budget and the number of threads are left out.
+    """
+    values = config.model_dump(mode="json")
+    for name in ("disk_budget_mb", "threads"):
+        del values["training"][name]
+    return {
+        "config": values,
+        "base model": fingerprint([base_model]),
+        "reward weights": fingerprint([weights]),
+        "prompts": list(prompts),
+        "code": fingerprint([_PACKAGE / name for name in _TRAINING_CODE], "*.py"),
+    }
+
+
+def identity_digest(identity: dict[str, Any]) -> str:
+    """A short name for what was trained: configuration, inputs and prompts.
+
+    The code is left out, so that a checkpoint outlives an edit of it.
+    """
+    lasting = {name: value for name, value in identity.items() if name != "code"}
+    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
 
 
 class RunState:
@@ -44,19 +79,21 @@ class RunState:
     Args:
         directory: The run's folder; made if it is missing.
         config: The run.
-        inputs: Fingerprint of the base model, the rewards' weights and the prompts.
+        identity: What its result depends on, see :func:`run_identity`.
     """
 
-    def __init__(self, directory: Path, config: RunConfig, inputs: str) -> None:
+    def __init__(
+        self, directory: Path, config: RunConfig, identity: dict[str, Any]
+    ) -> None:
         self.directory = directory
         self.checkpoints = directory / "checkpoints"
         self.states = directory / "states"
         self.config = config
-        self.identity = {"config": config.model_dump(mode="json"), "inputs": inputs}
+        self.identity = identity
         self.kept = set(config.training.kept_epochs())
 
     def open(self) -> dict[str, Any] | None:
-        """Make the folder, and give the newest state to resume from, if any.
+        """Make the folder, and give the newest state to go on from, if any.
 
         Raises:
             CheckpointError: If an unfinished run of another configuration or other
@@ -64,14 +101,15 @@ class RunState:
             PermissionError: If the folder can't be written.
         """
         self._make_writable()
-        if (self.directory / "finished").exists():
-            self.clear()
         record = self.directory / "run.json"
-        if record.exists():
-            self._check_identity(json.loads(record.read_text()))
-        else:
-            _write_text(record, json.dumps(self.identity, indent=2))
-        newest = max(self.states.glob("epoch_*.pt"), default=None)
+        found = json.loads(record.read_text()) if record.exists() else None
+        finished = (self.directory / "finished").exists()
+        if found != self.identity and (finished or found is None):
+            self.clear()
+        elif found is not None:
+            self._check_identity(found)
+        _write_text(record, json.dumps(self.identity, indent=2))
+        newest = max(self.states.glob("epoch_*.pt"), key=epoch_of, default=None)
         return None if newest is None else self._load(newest)
 
     def _make_writable(self) -> None:
@@ -90,12 +128,11 @@ class RunState:
     def _check_identity(self, found: dict[str, Any]) -> None:
         if found == self.identity:
             return
-        changed = _changed_keys(found["config"], self.identity["config"])
-        what = ", ".join(changed) or "the base model, reward weights or prompts"
+        what = ", ".join(_changed_keys(found, self.identity))
         raise CheckpointError(
             f"{self.directory} holds an unfinished run of another configuration "
-            f"(changed: {what}). Restore that configuration to resume it, or delete "
-            "the folder to start over."
+            f"(changed: {what}). Restore that to resume it, or delete the folder to "
+            "start over."
         )
 
     def _load(self, path: Path) -> dict[str, Any]:
@@ -114,12 +151,12 @@ class RunState:
         torch.save(state, partial)
         os.replace(partial, path)
         for other in self.states.glob("epoch_*.pt"):
-            number = int(other.stem.removeprefix("epoch_"))
-            if number not in self.kept and number < epoch:
+            if epoch_of(other) not in self.kept and epoch_of(other) < epoch:
                 other.unlink()
 
     def save_checkpoint(self, policy: Policy, facts: dict[str, Any]) -> None:
-        """Write the weights after an epoch, with ``facts`` (epoch, queries, KL)."""
+        """Write the weights after an epoch, with ``facts`` (run, epoch, queries)."""
+        facts = facts | {"identity": identity_digest(self.identity)}
         path = self.checkpoints / f"epoch_{facts['epoch']:04d}"
         partial = self.directory / f".partial_{path.name}"
         shutil.rmtree(partial, ignore_errors=True)
@@ -139,8 +176,14 @@ class RunState:
         (self.directory / "finished").touch()
 
     def clear(self) -> None:
-        """Delete everything of the run that was here."""
-        shutil.rmtree(self.directory)
+        """Delete everything of the run that was here.
+
+        The folder is first renamed, so that a crash leaves no half of it behind.
+        """
+        old = self.directory.with_name(f".{self.directory.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(self.directory, old)
+        shutil.rmtree(old)
         self._make_writable()
 
 
@@ -194,6 +237,11 @@ def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
         for key in sorted(old.keys() | new.keys())
         for changed in _changed_keys(old.get(key), new.get(key), f"{prefix}{key}.")
     ]
+
+
+def epoch_of(path: Path) -> int:
+    """The epoch in a name like ``epoch_0004`` or ``epoch_0004.pt``."""
+    return int(path.stem.removeprefix("epoch_"))
 
 
 def _write_text(path: Path, text: str) -> None:
