@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from common import BASE_MODEL, output_argument, parameters, write
 
-from tdpo_pipeline.menagerie.base_model import load_base_model, sample_images
+from tdpo_pipeline.diffusion.policy import load_pipeline
+from tdpo_pipeline.menagerie.base_model import sample_images
 from tdpo_pipeline.menagerie.base_model_report import plain_readings, train_readers
 from tdpo_pipeline.menagerie.base_model_settings import BaseModelSettings
 from tdpo_pipeline.menagerie.vocabulary import ALL_ANIMALS
@@ -37,7 +38,7 @@ def spread(images: torch.Tensor, per_prompt: int) -> float:
 def readings(folder: Path, settings: BaseModelSettings, images: int) -> dict[str, Any]:
     """Accuracies and spread at every guidance."""
     torch.set_num_threads(settings.threads or torch.get_num_threads())
-    report, pipeline = settings.report, load_base_model(folder)
+    report, pipeline = settings.report, load_pipeline(folder)
     readers = train_readers(report)
     prompts = [name for name in ALL_ANIMALS for _ in range(images)]
     result = {}
@@ -70,7 +71,7 @@ def milliseconds(function: Callable[[], object]) -> float:
 def costs(folder: Path) -> dict[str, float]:
     """Milliseconds a sample on one thread, and the size of the weights."""
     torch.set_num_threads(1)
-    pipeline = load_base_model(folder)
+    pipeline = load_pipeline(folder)
     latents, embeds = torch.randn(BATCH, 4, 8, 8), torch.randn(BATCH, 16, 64)
     timesteps = torch.randint(1000, (BATCH,))
 

@@ -82,7 +82,9 @@ def picture(address: str, pipeline: str, width: int, height: int) -> bytes:
         driver = browser(width, height, profile)
         try:
             driver.get(address)
-            store = f"localStorage.setItem('KedroViz', {json.dumps(json.dumps(SETTINGS))})"
+            store = (
+                f"localStorage.setItem('KedroViz', {json.dumps(json.dumps(SETTINGS))})"
+            )
             driver.execute_script(store)
             driver.get(f"{address}/?pid={pipeline}")
             WebDriverWait(driver, 60).until(

@@ -52,8 +52,8 @@ def test_a_history_has_a_row_an_epoch(smoke_project: Project) -> None:
 
 def test_scores_cover_checkpoints_prompts_and_rewards(smoke_project: Project) -> None:
     scores = pd.read_parquet(outputs(smoke_project) / "scores" / f"{RUNS[1]}.parquet")
-    counts = scores.groupby(["epoch", "prompt_set"]).size().unstack()
-    assert counts.index.tolist() == [0, 1, 2]
+    counts = scores.groupby(["epoch", "eta", "prompt_set"]).size().unstack()
+    assert counts.index.tolist() == [(e, eta) for e in (0, 1, 2) for eta in (0.0, 1.0)]
     per_prompt = {"simple_animals": 45, "unseen_animals": 8, "complex": 4}
     for name, prompts in per_prompt.items():
         assert (counts[name] == prompts).all()

@@ -1,3 +1,6 @@
+import re
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -25,18 +28,21 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("evaluation")
 
 
+def train(folder, config, state):
+    return train_run(
+        config,
+        prompts=["cat"],
+        base_model=folder / "base_model",
+        weights=folder / "no_weights",
+        state_dir=folder / state,
+    )
+
+
 @pytest.fixture(scope="module")
 def trained(folder):
     tiny.pipeline().save_pretrained(folder / "base_model")
     config = tiny.run_config(tiny.DDPO | {"clip_range": 1e-2})
-    result = train_run(
-        config,
-        prompts=["cat"],
-        base_model=folder / "base_model",
-        weights=folder,
-        state_dir=folder / "state",
-    )
-    return config, result.checkpoints
+    return config, train(folder, config, "state").checkpoints
 
 
 def evaluate(folder, config, checkpoints, settings=SETTINGS):
@@ -47,7 +53,7 @@ def evaluate(folder, config, checkpoints, settings=SETTINGS):
         train_prompts=["cat"],
         checkpoints=checkpoints,
         base_model=folder / "base_model",
-        weights=folder,
+        weights=folder / "no_weights",
     )
 
 
@@ -75,14 +81,21 @@ def test_kl_is_that_of_the_checkpoint(result):
 
 
 def test_images_are_paired_across_runs(folder, trained, result):
-    config, checkpoints = trained
-    again = evaluate(folder, config, checkpoints)
-    base = result.scores[result.scores["epoch"] == 0]
-    np.testing.assert_array_equal(
-        base["redness"], again.scores.loc[again.scores["epoch"] == 0, "redness"]
+    # Another seed, more images and another order of the sets: same noise, same images.
+    config = tiny.run_config(tiny.DDPO).model_copy(update={"seed": 1})
+    checkpoints = train(folder, config, "other").checkpoints
+    settings = SETTINGS.model_copy(
+        update={"images_per_prompt": 3, "prompt_sets": ("other", "animals")}
     )
-    # Both images of a prompt have noise of their own.
-    assert base.groupby(["prompt", "eta"])["redness"].nunique().eq(2).all()
+    other = evaluate(folder, config, checkpoints, settings).scores
+    keys = ["prompt", "image", "eta"]
+    first, second = (
+        table[table["epoch"] == 0].set_index(keys)["redness"]
+        for table in (result.scores, other)
+    )
+    np.testing.assert_allclose(second[first.index], first, atol=1e-6)
+    # The images of a prompt have noise of their own.
+    assert first.groupby(["prompt", "eta"]).nunique().eq(2).all()
 
 
 def test_strip_has_a_row_a_checkpoint_and_a_column_a_prompt(result):
@@ -100,6 +113,31 @@ def test_checkpoints_of_another_run_are_an_error(folder, trained):
     other = config.model_copy(update={"seed": 3})
     with pytest.raises(CheckpointError, match="belongs to run ddpo-redness-s0"):
         evaluate(folder, other, checkpoints)
+
+
+def test_checkpoints_of_another_configuration_are_an_error(folder, trained, tmp_path):
+    config, checkpoints = trained
+    training = config.training.model_copy(update={"guidance_scale": 3.0})
+    other = config.model_copy(update={"training": training})
+    with pytest.raises(CheckpointError, match="trained with another configuration"):
+        evaluate(folder, other, checkpoints)
+    shutil.copytree(checkpoints, tmp_path / "fewer")
+    shutil.rmtree(tmp_path / "fewer" / "epoch_0002")
+    with pytest.raises(CheckpointError, match=re.escape("epochs [4]")):
+        evaluate(folder, config, tmp_path / "fewer")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"etas": (0.0, 1.0)}, "first of etas must be 1"),
+        ({"etas": (1.0, 2.0)}, "less than or equal to 1"),
+        ({"rewards": ("gold_match", "gold_match")}, "something twice"),
+    ],
+)
+def test_settings_that_can_not_be_evaluated_are_errors(change, message):
+    with pytest.raises(ValueError, match=message):
+        EvaluationSettings.model_validate(SETTINGS.model_dump() | change)
 
 
 def test_no_checkpoints_name_the_command(folder, trained, tmp_path):

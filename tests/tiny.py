@@ -126,8 +126,6 @@ class Redness(Reward):
 class NanReward(Redness):
     """Returns NaN for its third image."""
 
-    name = "nan"
-
     def score(
         self,
         images: Tensor,
@@ -174,13 +172,14 @@ def run_config(
     algorithm: Mapping[str, Any] = DDPO,
     *,
     scorer: str = "tests.tiny:Redness",
+    reward: str = "redness",
     critic_encoder: str | None = None,
     **changes: Any,
 ) -> RunConfig:
     """A run of seconds."""
     return RunConfig(
         method=str(algorithm["algorithm"]),
-        reward="redness",
+        reward=reward,
         seed=0,
         training=training(**changes),
         algorithm=AlgorithmSettings.model_validate(algorithm),

@@ -1,11 +1,13 @@
 """Evaluation: fixed-seed samples of every checkpoint, scored by every reward.
 
 The untouched base model is checkpoint 0. Image i of a prompt has the same noise in
-every checkpoint of every run, so differences from the base model are paired.
+every checkpoint of every run, whatever else is evaluated, so differences from the base
+model are paired.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,12 @@ from tdpo_pipeline.diffusion.policy import CheckpointError, Policy, load_pipelin
 from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, rollout
 from tdpo_pipeline.rewards.base import Reward
 from tdpo_pipeline.rewards.registry import load_reward
-from tdpo_pipeline.trainer.state import read_checkpoint_facts
+from tdpo_pipeline.trainer.state import (
+    epoch_of,
+    identity_digest,
+    read_checkpoint_facts,
+    run_identity,
+)
 
 
 @dataclass
@@ -31,7 +38,7 @@ class EvaluationResult:
 
     Attributes:
         scores: One row an image: run, method, reward, seed, epoch, reward_queries,
-            kl_to_base, eta, prompt_set, prompt, seen, image, and a column a reward.
+            kl_to_base (of the checkpoint, on prompts trained on), eta, prompt_set, prompt, seen, image, and a column a reward.
         strip: Sample strip, uint8, shape (checkpoints x H, strip prompts x W, 3).
         strip_index: Epochs of its rows, prompts of its columns, tile size.
     """
@@ -77,7 +84,8 @@ def evaluate_run(
     rewards = [load_reward(name, weights) for name in settings.rewards]
     images = _image_table(settings, prompt_sets, train_prompts)
     _strip_rows(settings, images)
-    folders = checkpoint_folders(checkpoints, config)
+    identity = run_identity(config, train_prompts, base_model, weights)
+    folders = checkpoint_folders(checkpoints, config, identity_digest(identity))
     tables, rows, epochs = [], [], []
     for folder in tqdm([None, *folders], desc=f"evaluate {config.key}", disable=None):
         facts = {"epoch": 0, "reward_queries": 0}
@@ -91,9 +99,9 @@ def evaluate_run(
         rows.append(row)
         epochs.append(facts["epoch"])
     table = pd.concat(tables, ignore_index=True)
-    identity: dict[str, Any] = {"run": config.key, "method": config.method}
-    identity |= {"reward": config.reward, "seed": config.seed}
-    for position, (name, value) in enumerate(identity.items()):
+    names: dict[str, Any] = {"run": config.key, "method": config.method}
+    names |= {"reward": config.reward, "seed": config.seed}
+    for position, (name, value) in enumerate(names.items()):
         table.insert(position, name, value)
     return EvaluationResult(
         scores=table,
@@ -106,23 +114,43 @@ def evaluate_run(
     )
 
 
-def checkpoint_folders(checkpoints: Path, config: RunConfig) -> list[Path]:
+def checkpoint_folders(
+    checkpoints: Path, config: RunConfig, identity: str
+) -> list[Path]:
     """The run's checkpoints in order of their epochs.
 
+    Args:
+        checkpoints: Folder of checkpoint folders.
+        config: The run.
+        identity: Digest of the run's configuration and inputs.
+
     Raises:
-        CheckpointError: If there are none, or they belong to another run.
+        CheckpointError: If checkpoints are missing or surplus, or belong to another
+            run, another configuration or other inputs.
     """
-    folders = sorted(p for p in checkpoints.glob("epoch_*") if p.is_dir())
-    if not folders:
+    train = (
+        f"Train {config.key} again: kedro run --pipelines training --namespaces "
+        f"{config.method}.{config.reward}.s{config.seed}"
+    )
+    folders = [p for p in checkpoints.glob("epoch_*") if p.is_dir()]
+    folders.sort(key=epoch_of)
+    found, expected = [epoch_of(p) for p in folders], config.training.kept_epochs()
+    if found != expected:
         raise CheckpointError(
-            f"There are no checkpoints in {checkpoints}. Train {config.key} first: "
-            f"kedro run --pipelines training --namespaces "
-            f"{config.method}.{config.reward}.s{config.seed}"
+            f"{checkpoints} has checkpoints of the epochs {found}, and the run keeps "
+            f"{expected}. {train}"
         )
     for folder in folders:
-        run = read_checkpoint_facts(folder)["run"]
-        if run != config.key:
-            raise CheckpointError(f"{folder} belongs to run {run}, not {config.key}.")
+        facts = read_checkpoint_facts(folder)
+        if facts.get("run") != config.key:
+            raise CheckpointError(
+                f"{folder} belongs to run {facts.get('run')}, not {config.key}. {train}"
+            )
+        if facts.get("identity") != identity:
+            raise CheckpointError(
+                f"{folder} was trained with another configuration, base model, reward "
+                f"weights or prompts. {train}"
+            )
     return folders
 
 
@@ -150,11 +178,14 @@ def _evaluate_checkpoint(
     images: pd.DataFrame,
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Scores of all images of a checkpoint, and its row of the sample strip."""
-    prompts = images["prompt"].tolist()
     tables, row = [], None
+    seen = np.flatnonzero(images["seen"])
+    count = min(config.training.kl_samples, len(seen))
+    spread_out = seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
     for eta in settings.etas:
-        trajectory = _sample(policy, config, settings, prompts, eta)
-        table = images.assign(eta=eta, kl_to_base=_kl(policy, config, trajectory, eta))
+        trajectory = _sample(policy, config, settings, images, eta)
+        kl = _kl(policy, config, trajectory, torch.from_numpy(spread_out), eta)
+        table = images.assign(eta=eta, kl_to_base=kl)
         for reward in rewards:
             table[reward.name] = _score(reward, trajectory, settings.chunk_size)
         tables.append(table)
@@ -185,32 +216,41 @@ def _sample(
     policy: Policy,
     config: RunConfig,
     settings: EvaluationSettings,
-    prompts: Sequence[str],
+    images: pd.DataFrame,
     eta: float,
 ) -> Trajectory:
+    keys = zip(images["prompt"], images["image"], strict=True)
     return rollout(
         policy,
-        prompts,
+        images["prompt"].tolist(),
         seed=settings.seed,
         epoch=0,
         guidance_scale=config.training.guidance_scale,
         eta=eta,
         chunk_size=settings.chunk_size,
         purpose="evaluation",
+        addresses=[_address(prompt, image) for prompt, image in keys],
     )
 
 
-def _kl(policy: Policy, config: RunConfig, trajectory: Trajectory, eta: float) -> float:
-    """KL to the base model on these samples; NaN for deterministic sampling."""
+def _address(prompt: str, image: int) -> int:
+    """A number for image ``image`` of a prompt, the same wherever it is evaluated."""
+    digest = hashlib.sha256(f"{image} {prompt}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def _kl(
+    policy: Policy,
+    config: RunConfig,
+    trajectory: Trajectory,
+    samples: Tensor,
+    eta: float,
+) -> float:
+    """KL to the base model on the chosen samples; NaN for deterministic sampling."""
     if eta == 0:
         return float("nan")
-    return kl_to_base(
-        policy,
-        trajectory,
-        samples=min(config.training.kl_samples, len(trajectory)),
-        guidance_scale=config.training.guidance_scale,
-        eta=eta,
-    )
+    scale = config.training.guidance_scale
+    return kl_to_base(policy, trajectory, samples, guidance_scale=scale, eta=eta)
 
 
 @torch.no_grad()

@@ -189,9 +189,16 @@ def test_updates_and_pairs_are_stated():
         ({}, {"eta": 0.0}, "greater than 0"),
         ({}, {"lora": None}, "needs the key 'lora'"),
         ({}, {"kl_samples": 9}, "more than samples_per_epoch"),
-        ({}, {"scorer": "asthetic-mini"}, "did you mean aesthetic-mini"),
+        ({}, {"scorer": "asthetic-mini"}, "must have the name"),
+        ({}, {"scorer": "asthetic-mini", "reward": "asthetic-mini"}, "did you mean"),
+        ({}, {"scorer": "no.where:Reward"}, "can't be imported"),
         ({}, {"monitor": ("gold_tast",)}, "did you mean gold_taste"),
-        (tiny.TDPO, {"scorer": "jpeg_compressibility"}, "'critic_encoder'"),
+        (
+            tiny.TDPO,
+            {"scorer": "jpeg_compressibility", "reward": "jpeg_compressibility"},
+            "'critic_encoder'",
+        ),
+        ({"optimizer": {"learning_rate": float("inf")}}, {}, "finite"),
     ],
 )
 def test_settings_that_do_not_fit_are_errors(method, training, message):

@@ -70,11 +70,17 @@ def test_critic_sees_the_state_before_each_step(policy, trajectory):
     torch.testing.assert_close(post[:, -1], final)
 
 
-def test_predicted_x0_is_close_to_the_image_at_the_last_step(policy, trajectory):
-    predicted = inputs(policy, trajectory, state="x0hat")
-    final = inputs(policy, trajectory, state="post")[:, -1]
-    # sigma is 0.02 at the last step, so x_0 is nearly its own prediction.
-    assert torch.nn.functional.cosine_similarity(predicted[:, -1], final).min() > 0.99
+def test_critic_can_see_the_predicted_x0(policy, trajectory):
+    found = inputs(policy, trajectory, state="x0hat")[:, 0]
+    # x_0 = (x_t - sqrt(1 - a) eps) / sqrt(a), at the first step t = 751.
+    a = policy.scheduler.alphas_cumprod[751]
+    x, eps = trajectory.latents[:, 0], trajectory.noise_preds[:, 0]
+    with torch.no_grad():
+        images = policy.decode((x - (1 - a) ** 0.5 * eps) / a**0.5)
+        expected = tiny.TinyEncoder()(images)
+        wrong = tiny.TinyEncoder()(policy.decode((x + (1 - a) ** 0.5 * eps) / a**0.5))
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, wrong)
 
 
 def test_prompt_can_be_given_to_the_critic(policy, trajectory):

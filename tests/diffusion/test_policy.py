@@ -110,6 +110,14 @@ def test_missing_base_model_names_the_command(tmp_path):
         load_pipeline(tmp_path)
 
 
+def test_a_scheduler_of_another_kind_is_an_error(tmp_path):
+    pipeline = tiny.pipeline()
+    pipeline.scheduler.register_to_config(prediction_type="v_prediction")
+    pipeline.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="v_prediction"):
+        load_pipeline(tmp_path)
+
+
 def test_prompts_are_encoded_once_and_alike():
     target = policy()
     embeds = target.encode(["cat", "dog", "cat"])

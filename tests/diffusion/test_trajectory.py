@@ -101,10 +101,11 @@ def test_eta_0_is_deterministic_given_the_initial_noise(policy):
 
 
 def test_kl_is_zero_for_the_base_model_and_positive_after_a_change(policy):
-    options = {"samples": 8, "guidance_scale": 2.0, "eta": 1.0}
-    assert kl_to_base(policy, sample(policy, chunk_size=8), **options) == 0.0
+    options = {"guidance_scale": 2.0, "eta": 1.0}
+    every = torch.arange(8)
+    assert kl_to_base(policy, sample(policy, chunk_size=8), every, **options) == 0.0
     shift(policy)
-    assert kl_to_base(policy, sample(policy, chunk_size=8), **options) > 0.0
+    assert kl_to_base(policy, sample(policy, chunk_size=8), every, **options) > 0.0
 
 
 def test_kl_agrees_with_monte_carlo_over_trajectories(policy):
@@ -116,7 +117,9 @@ def test_kl_agrees_with_monte_carlo_over_trajectories(policy):
         base = replay_log_probs(policy, trajectory, pairs, guidance_scale=2.0, eta=1.0)
     ratios = trajectory.log_probs.sum(1) - base.view(512, 4).sum(1)
     estimates = ratios * policy.latent_dims
-    closed = kl_to_base(policy, trajectory, samples=512, guidance_scale=2.0, eta=1.0)
+    closed = kl_to_base(
+        policy, trajectory, torch.arange(512), guidance_scale=2.0, eta=1.0
+    )
     error = estimates.std() / 512**0.5
     assert closed > 5 * error
     assert abs(estimates.mean() - closed) < 4 * error

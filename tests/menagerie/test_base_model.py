@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from pydantic import ValidationError
 from transformers import CLIPTokenizer
 
+from tdpo_pipeline.diffusion.policy import load_pipeline
 from tdpo_pipeline.menagerie.autoencoder import (
     build_autoencoder,
     gradient_difference,
@@ -24,7 +25,6 @@ from tdpo_pipeline.menagerie.base_model import (
     build_pipeline,
     caption,
     ddim_scheduler,
-    load_base_model,
     sample_images,
     save_base_model,
     to_tensor,
@@ -116,7 +116,7 @@ def pipeline(settings: BaseModelSettings) -> StableDiffusionPipeline:
 
 @pytest.fixture(scope="module")
 def shipped() -> StableDiffusionPipeline:
-    return load_base_model(SHIPPED)
+    return load_pipeline(SHIPPED)
 
 
 class TestSettings:

@@ -29,19 +29,25 @@ def evaluation(*sets: str, strip: str = "A dog on the moon") -> EvaluationSettin
         prompt_sets=sets,
         images_per_prompt=1,
         etas=(1.0,),
-        rewards=("gold_match",),
+        rewards=("aesthetic-mini", "pick-mini"),
         seed=0,
         chunk_size=4,
         strip_prompts=(strip,),
     )
 
 
-EVALUATED = evaluation("simple_animals")
+EVALUATED = evaluation("simple_animals", strip="cat")
 
 
 def test_prompts_that_are_never_evaluated_are_an_error() -> None:
     with pytest.raises(PromptError, match="None of the prompts of 'activities'"):
         training_prompts(task("activities"), EVALUATED, MENAGERIE)
+
+
+def test_a_reward_that_is_never_evaluated_is_an_error() -> None:
+    other = task("simple_animals").model_copy(update={"scorer": "hps-mini"})
+    with pytest.raises(PromptError, match="'hps-mini' that is trained on is not"):
+        training_prompts(other, EVALUATED, MENAGERIE)
 
 
 def test_a_named_set_is_written_a_prompt_a_line() -> None:

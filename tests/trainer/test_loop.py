@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from tdpo_pipeline.diffusion.policy import CheckpointError
-from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.trainer import loop
 from tdpo_pipeline.trainer.loop import TrainingStoppedError, train_run
 from tests import tiny
@@ -88,10 +87,17 @@ def test_official_overlap_is_always_100(train):
     assert overlap[1:].tolist() == [100.0] * 3
 
 
-@pytest.mark.parametrize("method", ["ddpo", "tdpo"])
-@pytest.mark.parametrize("at", [1, 2, 3])
-def test_resume_is_bitwise(train, monkeypatch, method, at):
-    config = tiny.run_config(METHODS[method])
+@pytest.mark.parametrize(
+    ("method", "at", "finetune"),
+    [
+        ("ddpo", 2, "full"),
+        ("ddpo sample-major", 3, "lora"),
+        ("tdpo", 1, "lora"),
+        ("tdpo", 2, "lora"),
+    ],
+)
+def test_resume_is_bitwise(train, monkeypatch, method, at, finetune):
+    config = tiny.run_config(METHODS[method], finetune=finetune)
     whole = train(config, "whole")
 
     class KilledError(Exception):
@@ -113,14 +119,16 @@ def test_resume_is_bitwise(train, monkeypatch, method, at):
     pd.testing.assert_frame_equal(resumed.history, whole.history, check_exact=True)
 
 
-def test_kill_while_writing_a_state_loses_nothing_saved(train, monkeypatch):
+@pytest.mark.parametrize(
+    "at", ["epoch_0003.pt", "checkpoints/epoch_0002", "epoch_0004.pt"]
+)
+def test_kill_while_writing_loses_nothing_saved(train, monkeypatch, at):
     config = tiny.run_config()
     whole = train(config, "whole")
-    replace, calls = os.replace, []
+    replace = os.replace
 
     def failing(source, target):
-        calls.append(target)
-        if str(target).endswith("epoch_0003.pt"):
+        if str(target).endswith(at):
             raise KeyboardInterrupt
         replace(source, target)
 
@@ -139,11 +147,33 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(train):
     assert weights(other) != weights(first)
 
 
-def test_a_finished_run_starts_over(train, tmp_path):
+def test_a_finished_run_is_not_trained_again(train, monkeypatch):
+    config = tiny.run_config()
+    first = train(config)
+    monkeypatch.setattr(loop.Trainer, "run_epoch", None)
+    again = train(config)
+    assert weights(again) == weights(first)
+    pd.testing.assert_frame_equal(again.history, first.history, check_exact=True)
+
+
+def test_a_finished_run_makes_room_for_another_configuration(train):
+    first = weights(train(tiny.run_config()))
+    assert weights(train(tiny.run_config(guidance_scale=3.0))) != first
+    assert weights(train(tiny.run_config())) == first
+
+
+def test_states_without_a_record_are_not_resumed(train, tmp_path):
     config = tiny.run_config()
     first = weights(train(config))
+    for name in ("run.json", "finished"):
+        (tmp_path / "state" / name).unlink()
     (tmp_path / "state" / "states" / "epoch_0004.pt").write_bytes(b"stale")
     assert weights(train(config)) == first
+
+
+def test_the_disk_budget_can_be_raised_in_mid_run(train, monkeypatch):
+    interrupt(train, monkeypatch, tiny.run_config())
+    train(tiny.run_config(disk_budget_mb=3000.0))
 
 
 def interrupt(train, monkeypatch, config):
@@ -186,20 +216,20 @@ def test_unwritable_output_folder_is_an_error(train, tmp_path):
         train(tiny.run_config())
 
 
-def test_weights_that_are_not_finite_stop_the_run(train, monkeypatch, tmp_path):
-    original = loop.Trainer.score
+@pytest.mark.parametrize("part", ["policy", "critic"])
+def test_weights_that_are_not_finite_stop_the_run(train, monkeypatch, tmp_path, part):
+    original = loop.Trainer.adapter_neurons
 
     def poisoned(self, trajectory):
-        scores = original(self, trajectory)
+        measured = original(self, trajectory)
         if self.epoch == 2:
-            next(iter(self.policy.parameters())).data.fill_(float("nan"))
-        return scores
+            owner = self.policy if part == "policy" else self.algorithm.critic
+            next(iter(owner.parameters())).data.fill_(float("nan"))
+        return measured
 
-    monkeypatch.setattr(loop.Trainer, "score", poisoned)
-    monkeypatch.setattr(loop, "kl_to_base", lambda *_, **__: 0.0)
-    config = tiny.run_config(tiny.DDPO | {"old_log_prob": "recompute"})
+    monkeypatch.setattr(loop.Trainer, "adapter_neurons", poisoned)
     with pytest.raises(TrainingStoppedError, match="not finite after epoch 3"):
-        train(config)
+        train(tiny.run_config(tiny.TDPO))
     folder = tmp_path / "state"
     facts = json.loads((folder / "checkpoints/epoch_0002/checkpoint.json").read_text())
     assert facts["epoch"] == 2
@@ -216,16 +246,24 @@ def test_equal_rewards_stop_the_run(train, monkeypatch):
         train(tiny.run_config())
 
 
-def test_nan_reward_is_an_error(train):
-    with pytest.raises(RewardError, match="NaN"):
+def test_nan_reward_stops_the_run(train):
+    with pytest.raises(TrainingStoppedError, match="NaN or infinity for 1 of 8"):
         train(tiny.run_config(scorer="tests.tiny:NanReward"))
 
 
 def test_tdpo_trains_on_a_reward_with_a_borrowed_encoder(train):
+    name = "jpeg_compressibility"
     config = tiny.run_config(
-        tiny.TDPO, scorer="jpeg_compressibility", critic_encoder="tests.tiny:Redness"
+        tiny.TDPO, scorer=name, reward=name, critic_encoder="tests.tiny:Redness"
     )
-    assert train(config).history["jpeg_compressibility_mean"].lt(0).all()
+    assert train(config).history[f"{name}_mean"].lt(0).all()
+
+
+def test_a_task_has_the_name_of_its_reward(train):
+    with pytest.raises(ValueError, match="a reward named 'redness'"):
+        train(tiny.run_config(reward="rednes"))
+    with pytest.raises(ValueError, match="must have the name of its reward"):
+        tiny.run_config(scorer="jpeg_compressibility")
 
 
 def test_no_prompts_is_an_error(train):

@@ -64,11 +64,13 @@ def _check_scheduler(scheduler: DDIMScheduler, base_model: Path) -> None:
         "thresholding": False,
         "set_alpha_to_one": False,
     }
-    wrong = {k: scheduler.config[k] for k, v in expected.items() if scheduler.config[k] != v}
+    wrong = {
+        k: scheduler.config[k] for k, v in expected.items() if scheduler.config[k] != v
+    }
     if wrong:
         raise ValueError(
             f"The scheduler of {base_model} has {wrong}; the log-prob of a step is made "
-            f"for {({k: expected[k] for k in wrong})}, as Stable Diffusion 1 has it."
+            f"for { ({k: expected[k] for k in wrong}) }, as Stable Diffusion 1 has it."
         )
 
 

@@ -169,15 +169,6 @@ def save_base_model(pipeline: StableDiffusionPipeline, directory: Path) -> Path:
     return directory
 
 
-def load_base_model(directory: Path) -> StableDiffusionPipeline:
-    """Load what :func:`save_base_model` wrote, in float32, without a progress bar."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        directory, torch_dtype=torch.float32, local_files_only=True
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def sample_images(
     pipeline: StableDiffusionPipeline,
     prompts: Sequence[str],

@@ -115,7 +115,7 @@ def scene_renders(count: int, seed: int) -> tuple[Tensor, list[Scene]]:
 def train_readers(settings: ReportSettings) -> Readers:
     """Train all readers on renders of their own."""
     seed = settings.seed
-    common = {
+    common: dict[str, Any] = {
         "passes": settings.passes,
         "batch_size": settings.batch_size,
         "learning_rate": settings.learning_rate,

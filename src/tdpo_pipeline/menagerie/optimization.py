@@ -55,7 +55,7 @@ class AveragedWeights:
 
     def __init__(self, modules: Iterable[nn.Module], decay: float) -> None:
         """Start at the modules' present weights."""
-        self._live = [p for module in modules for p in module.parameters()]
+        self._live: list[Tensor] = [p for m in modules for p in m.parameters()]
         self._average = [p.detach().clone() for p in self._live]
         self._decay, self._updates = decay, 0
 

@@ -29,9 +29,15 @@ import torch
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
 
-
 _PACKAGE = Path(__file__).resolve().parents[1]
-_TRAINING_CODE = ("algorithms", "critic", "diffusion", "menagerie", "rewards", "trainer")
+_TRAINING_CODE = (
+    "algorithms",
+    "critic",
+    "diffusion",
+    "menagerie",
+    "rewards",
+    "trainer",
+)
 
 
 def fingerprint(folders: Iterable[Path], pattern: str = "*") -> str:

@@ -37,8 +37,9 @@ def measure(base_model: Path, settings: BaseModelSettings) -> dict[str, Any]:
     Returns:
         The report, see ``base_model_report``.
     """
-    from tdpo_pipeline.menagerie.base_model import load_base_model, torch_threads
+    from tdpo_pipeline.diffusion.policy import load_pipeline
+    from tdpo_pipeline.menagerie.base_model import torch_threads
     from tdpo_pipeline.menagerie.base_model_report import base_model_report
 
     with torch_threads(settings.threads):
-        return base_model_report(load_base_model(base_model), settings.report)
+        return base_model_report(load_pipeline(base_model), settings.report)

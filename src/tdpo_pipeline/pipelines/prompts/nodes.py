@@ -36,8 +36,13 @@ def training_prompts(
 
     Raises:
         PromptError: If the set is unknown, the file unusable, a prompt not allowed or
-            none of them evaluated.
+            none of them evaluated, or the reward is not evaluated.
     """
+    if task.scorer not in evaluation.rewards:
+        raise PromptError(
+            f"The reward '{task.scorer}' that is trained on is not evaluated. Add it to "
+            "evaluation.rewards in conf/base/parameters_evaluation.yml."
+        )
     prompts = _checked(task.train_prompts, settings)
     evaluated = {p for name in evaluation.prompt_sets for p in prompt_set(name)}
     if evaluated.isdisjoint(prompts):
@@ -51,13 +56,16 @@ def training_prompts(
 def evaluation_prompts(
     evaluation: EvaluationSettings, settings: PromptSettings
 ) -> dict[str, list[str]]:
-    """The prompts of every evaluated set, by the name of the set.
+    """The prompts of every evaluated set, each once, by the name of the set.
 
     Raises:
         PromptError: If a set is unknown, a file unusable, a prompt not allowed, or a
             prompt of the sample strip in none of the sets.
     """
-    sets = {name: _checked(name, settings) for name in evaluation.prompt_sets}
+    sets = {
+        name: list(dict.fromkeys(_checked(name, settings)))
+        for name in evaluation.prompt_sets
+    }
     evaluated = {prompt for prompts in sets.values() for prompt in prompts}
     stray = [p for p in evaluation.strip_prompts if p not in evaluated]
     if stray:
