@@ -16,6 +16,9 @@ from kedro.pipeline import Pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Tests compute next to nothing, and threads that share busy cores only wait.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 class Project:
     """A copy of the project in a folder of its own, where commands run."""
