@@ -21,6 +21,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from tdpo_pipeline.config import LoraSettings
 from tdpo_pipeline.diffusion.randomness import torch_seed
@@ -76,11 +77,13 @@ def _check_scheduler(scheduler: DDIMScheduler, base_model: Path) -> None:
 
 @contextlib.contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    diffusers_logging.disable_progress_bar()
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        diffusers_logging.enable_progress_bar()
+        for library in (diffusers_logging, transformers_logging):
+            library.enable_progress_bar()
 
 
 class Policy:

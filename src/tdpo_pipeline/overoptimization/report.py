@@ -66,7 +66,8 @@ def _screen_block(title: str, rows: pd.DataFrame, golds: pd.DataFrame) -> list[s
         if row["role"].iloc[0] != "cross":
             cells = [_interval(row, name) for name in groups]
             lines.append(
-                f"    {'in its own units':22}" + "".join(f"{c:>24}" for c in cells)
+                f"    {'in its own units':22}"
+                + "".join(f"{' ' + c:>24}" for c in cells)
             )
     return lines + [f"  {sentence}" for sentence in gold_sentences(golds, ["seen"])]
 
