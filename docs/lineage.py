@@ -1,6 +1,6 @@
 """Draw the README's lineage picture: Kedro-Viz in a headless browser.
 
-    pip install -e ".[viz,docs]"
+    pip install -e ".[docs]"
     python docs/lineage.py
 
 Needs Chromium and its driver. Builds the static Kedro-Viz site of the project, serves
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import functools
 import http.server
+import io
 import json
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image, ImageChops
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -31,6 +33,10 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {"theme": "light", "showFeatureHints": False}
+LIGHT = (
+    "document.querySelectorAll('.kui-theme--dark').forEach("
+    "e => e.classList.replace('kui-theme--dark', 'kui-theme--light'))"
+)
 HIDDEN = (
     '[class*="feature-hints"], [class*="update-reminder"], .pipeline-minimap,'
     " .pipeline-global-toolbar, .pipeline-sidebar, .pipeline-warning {display: none}"
@@ -70,6 +76,7 @@ def browser(width: int, height: int, profile: str) -> webdriver.Chrome:
         "--disable-sync",
         f"--user-data-dir={profile}",
         f"--window-size={width},{height}",
+        "--force-device-scale-factor=2",
     ):
         options.add_argument(flag)
     options.binary_location = shutil.which("chromium") or ""
@@ -87,6 +94,8 @@ def picture(address: str, pipeline: str, width: int, height: int) -> bytes:
             )
             driver.execute_script(store)
             driver.get(f"{address}/?pid={pipeline}")
+            driver.execute_script(store)
+            driver.refresh()
             WebDriverWait(driver, 60).until(
                 lambda d: d.find_elements(By.CSS_SELECTOR, ".pipeline-node")
             )
@@ -94,17 +103,37 @@ def picture(address: str, pipeline: str, width: int, height: int) -> bytes:
                 "const s = document.createElement('style');"
                 f"s.textContent = {json.dumps(HIDDEN)}; document.head.append(s)"
             )
+            driver.execute_script(LIGHT)
             time.sleep(6)  # the graph's layout is animated
-            return driver.get_screenshot_as_png()
+            return cropped(driver.get_screenshot_as_png())
         finally:
             driver.quit()
+
+
+def cropped(png: bytes, margin: int = 30) -> bytes:
+    """The picture without its empty border."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    empty = Image.new("RGB", image.size, image.getpixel((2, 2)))
+    left, top, right, bottom = ImageChops.difference(image, empty).getbbox() or (
+        *(0, 0),
+        *image.size,
+    )
+    box = (
+        max(left - margin, 0),
+        max(top - margin, 0),
+        min(right + margin, image.width),
+        min(bottom + margin, image.height),
+    )
+    output = io.BytesIO()
+    image.crop(box).save(output, format="PNG", optimize=True)
+    return output.getvalue()
 
 
 def main() -> None:
     """Build, open, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pipeline", default="train_eval")
-    parser.add_argument("--size", type=int, nargs=2, default=[1800, 1300])
+    parser.add_argument("--size", type=int, nargs=2, default=[1500, 800])
     parser.add_argument(
         "--output", type=Path, default=ROOT / "docs" / "images" / "lineage.png"
     )

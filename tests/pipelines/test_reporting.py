@@ -125,7 +125,7 @@ def test_runs_are_collected_inside_a_namespace_per_method(pipeline: Pipeline) ->
 
 
 def test_the_report_comes_last(pipeline: Pipeline) -> None:
-    assert pipeline.nodes[-1].name == "report"
+    assert pipeline.nodes[-1].name == "report.report"
 
 
 def test_every_node_is_tagged(pipeline: Pipeline) -> None:

@@ -25,7 +25,13 @@ def create_pipeline(runs: Sequence[Run]) -> Pipeline:
         Pipeline([]),
     )
     across = [*_tables(methods), *_figures(methods), _report()]
-    return collected + Pipeline(across, tags="reporting")
+    report = Pipeline(
+        across,
+        namespace="report",  # one box in a collapsed Kedro-Viz
+        prefix_datasets_with_namespace=False,
+        tags="reporting",
+    )
+    return collected + report
 
 
 def _collect(method: str, runs: Sequence[Run]) -> Pipeline:
