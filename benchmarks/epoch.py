@@ -30,8 +30,8 @@ from tdpo_pipeline.trainer.state import RunState
 
 GROWTH = [
     {},
-    {"samples_per_epoch": 64},
     {"samples_per_epoch": 256},
+    {"samples_per_epoch": 384},
     {"num_inference_steps": 5},
     {"num_inference_steps": 20},
     {"micro_batch_size": 16, "chunk_size": 16},
