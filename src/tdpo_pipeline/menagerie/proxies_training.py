@@ -36,6 +36,7 @@ from tdpo_pipeline.menagerie.vocabulary import ANIMALS, COLOURS, UNSEEN_ANIMALS
 logger = logging.getLogger(__name__)
 
 SCORING_BATCH = 256
+GOLDS = ("gold_match", "gold_taste")
 
 
 @dataclass(frozen=True)
@@ -426,6 +427,3 @@ def _gold_values(pool: Pool) -> dict[str, dict[str, float]]:
         gold: {"mean": round(float(v.mean()), 4), "std": round(float(v.std()), 4)}
         for gold, v in values.items()
     }
-
-
-GOLDS = ("gold_match", "gold_taste")

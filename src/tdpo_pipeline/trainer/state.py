@@ -94,7 +94,6 @@ class RunState:
         self.directory = directory
         self.checkpoints = directory / "checkpoints"
         self.states = directory / "states"
-        self.config = config
         self.identity = identity
         self.kept = set(config.training.kept_epochs())
 
