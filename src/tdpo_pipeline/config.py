@@ -140,17 +140,79 @@ class RewardSettings(Settings):
     critic_encoder: str | None = None
 
 
+class GuidanceScheduleSettings(Settings):
+    """DiffExp's dynamic guidance: weak while the picture's layout is still open.
+
+    Attributes:
+        threshold: Training timestep above which the guidance is ``low``.
+        low: Guidance weight above the threshold.
+        high: Guidance weight at and below it; None: the scale's.
+    """
+
+    threshold: Annotated[float, Field(ge=0, le=1000)] = 900
+    low: NonNegativeFloat = 1.0
+    high: NonNegativeFloat | None = None
+
+
+class PromptWeightingSettings(Settings):
+    """DiffExp's prompt weighting: one random word of each prompt is stressed.
+
+    Attributes:
+        low: Smallest weight of the word.
+        high: Largest weight of the word; each sample draws its own, uniformly.
+    """
+
+    low: PositiveFloat = 1.0
+    high: PositiveFloat = 1.2
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("prompt_weighting.low is above prompt_weighting.high.")
+        return self
+
+
+class ExplorationSettings(Settings):
+    """DiffExp: more varied samples in the first part of training; never in evaluation.
+
+    Attributes:
+        guidance: Dynamic guidance, or None.
+        prompt_weighting: Random prompt weighting, or None.
+        fraction: Part of the run's epochs in which to explore.
+        log_prob: What a policy-gradient loss is taken of, which the paper leaves open:
+            ``behaviour`` replays with the guidance and the embeddings that sampled;
+            ``target`` with the plain ones, the old log-prob being recomputed for them.
+    """
+
+    guidance: GuidanceScheduleSettings | None = None
+    prompt_weighting: PromptWeightingSettings | None = None
+    fraction: float = Field(default=0.75, gt=0, le=1)
+    log_prob: Literal["behaviour", "target"] = "behaviour"
+
+    def active(self, epoch: int, epochs: int) -> bool:
+        """Whether the 1-based ``epoch`` of ``epochs`` explores."""
+        return epoch <= self.fraction * epochs
+
+
 class AlgorithmSettings(Settings):
     """Parent of every algorithm's settings; ``algorithm`` picks the class.
 
     Validating a mapping against this class gives the settings of the algorithm that
     it names, so that a misspelt key is found before anything runs.
+
+    Attributes:
+        algorithm: Name in the algorithm registry, or ``module:Class`` of one's own.
+        exploration: DiffExp's exploration while sampling, or None.
     """
 
     needs_encoder: ClassVar[bool] = False
     """Whether the algorithm has a temporal critic on a reward's image encoder."""
 
+    needs_gradient: ClassVar[bool] = False
+    """Whether the algorithm needs a reward whose gradient reaches the images."""
+
     algorithm: str
+    exploration: ExplorationSettings | None = None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -162,6 +224,11 @@ class AlgorithmSettings(Settings):
         if "algorithm" not in data:
             raise ValueError("a method needs the key 'algorithm'.")
         return algorithm_class(data["algorithm"]).Settings.model_validate(data)
+
+    @property
+    def critic_encoder(self) -> str | None:
+        """Reward whose image encoder a critic reads instead of that of the task."""
+        return None
 
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError where these settings don't fit the scale's."""
@@ -229,10 +296,15 @@ class RunConfig(Settings):
             )
         check_task(
             self.task.scorer,
-            self.task.critic_encoder,
+            self.critic_encoder,
             needs_encoder=self.algorithm.needs_encoder,
         )
         return self
+
+    @property
+    def critic_encoder(self) -> str | None:
+        """Reward whose image encoder the critic reads; None: the trained reward."""
+        return self.algorithm.critic_encoder or self.task.critic_encoder
 
     @property
     def key(self) -> str:

@@ -184,7 +184,7 @@ def _evaluate_checkpoint(
     spread_out = seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
     for eta in settings.etas:
         trajectory = _sample(policy, config, settings, images, eta)
-        kl = _kl(policy, config, trajectory, torch.from_numpy(spread_out), eta)
+        kl = _kl(policy, trajectory, torch.from_numpy(spread_out), eta)
         table = images.assign(eta=eta, kl_to_base=kl)
         for reward in rewards:
             table[reward.name] = _score(reward, trajectory, settings.chunk_size)
@@ -239,18 +239,11 @@ def _address(prompt: str, image: int) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def _kl(
-    policy: Policy,
-    config: RunConfig,
-    trajectory: Trajectory,
-    samples: Tensor,
-    eta: float,
-) -> float:
+def _kl(policy: Policy, trajectory: Trajectory, samples: Tensor, eta: float) -> float:
     """KL to the base model on the chosen samples; NaN for deterministic sampling."""
     if eta == 0:
         return float("nan")
-    scale = config.training.guidance_scale
-    return kl_to_base(policy, trajectory, samples, guidance_scale=scale, eta=eta)
+    return kl_to_base(policy, trajectory, samples, eta=eta)
 
 
 @torch.no_grad()

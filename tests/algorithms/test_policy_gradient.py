@@ -1,20 +1,22 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
-from tdpo_pipeline.algorithms.ddpo import DdpoSettings
+from tdpo_pipeline.algorithms.ddpo import Ddpo, DdpoSettings
+from tdpo_pipeline.algorithms.optimization import GradientSpread, flat_gradient
 from tdpo_pipeline.algorithms.policy_gradient import (
-    GradientSpread,
     RatioError,
     SurrogateUpdate,
     clipped_surrogate_loss,
-    flat_gradient,
     pair_order,
 )
 from tdpo_pipeline.config import AlgorithmSettings, RunConfig
 from tdpo_pipeline.diffusion.policy import Policy
-from tdpo_pipeline.diffusion.trajectory import rollout
+from tdpo_pipeline.diffusion.trajectory import replay, rollout
+from tdpo_pipeline.trainer.stopwatch import Stopwatch
 from tests import tiny
 
 
@@ -112,7 +114,7 @@ def test_micro_batches_change_nothing_but_the_memory():
             micro_batch_size=micro,
         )
         trajectory = trajectory_of(policy)
-        update.step(trajectory, pairs, trajectory.log_probs, advantages)
+        update.step(trajectory, pairs, advantages)
         gradients.append(flat_gradient(policy.parameters()))
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-6)
@@ -125,14 +127,14 @@ def test_sample_major_and_timestep_major_sum_to_one_gradient():
     sums = []
     for group in (8, 2):
         policy, update = surrogate()
-        update.optimizer.step = lambda *_: None
+        update.optimizer.adamw.step = lambda *_: None
         trajectory = trajectory_of(policy)
         order = pair_order(
             np.random.default_rng(1), 8, 4, group_size=group, shuffle_steps=True
         )
         for pairs in order.split(4):
-            update.step(trajectory, pairs, trajectory.log_probs, advantages)
-        sums.append(update.spread.total)
+            update.step(trajectory, pairs, advantages)
+        sums.append(update.optimizer.spread.total)
     torch.testing.assert_close(sums[0], sums[1], rtol=1e-4, atol=1e-5)
 
 
@@ -142,9 +144,9 @@ def test_an_update_makes_good_steps_likelier_than_bad_ones():
     advantages = torch.where(torch.arange(8) < 4, 1.0, -1.0)[:, None].expand(-1, 4)
     pairs = torch.cartesian_prod(torch.arange(8), torch.arange(4))
     for _ in range(3):
-        update.step(trajectory, pairs, trajectory.log_probs, advantages)
+        update.step(trajectory, pairs, advantages)
     with torch.no_grad():
-        change = update.replay(trajectory, pairs).view(8, 4) - trajectory.log_probs
+        change = replay(policy, trajectory, pairs)[1].view(8, 4) - trajectory.log_probs
     assert (advantages * change).mean() > 1e-4
 
 
@@ -152,16 +154,19 @@ def test_ratio_off_one_stops_the_run():
     policy, update = surrogate()
     trajectory = trajectory_of(policy)
     pairs = torch.cartesian_prod(torch.arange(4), torch.arange(1))
+    trajectory.log_probs += 0.01
     with pytest.raises(RatioError, match="recompute"):
-        update.step(trajectory, pairs, trajectory.log_probs + 0.01, torch.ones(8, 4))
+        update.step(trajectory, pairs, torch.ones(8, 4))
 
 
 def test_recomputed_log_probs_repair_it():
-    policy, update = surrogate(method={"old_log_prob": "recompute"})
+    config = tiny.run_config(tiny.DDPO | {"old_log_prob": "recompute"})
+    policy = Policy(tiny.pipeline(), num_inference_steps=4, lora=tiny.LORA)
+    algorithm = Ddpo(config, policy, tiny.Redness(), Path(), Stopwatch())
     trajectory = trajectory_of(policy)
     expected = trajectory.log_probs.clone()
     trajectory.log_probs += 0.01
-    torch.testing.assert_close(update.old_log_probs(trajectory), expected)
+    torch.testing.assert_close(algorithm.to_replay(trajectory).log_probs, expected)
 
 
 def test_updates_and_pairs_are_stated():

@@ -1,14 +1,13 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from tdpo_pipeline.algorithms.tdpo import (
-    critic_inputs,
-    discounted_returns,
-    temporal_rewards,
-)
+from tdpo_pipeline.algorithms.tdpo import Tdpo, critic_inputs, discounted_returns
 from tdpo_pipeline.critic.critic import CriticSettings
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import rollout
+from tdpo_pipeline.trainer.stopwatch import Stopwatch
 from tests import tiny
 
 
@@ -17,17 +16,26 @@ def test_discounted_returns_by_hand():
     found = discounted_returns(torch.tensor([4.0, -8.0]), 3, 0.5)
     assert found.tolist() == [[1.0, 2.0, 4.0], [-2.0, -4.0, -8.0]]
     assert discounted_returns(torch.tensor([2.0]), 2, 1.0).tolist() == [[2.0, 2.0]]
+    # Penalties 1, 2, 4 with gamma 0.5 and R = 8: 8 - 4; -2 + 4 / 2; -1 + 0 / 2.
+    penalties = torch.tensor([[1.0, 2.0, 4.0]])
+    found = discounted_returns(torch.tensor([8.0]), 3, 0.5, penalties)
+    assert found.tolist() == [[-1.0, 0.0, 4.0]]
 
 
-def test_temporal_rewards_by_hand():
-    returns = torch.tensor([[1.0, 1.0], [3.0, 3.0]])
-    predictions = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-    plain = temporal_rewards(returns, predictions, whitened=False, clip=None)
-    assert plain.tolist() == [[1.0, 0.0], [3.0, 2.0]]
-    clipped = temporal_rewards(returns, predictions, whitened=False, clip=1.5)
+def shaped(**changes):
+    """Advantages from residuals 1 0 / 3 2 under some settings."""
+    config = tiny.run_config(tiny.TDPO | changes)
+    policy = Policy(tiny.pipeline(), num_inference_steps=4, lora=tiny.LORA)
+    algorithm = Tdpo(config, policy, tiny.Redness(), Path(), Stopwatch())
+    return algorithm.shaped(torch.tensor([[1.0, 0.0], [3.0, 2.0]]))
+
+
+def test_advantages_by_hand():
+    assert shaped(whiten=False).tolist() == [[1.0, 0.0], [3.0, 2.0]]
+    clipped = shaped(whiten=False, advantage_clip=1.5)
     assert clipped.tolist() == [[1.0, 0.0], [1.5, 1.5]]
     # 1 0 3 2: mean 1.5, population deviation sqrt(1.25).
-    white = temporal_rewards(returns, predictions, whitened=True, clip=None)
+    white = shaped()
     expected = torch.tensor([[-0.5, -1.5], [1.5, 0.5]]) / 1.25**0.5
     torch.testing.assert_close(white, expected)
     assert white.mean().item() == pytest.approx(0, abs=1e-6)

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from tdpo_pipeline.algorithms.policy_gradient import pair_order, replay_log_probs
+from tdpo_pipeline.algorithms.policy_gradient import pair_order
 from tdpo_pipeline.diffusion.ddim import ddim_transition
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator
-from tdpo_pipeline.diffusion.trajectory import kl_to_base, rollout
+from tdpo_pipeline.diffusion.trajectory import kl_to_base, replay, rollout
 from tests import tiny
 
 
@@ -60,9 +60,7 @@ def test_ratio_is_exactly_one_at_equal_batch_shapes(policy, guidance_scale):
     rng = generator(0, "test")
     order = pair_order(rng, 8, 4, group_size=8, shuffle_steps=True)
     for pairs in order.split(4):
-        log_probs = replay_log_probs(
-            policy, trajectory, pairs, guidance_scale=guidance_scale, eta=1.0
-        )
+        _, log_probs = replay(policy, trajectory, pairs)
         old = trajectory.log_probs[pairs[:, 0], pairs[:, 1]]
         assert torch.equal(torch.exp(log_probs - old), torch.ones(4))
 
@@ -71,7 +69,7 @@ def test_ratio_is_nearly_one_at_other_batch_shapes(policy):
     shift(policy)
     trajectory = sample(policy)
     pairs = torch.cartesian_prod(torch.arange(8), torch.arange(4))
-    log_probs = replay_log_probs(policy, trajectory, pairs, guidance_scale=2.0, eta=1.0)
+    _, log_probs = replay(policy, trajectory, pairs)
     ratio = torch.exp(log_probs - trajectory.log_probs.flatten())
     assert (ratio - 1).abs().max() < 1e-5
 
@@ -101,11 +99,10 @@ def test_eta_0_is_deterministic_given_the_initial_noise(policy):
 
 
 def test_kl_is_zero_for_the_base_model_and_positive_after_a_change(policy):
-    options = {"guidance_scale": 2.0, "eta": 1.0}
     every = torch.arange(8)
-    assert kl_to_base(policy, sample(policy, chunk_size=8), every, **options) == 0.0
+    assert kl_to_base(policy, sample(policy, chunk_size=8), every) == 0.0
     shift(policy)
-    assert kl_to_base(policy, sample(policy, chunk_size=8), every, **options) > 0.0
+    assert kl_to_base(policy, sample(policy, chunk_size=8), every) > 0.0
 
 
 def test_kl_agrees_with_monte_carlo_over_trajectories(policy):
@@ -114,12 +111,10 @@ def test_kl_agrees_with_monte_carlo_over_trajectories(policy):
     trajectory = sample(policy, count=512, chunk_size=64)
     pairs = torch.cartesian_prod(torch.arange(512), torch.arange(4))
     with policy.reference():
-        base = replay_log_probs(policy, trajectory, pairs, guidance_scale=2.0, eta=1.0)
+        _, base = replay(policy, trajectory, pairs)
     ratios = trajectory.log_probs.sum(1) - base.view(512, 4).sum(1)
     estimates = ratios * policy.latent_dims
-    closed = kl_to_base(
-        policy, trajectory, torch.arange(512), guidance_scale=2.0, eta=1.0
-    )
+    closed = kl_to_base(policy, trajectory, torch.arange(512))
     error = estimates.std() / 512**0.5
     assert closed > 5 * error
     assert abs(estimates.mean() - closed) < 4 * error

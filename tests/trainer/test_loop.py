@@ -19,7 +19,7 @@ METHODS = {
     "tdpo, official switches": tiny.TDPO
     | {
         "critic": tiny.TDPO["critic"]
-        | {"init": "paper", "double_unscale": 65536.0, "value_clip": None},
+        | {"init": "paper", "precision": "official_fp16", "value_clip": None},
         "neurons": {"reset": "all", "stats_steps": "one", "overlap": "official"},
     },
 }
@@ -223,7 +223,7 @@ def test_weights_that_are_not_finite_stop_the_run(train, monkeypatch, tmp_path, 
     def poisoned(self, trajectory):
         measured = original(self, trajectory)
         if self.epoch == 2:
-            owner = self.policy if part == "policy" else self.algorithm.critic
+            owner = self.policy if part == "policy" else self.algorithm.critic.critic
             next(iter(owner.parameters())).data.fill_(float("nan"))
         return measured
 

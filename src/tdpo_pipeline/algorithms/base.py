@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from tdpo_pipeline.algorithms.exploration import guidance_schedule, weighted_embeds
 from tdpo_pipeline.config import AlgorithmSettings, RunConfig
 from tdpo_pipeline.diffusion.policy import Policy
+from tdpo_pipeline.diffusion.randomness import generator
 from tdpo_pipeline.diffusion.trajectory import Trajectory, rollout
 from tdpo_pipeline.rewards.base import Reward
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
@@ -44,16 +46,45 @@ class Algorithm(ABC):
         self.weights = weights
         self.stopwatch = stopwatch
 
+    @property
+    def guidance_scale(self) -> float:
+        """Guidance weight of plain sampling: the scale's, unless the method has one."""
+        return self.training.guidance_scale
+
+    @property
+    def eta(self) -> float:
+        """DDIM's eta in sampling: the scale's, unless the method has one."""
+        return self.training.eta
+
+    @property
+    def queries_per_sample(self) -> int:
+        """Reward queries that learning takes for each sample of an epoch."""
+        return 1
+
     def sample(self, epoch: int, prompts: Sequence[str]) -> Trajectory:
-        """The epoch's trajectories, one for each prompt."""
+        """The epoch's trajectories, one for each prompt, exploring if configured."""
+        guidance: float | Tensor = self.guidance_scale
+        embeds = None
+        exploration = self.config.algorithm.exploration
+        if exploration and exploration.active(epoch, self.training.epochs):
+            if exploration.guidance:
+                guidance = guidance_schedule(
+                    self.policy.timesteps, exploration.guidance, self.guidance_scale
+                )
+            if exploration.prompt_weighting:
+                rng = generator(self.config.seed, "prompt weighting", epoch)
+                embeds = weighted_embeds(
+                    self.policy, prompts, rng, exploration.prompt_weighting
+                )
         return rollout(
             self.policy,
             prompts,
             seed=self.config.seed,
             epoch=epoch,
-            guidance_scale=self.training.guidance_scale,
-            eta=self.training.eta,
+            guidance_scale=guidance,
+            eta=self.eta,
             chunk_size=self.training.chunk_size,
+            embeds=embeds,
         )
 
     @abstractmethod
@@ -70,6 +101,18 @@ class Algorithm(ABC):
         Returns:
             Measurements for the history's row of this epoch.
         """
+
+    def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> dict[str, float]:
+        """What is to be done when the epoch's neuron states have been measured.
+
+        Args:
+            epoch: 1-based.
+            neuron_scores: Scores (r,) of each LoRA layer's neurons; empty without LoRA.
+
+        Returns:
+            Measurements for the history's row of this epoch.
+        """
+        return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

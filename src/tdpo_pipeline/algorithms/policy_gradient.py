@@ -1,4 +1,4 @@
-"""What the policy-gradient methods share: pairs, the surrogate loss and an update.
+"""What the policy-gradient methods share: pairs, surrogate losses and an update.
 
 A pair is one (sample, timestep) of an epoch's trajectories. An update averages the loss
 over ``pairs_per_update`` of them, in micro-batches that change nothing but the memory.
@@ -6,15 +6,18 @@ over ``pairs_per_update`` of them, in micro-batches that change nothing but the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal, Self
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
+from tdpo_pipeline.algorithms.advantages import PerPromptStatTracker, whiten
+from tdpo_pipeline.algorithms.base import Algorithm
+from tdpo_pipeline.algorithms.optimization import PolicyOptimizer
 from tdpo_pipeline.config import (
     CLIP_REFERENCE_DIMS,
     AlgorithmSettings,
@@ -22,9 +25,13 @@ from tdpo_pipeline.config import (
     Settings,
     TrainingSettings,
 )
-from tdpo_pipeline.diffusion.ddim import ddim_step_with_log_prob
+from tdpo_pipeline.diffusion.adapter_neurons import reset_adapter_neurons
 from tdpo_pipeline.diffusion.policy import Policy
-from tdpo_pipeline.diffusion.trajectory import Trajectory
+from tdpo_pipeline.diffusion.randomness import generator, torch_seed
+from tdpo_pipeline.diffusion.trajectory import Trajectory, reevaluate, replay
+
+Penalty = Callable[[Tensor, Tensor], Tensor]
+"""Noise predictions (B, C, H, W) and pairs (B, 2) to what is added to the losses (B,)."""
 
 
 class PerPromptSettings(Settings):
@@ -32,6 +39,25 @@ class PerPromptSettings(Settings):
 
     buffer_size: PositiveInt = 32
     min_count: PositiveInt = 16
+
+
+class PolicyNeuronSettings(Settings):
+    """Resets of the LoRA adapters' own neurons (TDPO paper, section 5.4).
+
+    Attributes:
+        reset: Which neurons to re-draw.
+        threshold: Dormancy threshold tau on the score.
+        reset_fraction: A reset every this fraction of the run's epochs.
+    """
+
+    reset: Literal["none", "active", "dormant"] = "none"
+    threshold: float = Field(default=0.1, ge=0)
+    reset_fraction: float = Field(default=0.1, gt=0, le=1)
+
+    def due(self, epoch: int, epochs: int) -> bool:
+        """Whether there is a reset after the 1-based ``epoch`` of ``epochs``."""
+        every = max(1, round(self.reset_fraction * epochs))
+        return self.reset != "none" and epoch % every == 0
 
 
 class RatioError(RuntimeError):
@@ -51,12 +77,16 @@ class PolicyGradientSettings(AlgorithmSettings):
         updates_per_epoch: Updates an epoch; give this or updates_per_timestep.
         updates_per_timestep: Updates an epoch for each of the T timesteps.
         optimizer: The policy's AdamW.
+        surrogate: ``clipped`` is PPO's pessimistic clip, ``clamped`` DPOK's clip alone,
+            ``reinforce`` the plain score function, without ratio and clip.
         clip_range: Clip of the importance ratio, stated for Stable Diffusion's 16384
             latent dimensions and converted to the base model's.
+        whiten: Whiten the advantages over all of an epoch.
         advantage_clip: Clip of the advantage, or None.
         per_prompt: Per-prompt reward statistics.
         old_log_prob: ``sampled`` in the rollout, or ``recompute`` through the training
             path before the first update.
+        policy_neurons: Resets of the LoRA adapters' neurons.
     """
 
     loop: Literal["timestep_major", "sample_major"]
@@ -65,10 +95,13 @@ class PolicyGradientSettings(AlgorithmSettings):
     updates_per_epoch: PositiveInt | None = None
     updates_per_timestep: PositiveInt | None = None
     optimizer: OptimizerSettings
+    surrogate: Literal["clipped", "clamped", "reinforce"] = "clipped"
     clip_range: PositiveFloat = 1e-4
+    whiten: bool = False
     advantage_clip: float | None = Field(default=5.0, gt=0)
     per_prompt: PerPromptSettings = PerPromptSettings()
     old_log_prob: Literal["sampled", "recompute"] = "sampled"
+    policy_neurons: PolicyNeuronSettings = PolicyNeuronSettings()
 
     @model_validator(mode="after")
     def _one_update_count(self) -> Self:
@@ -109,6 +142,8 @@ class PolicyGradientSettings(AlgorithmSettings):
                 f"group_size {self.group_size} must divide samples_per_epoch "
                 f"{training.samples_per_epoch}."
             )
+        if self.policy_neurons.reset != "none" and training.finetune != "lora":
+            raise ValueError("policy_neurons.reset needs finetune: lora.")
 
     def summary(self, training: TrainingSettings) -> str:
         """Updates an epoch, pairs an update, learning rate."""
@@ -176,106 +211,57 @@ def clipped_surrogate_loss(
     return torch.maximum(-advantages * ratio, -advantages * clipped)
 
 
-def replay_log_probs(
-    policy: Policy,
-    trajectory: Trajectory,
-    pairs: Tensor,
-    *,
-    guidance_scale: float,
-    eta: float,
+def reinforce_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float
 ) -> Tensor:
-    """Log-probs of stored steps under the policy as it is now, with gradient.
+    """-A log p for each pair (Williams 1992; DDPO_SF), shape (B,); nothing is clipped."""
+    return -advantages * log_probs
 
-    Args:
-        policy: The policy.
-        trajectory: The trajectories.
-        pairs: int64, shape (B, 2): sample and step.
-        guidance_scale: As in the rollout.
-        eta: As in the rollout.
 
-    Returns:
-        float32, shape (B,).
+def clamped_surrogate_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float
+) -> Tensor:
+    """-A clip(rho) for each pair, shape (B,): DPOK's, without PPO's pessimistic max.
+
+    A ratio that has left the clip range gets no gradient, on whichever side.
     """
-    sample, step = pairs.unbind(1)
-    latents = trajectory.latents[sample, step]
-    timesteps = trajectory.timesteps[step]
-    noise_pred = policy.predict_noise(
-        latents, timesteps, trajectory.embeds[sample], guidance_scale
-    )
-    _, log_probs = ddim_step_with_log_prob(
-        policy.scheduler,
-        noise_pred,
-        timesteps,
-        latents,
-        eta=eta,
-        prev_sample=trajectory.latents[sample, step + 1],
-    )
-    return log_probs
+    ratio = torch.exp(log_probs - old_log_probs)
+    return -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
 
 
-@dataclass
-class GradientSpread:
-    """How far the gradients of an epoch lie apart, without keeping them.
-
-    ``value()`` is sqrt(E|g|^2 - |E g|^2) / |E g| over the gradients added: 0 if all are
-    equal; large where noise drowns the mean. The policy adds the gradient of every
-    micro-batch, the critic (which has none) that of every update.
-    """
-
-    total: Tensor | None = None
-    squared: float = 0.0
-    count: int = 0
-
-    def add(self, gradient: Tensor) -> None:
-        """Add one flat gradient."""
-        self.total = gradient.clone() if self.total is None else self.total + gradient
-        self.squared += float(gradient.double().square().sum())
-        self.count += 1
-
-    def value(self) -> float:
-        """The spread, relative to the norm of the mean gradient."""
-        if self.total is None:
-            return float("nan")
-        mean = float((self.total.double() / self.count).square().sum())
-        variance = max(self.squared / self.count - mean, 0.0)
-        return (variance / mean) ** 0.5 if mean else float("nan")
+SURROGATES = {
+    "clipped": clipped_surrogate_loss,
+    "clamped": clamped_surrogate_loss,
+    "reinforce": reinforce_loss,
+}
 
 
-def flat_gradient(parameters: list[nn.Parameter]) -> Tensor:
-    """All gradients in one vector (zeros where there is none)."""
-    return torch.cat(
-        [
-            (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
-            for p in parameters
-        ]
-    )
-
-
-@dataclass
 class SurrogateUpdate:
     """Takes surrogate-loss steps on a policy, and measures them over an epoch.
 
     Args:
         policy: The policy.
         settings: Order, optimizer and clipping.
-        training: Guidance, eta and the micro-batch.
+        training: The budget of an epoch and the micro-batch.
     """
 
-    policy: Policy
-    settings: PolicyGradientSettings
-    training: TrainingSettings
-    optimizer: torch.optim.Optimizer = field(init=False)
-    clip_range: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.optimizer = adamw(self.policy.parameters(), self.settings.optimizer)
-        self.clip_range = self.settings.converted_clip_range(self.policy.latent_dims)
+    def __init__(
+        self,
+        policy: Policy,
+        settings: PolicyGradientSettings,
+        training: TrainingSettings,
+    ) -> None:
+        self.policy = policy
+        self.settings = settings
+        self.training = training
+        self.optimizer = PolicyOptimizer(policy, settings.optimizer)
+        self.loss = SURROGATES[settings.surrogate]
+        self.clip_range = settings.converted_clip_range(policy.latent_dims)
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
         """Forget the measurements of the last epoch."""
-        self.spread = GradientSpread()
-        self.norms: list[float] = []
+        self.optimizer.begin_epoch()
         self.kls: list[float] = []
         self.clipped: list[float] = []
         self.ratio_error = float("nan")
@@ -295,64 +281,47 @@ class SurrogateUpdate:
         )
         yield from order.split(samples * steps // settings.updates(self.training))
 
-    def replay(self, trajectory: Trajectory, pairs: Tensor) -> Tensor:
-        """Log-probs of the pairs under the policy as it is now."""
-        return replay_log_probs(
-            self.policy,
-            trajectory,
-            pairs.to(trajectory.latents.device),
-            guidance_scale=self.training.guidance_scale,
-            eta=self.training.eta,
-        )
-
-    @torch.no_grad()
-    def old_log_probs(self, trajectory: Trajectory) -> Tensor:
-        """Log-probs (N, T) of the policy that sampled."""
-        if self.settings.old_log_prob == "sampled":
-            return trajectory.log_probs
-        count, steps = len(trajectory), trajectory.num_steps
-        pairs = torch.cartesian_prod(torch.arange(count), torch.arange(steps))
-        chunks = pairs.split(self.training.micro_batch_size)
-        flat = torch.cat([self.replay(trajectory, chunk) for chunk in chunks])
-        return flat.view(count, steps)
-
     def step(
         self,
         trajectory: Trajectory,
         pairs: Tensor,
-        old_log_probs: Tensor,
         advantages: Tensor,
+        penalty: Penalty | None = None,
     ) -> None:
         """One optimizer step on the mean surrogate loss of ``pairs``.
 
         Args:
-            trajectory: The trajectories.
+            trajectory: The trajectories, with the old log-probs.
             pairs: int64, shape (P, 2).
-            old_log_probs: Shape (N, T).
             advantages: Shape (N, T).
+            penalty: What to add to the losses, or None.
 
         Raises:
             RatioError: If the ratio before the epoch's first update is off 1 by more
                 than a quarter of the clip range.
         """
-        parameters = self.policy.parameters()
-        self.optimizer.zero_grad(set_to_none=True)
-        before = torch.zeros(1)
+        self.optimizer.step(self._losses(trajectory, pairs, advantages, penalty))
+
+    def _losses(
+        self,
+        trajectory: Trajectory,
+        pairs: Tensor,
+        advantages: Tensor,
+        penalty: Penalty | None,
+    ) -> Iterator[tuple[float, Tensor]]:
+        """Weight and mean loss of each micro-batch."""
         for chunk in pairs.split(self.training.micro_batch_size):
             sample, step = chunk.unbind(1)
-            old, advantage = old_log_probs[sample, step], advantages[sample, step]
-            log_probs = self.replay(trajectory, chunk)
-            losses = clipped_surrogate_loss(log_probs, old, advantage, self.clip_range)
-            (losses.sum() / len(pairs)).backward()
+            old, advantage = (
+                trajectory.log_probs[sample, step],
+                advantages[sample, step],
+            )
+            noise_preds, log_probs = replay(self.policy, trajectory, chunk)
+            losses = self.loss(log_probs, old, advantage, self.clip_range)
+            if penalty is not None:
+                losses = losses + penalty(noise_preds, chunk)
             self._measure(log_probs.detach(), old)
-            after = flat_gradient(parameters)
-            self.spread.add((after - before.to(after)) * (len(pairs) / len(chunk)))
-            before = after
-        norm = nn.utils.clip_grad_norm_(
-            parameters, self.settings.optimizer.max_grad_norm
-        )
-        self.norms.append(float(norm))
-        self.optimizer.step()
+            yield len(chunk) / len(pairs), losses.mean()
 
     def _measure(self, log_probs: Tensor, old: Tensor) -> None:
         error = (torch.exp(log_probs - old) - 1).abs()
@@ -376,19 +345,82 @@ class SurrogateUpdate:
             "approx_kl": float(np.mean(self.kls)),
             "clip_fraction": float(np.mean(self.clipped)),
             "ratio_error": self.ratio_error,
-            "policy_grad_norm": float(np.mean(self.norms)),
-            "policy_grad_spread": self.spread.value(),
+            **self.optimizer.metrics(),
         }
 
 
-def adamw(
-    parameters: list[nn.Parameter], settings: OptimizerSettings
-) -> torch.optim.AdamW:
-    """AdamW as configured."""
-    return torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-    )
+class PolicyGradient(Algorithm):
+    """Parent of the policy-gradient methods: updates, statistics, resets, state.
+
+    A method's ``update`` says what its advantages are, and steps through the pairs.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        settings = self.config.algorithm
+        assert isinstance(settings, PolicyGradientSettings)
+        self.policy_gradient = settings
+        self.surrogate = SurrogateUpdate(self.policy, settings, self.training)
+        self.tracker = PerPromptStatTracker(
+            settings.per_prompt.buffer_size, settings.per_prompt.min_count
+        )
+
+    def z_scores(self, trajectory: Trajectory, rewards: Tensor) -> Tensor:
+        """Rewards (N,), normalised among their prompts' recent ones, float32 (N,)."""
+        z = self.tracker.update(trajectory.prompts, rewards.cpu().numpy())
+        return torch.from_numpy(z).float().to(trajectory.latents.device)
+
+    def shaped(self, advantages: Tensor) -> Tensor:
+        """Advantages (N, T), whitened and clipped as configured."""
+        if self.policy_gradient.whiten:
+            advantages = whiten(advantages)
+        limit = self.policy_gradient.advantage_clip
+        return advantages if limit is None else advantages.clamp(-limit, limit)
+
+    def updates(self, epoch: int, trajectory: Trajectory) -> Iterator[Tensor]:
+        """The epoch's pairs, one tensor (pairs_per_update, 2) for each update."""
+        self.surrogate.begin_epoch()
+        rng = generator(self.config.seed, "pair order", epoch)
+        return self.surrogate.updates(rng, len(trajectory), trajectory.num_steps)
+
+    def to_replay(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectories as the loss sees them: their old log-probs and conditions.
+
+        Those of the rollout, unless the settings ask for log-probs recomputed through
+        the training path, or for the plain guidance and prompts under exploration.
+        """
+        exploration = self.policy_gradient.exploration
+        size = self.training.micro_batch_size
+        if exploration is not None and exploration.log_prob == "target":
+            embeds = self.policy.encode(trajectory.prompts)
+            plain = replace(trajectory, embeds=embeds, guidance=self.guidance_scale)
+            return reevaluate(self.policy, plain, size)
+        if self.policy_gradient.old_log_prob == "recompute":
+            return reevaluate(self.policy, trajectory, size)
+        return trajectory
+
+    def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> dict[str, float]:
+        """Reset the adapters' neurons if that is due."""
+        settings = self.policy_gradient.policy_neurons
+        if not settings.due(epoch, self.training.epochs):
+            return {}
+        dormant = [scores <= settings.threshold for scores in neuron_scores]
+        masks = dormant if settings.reset == "dormant" else [~m for m in dormant]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed(self.config.seed, "policy reset", epoch))
+            count = reset_adapter_neurons(
+                self.policy.unet, masks, self.surrogate.optimizer.adamw
+            )
+        return {"policy_neurons_reset": float(count)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer and per-prompt statistics."""
+        return {
+            "optimizer": self.surrogate.optimizer.state_dict(),
+            "tracker": self.tracker.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` gave."""
+        self.surrogate.optimizer.load_state_dict(state["optimizer"])
+        self.tracker.load_state_dict(state["tracker"])

@@ -8,7 +8,8 @@ one timestep of many samples at a time. TDPO-R re-draws the critic's active neur
 every F epochs.
 
     sample N trajectories; e = Encoder(decode(x_t)); r = critic(e)
-    R = z_per_prompt(reward); returns_t = gamma^(T-1-t) R; A = whiten(returns - r)
+    R = z_per_prompt(reward); returns_t = gamma^(T-1-t) R - KL penalties from t on
+    A = whiten(returns - r)
     for pairs in updates:
         policy step on mean max(-A rho, -A clip(rho, 1 +- eps))
         critic step on 1/2 mean max((v - returns)^2, (v_clip - returns)^2)
@@ -26,31 +27,23 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tdpo_pipeline.algorithms.advantages import PerPromptStatTracker, whiten
-from tdpo_pipeline.algorithms.base import Algorithm
+from tdpo_pipeline.algorithms.kl import (
+    KlController,
+    KlSettings,
+    closed_form_kl,
+    kl_penalties,
+    reference_trajectory,
+)
 from tdpo_pipeline.algorithms.policy_gradient import (
-    GradientSpread,
+    Penalty,
+    PolicyGradient,
     PolicyGradientSettings,
-    SurrogateUpdate,
-    adamw,
-    flat_gradient,
 )
-from tdpo_pipeline.config import RunConfig
-from tdpo_pipeline.critic.critic import (
-    CriticSettings,
-    TemporalCritic,
-    critic_loss,
-    explained_variance,
-)
-from tdpo_pipeline.critic.neurons import (
-    NeuronSettings,
-    dormant_masks,
-    masked_percent,
-    overlap_percent,
-    reset_neurons,
-)
+from tdpo_pipeline.critic.critic import CriticSettings, explained_variance
+from tdpo_pipeline.critic.learner import CriticLearner
+from tdpo_pipeline.critic.neurons import NeuronSettings
 from tdpo_pipeline.diffusion.policy import Policy
-from tdpo_pipeline.diffusion.randomness import generator, torch_seed
+from tdpo_pipeline.diffusion.randomness import torch_seed
 from tdpo_pipeline.diffusion.trajectory import Trajectory
 from tdpo_pipeline.rewards.base import ImageEncoder
 from tdpo_pipeline.rewards.registry import critic_encoder
@@ -65,6 +58,7 @@ class TdpoSettings(PolicyGradientSettings):
         gamma: Discount from the last step backwards.
         critic: The temporal critic.
         neurons: Neuron states and resets.
+        kl: Penalty on the distance from the base model, or None.
     """
 
     needs_encoder: ClassVar[bool] = True
@@ -74,22 +68,36 @@ class TdpoSettings(PolicyGradientSettings):
     gamma: float = Field(default=1.0, gt=0, le=1)
     critic: CriticSettings
     neurons: NeuronSettings = NeuronSettings()
+    kl: KlSettings | None = None
+
+    @property
+    def critic_encoder(self) -> str | None:
+        """Reward whose image encoder the critic reads instead of that of the task."""
+        return self.critic.encoder
 
 
-def discounted_returns(rewards: Tensor, steps: int, gamma: float) -> Tensor:
-    """Returns of a reward (N,) given at the last of T steps: R gamma^(T-1-i), (N, T)."""
-    exponents = torch.arange(steps - 1, -1, -1, device=rewards.device)
-    return rewards[:, None] * gamma**exponents
-
-
-def temporal_rewards(
-    returns: Tensor, predictions: Tensor, *, whitened: bool, clip: float | None
+def discounted_returns(
+    rewards: Tensor, steps: int, gamma: float, penalties: Tensor | None = None
 ) -> Tensor:
-    """What the critic did not foresee (TDPO paper, equation 6), shape (N, T)."""
-    rewards = returns - predictions
-    if whitened:
-        rewards = whiten(rewards)
-    return rewards if clip is None else rewards.clamp(-clip, clip)
+    """Returns of T steps: the reward comes at the last, penalties at their own.
+
+    Args:
+        rewards: Shape (N,).
+        steps: Number T of steps.
+        gamma: Discount.
+        penalties: Taken off each step's reward, shape (N, T), or None.
+
+    Returns:
+        R gamma^(T-1-i) - sum over j >= i of gamma^(j-i) penalty_j, shape (N, T).
+    """
+    per_step = torch.zeros(len(rewards), steps, device=rewards.device)
+    per_step[:, -1] = rewards
+    if penalties is not None:
+        per_step = per_step - penalties
+    returns = [per_step[:, -1]]
+    for i in range(steps - 2, -1, -1):
+        returns.append(per_step[:, i] + gamma * returns[-1])
+    return torch.stack(returns[::-1], 1)
 
 
 @torch.no_grad()
@@ -132,7 +140,7 @@ def _critic_states(
     return (latents - (1 - a).sqrt() * trajectory.noise_preds[:, step]) / a.sqrt()
 
 
-class Tdpo(Algorithm):
+class Tdpo(PolicyGradient):
     """Policy and temporal critic, learning together."""
 
     Settings = TdpoSettings
@@ -141,27 +149,25 @@ class Tdpo(Algorithm):
         super().__init__(*args)
         assert isinstance(self.config.algorithm, TdpoSettings)
         self.settings = self.config.algorithm
-        self.surrogate = SurrogateUpdate(self.policy, self.settings, self.training)
-        statistics = self.settings.per_prompt
-        self.tracker = PerPromptStatTracker(
-            statistics.buffer_size, statistics.min_count
-        )
         self.encoder = critic_encoder(
-            self.reward, self.config.task.critic_encoder, self.weights
+            self.reward, self.config.critic_encoder, self.weights
         )
-        self.critic = _new_critic(
-            self.config, self.settings.critic, self.encoder, self.policy
+        dim = self.encoder.embedding_dim
+        if self.settings.critic.inputs == "image_prompt":
+            dim += self.policy.encode([""]).shape[-1]
+        self.critic = CriticLearner(
+            dim,
+            self.settings.critic,
+            self.settings.neurons,
+            self.config.seed,
+            self.policy.device,
         )
-        self.critic_optimizer = adamw(
-            list(self.critic.parameters()), self.settings.critic.optimizer
-        )
-        self.previous_dormant: list[Tensor] | None = None
+        self.kl = KlController(self.settings.kl) if self.settings.kl else None
 
     def update(
         self, epoch: int, trajectory: Trajectory, rewards: Tensor
     ) -> dict[str, float]:
         """One epoch of updates of policy and critic, then the neurons."""
-        steps = trajectory.num_steps
         with self.stopwatch.measure("critic_features"):
             inputs = critic_inputs(
                 self.policy,
@@ -170,160 +176,104 @@ class Tdpo(Algorithm):
                 self.settings.critic,
                 self.training.chunk_size,
             )
-            predictions = self.predict(inputs)
-        targets = self.targets(trajectory, rewards)
-        returns = discounted_returns(targets, steps, self.settings.gamma)
-        advantages = temporal_rewards(
-            returns,
-            predictions,
-            whitened=self.settings.whiten,
-            clip=self.settings.advantage_clip,
+            # Made before the epoch's updates, so on pairs not trained on.
+            predictions = self.critic.predict(inputs)
+        trajectory = self.to_replay(trajectory)
+        reference = self.reference(trajectory)
+        returns = discounted_returns(
+            self.targets(trajectory, rewards),
+            trajectory.num_steps,
+            self.settings.gamma,
+            self.penalties(trajectory, reference),
         )
-        old = self.surrogate.old_log_probs(trajectory)
-        rng = generator(self.config.seed, "pair order", epoch)
-        self.surrogate.begin_epoch()
-        losses, norms, spread = [], [], GradientSpread()
+        advantages = self.shaped(returns - predictions)
+        penalty = self.loss_penalty(trajectory, reference)
+        self.critic.begin_epoch()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self.config.seed, "critic", epoch))
-            for pairs in self.surrogate.updates(rng, len(trajectory), steps):
-                self.surrogate.step(trajectory, pairs, old, advantages)
+            for pairs in self.updates(epoch, trajectory):
+                self.surrogate.step(trajectory, pairs, advantages, penalty)
                 at = pairs.unbind(1)
-                loss, norm = self.critic_step(
-                    inputs[at], predictions[at], returns[at], spread
-                )
-                losses.append(loss)
-                norms.append(norm)
-            neurons = self.measure_and_reset(epoch, inputs)
-        return self.surrogate.metrics() | {
-            "critic_loss": sum(losses) / len(losses),
+                self.critic.step(inputs[at], predictions[at], returns[at])
+        residual = returns - predictions
+        return {
+            **self.surrogate.metrics(),
+            **self.critic.metrics(),
             "critic_explained_variance": explained_variance(predictions, returns),
             "critic_prediction_std": float(predictions.std(correction=0)),
-            "critic_grad_norm": sum(norms) / len(norms),
-            "critic_grad_spread": spread.value(),
-            **neurons,
+            "critic_residual_std": float(residual.std(correction=0)),
+            **self.critic.measure_and_reset(epoch, self.training.epochs, inputs),
+            **self.steer_kl(trajectory, reference),
         }
 
-    @torch.no_grad()
-    def predict(self, inputs: Tensor) -> Tensor:
-        """The critic's predictions (N, T), without dropout.
-
-        They are made before this epoch's updates, so the explained variance that they
-        reach is on pairs not trained on.
-        """
-        self.critic.eval()
-        return self.critic(inputs.flatten(0, 1)).view(inputs.shape[:2])
-
     def targets(self, trajectory: Trajectory, rewards: Tensor) -> Tensor:
-        """What the critic is to predict, float32, shape (N,)."""
-        z = self.tracker.update(trajectory.prompts, rewards.cpu().numpy())
+        """The final return of each trajectory, float32, shape (N,)."""
+        z = self.z_scores(trajectory, rewards)
         if self.settings.critic.target == "raw":
             return rewards.float().to(trajectory.latents.device)
-        return torch.from_numpy(z).float().to(trajectory.latents.device)
+        return z
 
-    def critic_step(
-        self,
-        inputs: Tensor,
-        old_values: Tensor,
-        targets: Tensor,
-        spread: GradientSpread,
-    ) -> tuple[float, float]:
-        """One optimizer step of the critic; its loss and gradient norm."""
-        settings = self.settings.critic
-        parameters = list(self.critic.parameters())
-        self.critic.train()
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        values = self.critic(inputs)
-        loss = critic_loss(values, old_values, targets, settings.value_clip)
-        loss.backward()
-        spread.add(flat_gradient(parameters))
-        norm = nn.utils.clip_grad_norm_(parameters, settings.optimizer.max_grad_norm)
-        if settings.double_unscale is not None:
-            for parameter in parameters:
-                assert parameter.grad is not None
-                parameter.grad /= settings.double_unscale
-        self.critic_optimizer.step()
-        return float(loss.detach()), float(norm)
+    def reference(self, trajectory: Trajectory) -> Trajectory | None:
+        """The base model along the trajectories, if a penalty asks for it."""
+        if self.settings.kl is None:
+            return None
+        size = self.training.micro_batch_size
+        return reference_trajectory(self.policy, trajectory, size)
 
-    @torch.no_grad()
-    def measure_and_reset(self, epoch: int, inputs: Tensor) -> dict[str, float]:
-        """Neuron states after the epoch's updates, and the reset if one is due."""
-        settings = self.settings.neurons
-        self.critic.eval()
-        outputs = self.critic.hidden(self._statistics_inputs(epoch, inputs))
-        dormant = dormant_masks(outputs, settings.threshold, settings.activation)
-        metrics = {"critic_dormant_pct": masked_percent(dormant)}
-        for layer, mask in enumerate(dormant, start=1):
-            metrics[f"critic_dormant_pct_layer{layer}"] = masked_percent([mask])
-        metrics["critic_overlap_pct"] = self._overlap(dormant)
-        self.previous_dormant = dormant
-        metrics["neurons_reset"] = float(self._reset(epoch, dormant))
-        return metrics
+    def penalties(
+        self, trajectory: Trajectory, reference: Trajectory | None
+    ) -> Tensor | None:
+        """What the KL takes off each step's reward, shape (N, T)."""
+        settings = self.settings.kl
+        if settings is None or reference is None or settings.applied_to == "loss":
+            return None
+        assert self.kl is not None
+        penalty = settings.penalty
+        return self.kl.value * kl_penalties(self.policy, trajectory, reference, penalty)
 
-    def _statistics_inputs(self, epoch: int, inputs: Tensor) -> Tensor:
-        """Embeddings (B, d) over which neuron scores are taken."""
-        settings = self.settings.neurons
-        rng = generator(self.config.seed, "neuron statistics", epoch)
-        samples, steps = inputs.shape[:2]
-        count = min(settings.stats_samples, samples)
-        chosen = torch.from_numpy(rng.permutation(samples)[:count])
-        if settings.stats_steps == "all":
-            return inputs[chosen].flatten(0, 1)
-        return inputs[chosen, torch.from_numpy(rng.integers(steps, size=count))]
+    def loss_penalty(
+        self, trajectory: Trajectory, reference: Trajectory | None
+    ) -> Penalty | None:
+        """What the KL adds to the loss of each pair, with its gradient."""
+        settings = self.settings.kl
+        if settings is None or reference is None or settings.applied_to == "reward":
+            return None
+        assert self.kl is not None
+        weight = self.kl.value
 
-    def _overlap(self, dormant: list[Tensor]) -> float:
-        """Percentage of dormant neurons shared with the epoch before."""
-        if self.previous_dormant is None:
-            return float("nan")
-        if self.settings.neurons.overlap == "official":
-            return 100.0
-        return overlap_percent(self.previous_dormant, dormant)
+        def penalty(noise_preds: Tensor, pairs: Tensor) -> Tensor:
+            base = reference.noise_preds[pairs.unbind(1)]
+            return weight * closed_form_kl(
+                self.policy, trajectory, pairs, noise_preds, base
+            )
 
-    def _reset(self, epoch: int, dormant: list[Tensor]) -> int:
-        """Reset neurons if it is time; the number reset."""
-        settings = self.settings.neurons
-        due = epoch % settings.reset_every(self.training.epochs) == 0
-        if settings.reset == "none" or not due:
-            return 0
-        masks = {
-            "active": [~mask for mask in dormant],
-            "dormant": dormant,
-            "all": [torch.ones_like(mask) for mask in dormant],
-        }[settings.reset]
-        address = 0 if settings.reset_seed == "fixed" else epoch
-        torch.manual_seed(torch_seed(self.config.seed, "reset", address))
-        return reset_neurons(
-            self.critic,
-            masks,
-            self.critic_optimizer,
-            reset_adam_step=settings.reset_adam_step,
-        )
+        return penalty
+
+    def steer_kl(
+        self, trajectory: Trajectory, reference: Trajectory | None
+    ) -> dict[str, float]:
+        """Let the controller see the epoch's KL; its weight in this epoch."""
+        if self.settings.kl is None or reference is None:
+            return {}
+        assert self.kl is not None
+        weight = self.kl.value
+        # The official code steers by log-prob differences, whatever the penalty is.
+        penalty = self.settings.kl.penalty
+        estimate = "closed_form" if penalty == "closed_form" else "kl"
+        kl = kl_penalties(self.policy, trajectory, reference, estimate).sum(1).mean()
+        self.kl.update(float(kl), len(trajectory))
+        return {"kl_weight": weight}
 
     def state_dict(self) -> dict[str, Any]:
-        """Both optimizers, the critic, per-prompt statistics and neuron masks."""
-        return {
-            "optimizer": self.surrogate.optimizer.state_dict(),
-            "tracker": self.tracker.state_dict(),
+        """The policy's side, the critic, and the KL's weight."""
+        return super().state_dict() | {
             "critic": self.critic.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "previous_dormant": self.previous_dormant,
+            "kl_weight": self.kl.value if self.kl else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` gave."""
-        self.surrogate.optimizer.load_state_dict(state["optimizer"])
-        self.tracker.load_state_dict(state["tracker"])
+        super().load_state_dict(state)
         self.critic.load_state_dict(state["critic"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.previous_dormant = state["previous_dormant"]
-
-
-def _new_critic(
-    config: RunConfig, settings: CriticSettings, encoder: ImageEncoder, policy: Policy
-) -> TemporalCritic:
-    """A critic with weights drawn from the run's seed."""
-    dim = encoder.embedding_dim
-    if settings.inputs == "image_prompt":
-        dim += policy.encode([""]).shape[-1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_seed(config.seed, "critic weights"))
-        return TemporalCritic(dim, settings).to(policy.device)
+        if self.kl:
+            self.kl.value = state["kl_weight"]

@@ -42,8 +42,11 @@ class CriticSettings(Settings):
         inputs: ``image``, or ``image_prompt`` to append the prompt's mean text
             embedding (the paper's equation 8).
         optimizer: The critic's own AdamW.
-        double_unscale: Official fp16 behaviour for forensics: the critic's gradient
-            is divided by this loss scale once too often (65536 there). None: mended.
+        precision: ``fp32``; or ``official_fp16``, for forensics: half precision under a
+            growing loss scale, by which the critic's gradient is divided twice, so that
+            it hardly learns (a fault of the official code's two optimizers).
+        encoder: Reward whose image encoder the critic reads instead of that of the
+            task; None: the task's.
     """
 
     hidden: tuple[PositiveInt, ...] = Field(default=(1024, 128, 64, 16), min_length=1)
@@ -55,7 +58,8 @@ class CriticSettings(Settings):
     state: Literal["pre", "post", "x0hat"] = "pre"
     inputs: Literal["image", "image_prompt"] = "image"
     optimizer: OptimizerSettings
-    double_unscale: float | None = Field(default=None, gt=1)
+    precision: Literal["fp32", "official_fp16"] = "fp32"
+    encoder: str | None = None
 
     @model_validator(mode="after")
     def _dropout_fits(self) -> Self:

@@ -1,15 +1,17 @@
 """Neuron states of LoRA adapters: a neuron is one of the r units between down and up.
 
 TDPO paper, section 5.4 and Fig. 9: the policy's own dormant neurons, by the score that
-the critic's neurons have.
+the critic's neurons have, and their resets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from tdpo_pipeline.critic.neurons import masked_percent, neuron_scores
 
@@ -25,19 +27,68 @@ def adapter_neuron_scores(
         forward: Runs the UNet on the data to measure on.
 
     Returns:
-        One tensor for each LoRA layer, in the order of ``named_modules``.
+        One tensor for each LoRA layer, in the order of :func:`lora_layers`.
     """
     scores: dict[str, Tensor] = {}
-    handles = []
-    for name, module in unet.named_modules():
-        if ".lora_A." in name:
-            handles.append(module.register_forward_hook(_recorder(scores, name)))
+    layers = lora_layers(unet)
+    handles = [
+        down.register_forward_hook(_recorder(scores, name))
+        for name, (down, _) in layers.items()
+    ]
     try:
         forward()
     finally:
         for handle in handles:
             handle.remove()
-    return list(scores.values())
+    # Hooks fire in the order of execution, which is not that of the modules.
+    return [scores[name] for name in layers]
+
+
+LoraWeights = nn.Linear | nn.Conv2d
+
+
+def lora_layers(unet: nn.Module) -> dict[str, tuple[LoraWeights, LoraWeights]]:
+    """Down and up projection of each LoRA layer, in the order of ``named_modules``."""
+    modules = dict(unet.named_modules())
+    return {
+        name: (
+            cast(LoraWeights, module),
+            cast(LoraWeights, modules[name.replace(".lora_A.", ".lora_B.")]),
+        )
+        for name, module in modules.items()
+        if ".lora_A." in name
+    }
+
+
+@torch.no_grad()
+def reset_adapter_neurons(
+    unet: nn.Module, masks: Sequence[Tensor], optimizer: Optimizer
+) -> int:
+    """Re-draw the masked neurons of every LoRA layer and forget their Adam moments.
+
+    A neuron's row of the down projection is drawn from its initial distribution,
+    N(0, 1/rank^2), and its column of the up projection becomes 0, so that it takes no
+    part until it has learned anew. The draws come from torch's global generator.
+
+    Args:
+        unet: UNet with peft adapters, changed in place.
+        masks: Which neurons to reset in each LoRA layer, bool (r,), in the order of
+            :func:`lora_layers`.
+        optimizer: The policy's Adam.
+
+    Returns:
+        Number of neurons reset.
+    """
+    for (down, up), mask in zip(lora_layers(unet).values(), masks, strict=True):
+        fresh = torch.randn_like(down.weight) / len(mask)
+        down.weight[mask] = fresh[mask]
+        up.weight[:, mask] = 0.0
+        for weight, index in ((down.weight, (mask,)), (up.weight, (slice(None), mask))):
+            state = optimizer.state.get(weight, {})
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if moment in state:
+                    state[moment][index] = 0.0
+    return sum(int(mask.sum()) for mask in masks)
 
 
 def _recorder(scores: dict[str, Tensor], name: str) -> Callable[..., None]:

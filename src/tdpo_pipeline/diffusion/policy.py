@@ -179,23 +179,26 @@ class Policy:
         latents: Tensor,
         timesteps: Tensor,
         embeds: Tensor,
-        guidance_scale: float,
+        guidance_scale: float | Tensor,
     ) -> Tensor:
         """Predicted noise with classifier-free guidance, in sampling and training.
 
-        Unconditional and conditional halves go through the UNet in one batch; with a
-        guidance scale of 1 the unconditional half is left out.
+        Unconditional and conditional halves go through the UNet in one batch; with the
+        number 1 as guidance scale the unconditional half is left out.
 
         Args:
             latents: x_t, float32, shape (B, C, H, W).
             timesteps: int64, shape (B,).
             embeds: Text embeddings, shape (B, L, d).
-            guidance_scale: Weight w of eps_u + w (eps_c - eps_u).
+            guidance_scale: Weight w of eps_u + w (eps_c - eps_u): a number, or one for
+                each sample, shape (B,).
 
         Returns:
             float32, shape (B, C, H, W).
         """
-        if guidance_scale == 1.0:
+        if isinstance(guidance_scale, Tensor):
+            guidance_scale = guidance_scale.view(-1, 1, 1, 1)
+        elif guidance_scale == 1.0:
             return self._unet(latents, timesteps, embeds).float()
         null = self.encode([""]).expand_as(embeds)
         both = self._unet(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ class Trajectory:
         prompts: The N prompts.
         embeds: Text embeddings, float32, shape (N, L, d).
         timesteps: Training timestep of each step, int64, shape (T,).
+        guidance: Guidance weight of all steps, or one for each, float32, shape (T,).
+        eta: DDIM's eta.
         latents: States x_T ... x_0, float32, shape (N, T + 1, C, H, W); step i goes
             from ``latents[:, i]`` to ``latents[:, i + 1]``.
         noise_preds: Guided noise prediction of each step under the policy that
@@ -37,6 +39,8 @@ class Trajectory:
     prompts: list[str]
     embeds: Tensor
     timesteps: Tensor
+    guidance: float | Tensor
+    eta: float
     latents: Tensor
     noise_preds: Tensor
     log_probs: Tensor
@@ -50,6 +54,18 @@ class Trajectory:
         """Number T of steps."""
         return len(self.timesteps)
 
+    def guidance_at(self, steps: Tensor) -> float | Tensor:
+        """Guidance weight at steps (B,): a number for all, or shape (B,)."""
+        if isinstance(self.guidance, Tensor):
+            return self.guidance[steps]
+        return self.guidance
+
+    def pairs(self) -> Tensor:
+        """All (sample, step), sample by sample, int64, shape (N x T, 2)."""
+        return torch.cartesian_prod(
+            torch.arange(len(self)), torch.arange(self.num_steps)
+        )
+
 
 @torch.no_grad()
 def rollout(
@@ -58,30 +74,33 @@ def rollout(
     *,
     seed: int,
     epoch: int,
-    guidance_scale: float,
+    guidance_scale: float | Tensor,
     eta: float,
     chunk_size: int,
     purpose: str = "rollout",
     addresses: Sequence[int] | None = None,
+    embeds: Tensor | None = None,
 ) -> Trajectory:
     """Sample one trajectory for each prompt, in chunks of ``chunk_size``.
 
-    A sample's noise is addressed by (seed, purpose, epoch, number, step): the result doesn't
-    depend on which process computes which chunk.
+    A sample's noise is addressed by (seed, purpose, epoch, number, step): the result
+    doesn't depend on which process computes which chunk.
 
     Args:
         policy: The policy to sample from.
         prompts: N prompts.
         seed: Seed of the run.
         epoch: Epoch, part of the noise's address.
-        guidance_scale: Classifier-free guidance weight.
+        guidance_scale: Classifier-free guidance weight, or one for each step, (T,).
         eta: DDIM's eta. With 0 the steps are deterministic and have no log-prob (the
             field holds NaN).
         chunk_size: Samples computed together.
         purpose: Name of the noise stream.
         addresses: Number of each sample in the noise's address; by default its place.
+        embeds: Text embeddings (N, L, d) to use instead of the prompts' own.
     """
-    embeds = policy.encode(prompts)
+    if embeds is None:
+        embeds = policy.encode(prompts)
     numbers = range(len(prompts)) if addresses is None else addresses
     parts = []
     for start in range(0, len(prompts), chunk_size):
@@ -100,6 +119,8 @@ def rollout(
         prompts=list(prompts),
         embeds=embeds,
         timesteps=policy.timesteps,
+        guidance=guidance_scale,
+        eta=eta,
         latents=latents,
         noise_preds=noise_preds,
         log_probs=log_probs,
@@ -111,7 +132,7 @@ def _rollout_chunk(
     policy: Policy,
     embeds: Tensor,
     noises: Sequence[Tensor],
-    guidance_scale: float,
+    guidance_scale: float | Tensor,
     eta: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Latents (B, T + 1, C, H, W), noise predictions and log-probs of one chunk.
@@ -122,7 +143,10 @@ def _rollout_chunk(
     latents, noise_preds, log_probs = [x], [], []
     for i, t in enumerate(policy.timesteps):
         timestep = t.expand(len(x))
-        noise_pred = policy.predict_noise(x, timestep, embeds, guidance_scale)
+        weight = guidance_scale
+        if isinstance(weight, Tensor):
+            weight = weight[i].expand(len(x))
+        noise_pred = policy.predict_noise(x, timestep, embeds, weight)
         step_noise = noises[i + 1].to(x) if eta > 0 else torch.zeros_like(x)
         x, log_prob = ddim_step_with_log_prob(
             policy.scheduler, noise_pred, timestep, x, eta=eta, noise=step_noise
@@ -137,14 +161,59 @@ def _rollout_chunk(
     )
 
 
+def replay(
+    policy: Policy, trajectory: Trajectory, pairs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Stored steps under the policy as it is now, with gradient.
+
+    Args:
+        policy: The policy.
+        trajectory: The trajectories; guidance, eta and embeddings are theirs.
+        pairs: int64, shape (B, 2): sample and step.
+
+    Returns:
+        Guided noise predictions (B, C, H, W) and log-probs (B,), float32.
+    """
+    sample, step = pairs.to(trajectory.latents.device).unbind(1)
+    latents, timesteps = trajectory.latents[sample, step], trajectory.timesteps[step]
+    noise_preds = policy.predict_noise(
+        latents, timesteps, trajectory.embeds[sample], trajectory.guidance_at(step)
+    )
+    _, log_probs = ddim_step_with_log_prob(
+        policy.scheduler,
+        noise_preds,
+        timesteps,
+        latents,
+        eta=trajectory.eta,
+        prev_sample=trajectory.latents[sample, step + 1],
+    )
+    return noise_preds, log_probs
+
+
+@torch.no_grad()
+def reevaluate(policy: Policy, trajectory: Trajectory, batch_size: int) -> Trajectory:
+    """The same states, with noise predictions and log-probs of the policy as it is now.
+
+    Args:
+        policy: The policy.
+        trajectory: The trajectories.
+        batch_size: Pairs computed together.
+    """
+    chunks = trajectory.pairs().split(batch_size)
+    replayed = [replay(policy, trajectory, chunk) for chunk in chunks]
+    noise_preds, log_probs = (
+        torch.cat(column) for column in zip(*replayed, strict=True)
+    )
+    return replace(
+        trajectory,
+        noise_preds=noise_preds.view_as(trajectory.noise_preds),
+        log_probs=log_probs.view_as(trajectory.log_probs),
+    )
+
+
 @torch.no_grad()
 def kl_to_base(
-    policy: Policy,
-    trajectory: Trajectory,
-    samples: Tensor,
-    *,
-    guidance_scale: float,
-    eta: float,
+    policy: Policy, trajectory: Trajectory, samples: Tensor, *, eta: float = 1.0
 ) -> float:
     """KL from the base model along the trajectories that the policy sampled.
 
@@ -155,18 +224,18 @@ def kl_to_base(
         policy: The policy that sampled.
         trajectory: Its trajectories.
         samples: Which of them to measure on, int64.
-        guidance_scale: As in the rollout.
-        eta: As in the rollout.
+        eta: Of the transitions that are compared; above 0, also where the states were
+            sampled with eta 0.
 
     Returns:
         Nats per image.
     """
-    embeds = trajectory.embeds[samples]
-    total = torch.zeros(len(embeds), device=policy.device)
+    total = torch.zeros(len(samples), device=policy.device)
     with policy.reference():
         for i, t in enumerate(trajectory.timesteps):
-            x, timestep = trajectory.latents[samples, i], t.expand(len(embeds))
-            base = policy.predict_noise(x, timestep, embeds, guidance_scale)
+            step = torch.full_like(samples, i)
+            base, _ = replay(policy, trajectory, torch.stack([samples, step], 1))
+            x, timestep = trajectory.latents[samples, i], t.expand(len(samples))
             own = trajectory.noise_preds[samples, i]
             total += transition_kl(
                 ddim_transition(policy.scheduler, own, timestep, x, eta=eta),

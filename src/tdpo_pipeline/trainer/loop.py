@@ -24,7 +24,7 @@ from tdpo_pipeline.diffusion.adapter_neurons import (
 )
 from tdpo_pipeline.diffusion.policy import Policy, load_pipeline
 from tdpo_pipeline.diffusion.randomness import generator
-from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base
+from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, replay
 from tdpo_pipeline.rewards.base import Reward, RewardError
 from tdpo_pipeline.rewards.registry import load_reward
 from tdpo_pipeline.trainer.state import RunState, check_disk_budget, run_identity
@@ -207,13 +207,14 @@ class Trainer:
                     self.policy,
                     trajectory,
                     torch.arange(settings.kl_samples),
-                    guidance_scale=settings.guidance_scale,
                     eta=settings.eta,
                 )
             with watch.measure("update"):
                 metrics = self.algorithm.update(epoch, trajectory, rewards)
             with watch.measure("lora_neurons"):
-                metrics |= self.adapter_neurons(trajectory)
+                neurons = self.adapter_neurons(trajectory)
+                metrics |= dormant_columns(neurons)
+                metrics |= self.algorithm.after_epoch(epoch, neurons)
         weights = [self.policy.state_dict(), self.algorithm.state_dict()]
         if not all_finite(weights):
             self.stop(state, good, f"the weights are not finite after epoch {epoch}.")
@@ -235,26 +236,17 @@ class Trainer:
             for reward in self.monitored.values()
         }
 
-    def adapter_neurons(self, trajectory: Trajectory) -> dict[str, float]:
-        """Dormant LoRA neurons in percent, over one chunk at random steps."""
+    def adapter_neurons(self, trajectory: Trajectory) -> list[Tensor]:
+        """Scores of each LoRA layer's neurons, over one chunk at random steps."""
         if self.policy.lora is None:
-            return {}
-        settings = self.config.training
-        count = min(settings.chunk_size, len(trajectory))
+            return []
+        count = min(self.config.training.chunk_size, len(trajectory))
         rng = generator(self.config.seed, "adapter neurons", self.epoch + 1)
         steps = torch.from_numpy(rng.integers(trajectory.num_steps, size=count))
-        samples = torch.arange(count)
-        scores = adapter_neuron_scores(
-            self.policy.unet,
-            lambda: self.policy.predict_noise(
-                trajectory.latents[samples, steps],
-                trajectory.timesteps[steps],
-                trajectory.embeds[samples],
-                settings.guidance_scale,
-            ),
+        pairs = torch.stack([torch.arange(count), steps], 1)
+        return adapter_neuron_scores(
+            self.policy.unet, lambda: replay(self.policy, trajectory, pairs)
         )
-        percents = dormant_percents(scores, list(LORA_THRESHOLDS.values()))
-        return {name: percents[value] for name, value in LORA_THRESHOLDS.items()}
 
     def _record(
         self,
@@ -267,7 +259,7 @@ class Trainer:
 
         Rewards and KL are those of the policy that sampled, before its updates.
         """
-        queries = self.epoch * self.config.training.samples_per_epoch
+        queries = self.reward_queries()
         row: dict[str, Any] = {"epoch": self.epoch, "reward_queries": queries}
         for name, values in scores.items():
             row[f"{name}_mean"] = float(values.mean())
@@ -287,6 +279,11 @@ class Trainer:
             }
         )
 
+    def reward_queries(self) -> int:
+        """Reward queries that learning has taken so far."""
+        samples = self.epoch * self.config.training.samples_per_epoch
+        return samples * self.algorithm.queries_per_sample
+
     def _save(self, state: RunState) -> None:
         if self.epoch in state.kept:
             self._save_checkpoint(state)
@@ -295,7 +292,7 @@ class Trainer:
 
     def _save_checkpoint(self, state: RunState) -> None:
         """Save the weights after the current epoch."""
-        queries = self.epoch * self.config.training.samples_per_epoch
+        queries = self.reward_queries()
         facts = {"run": self.config.key, "epoch": self.epoch, "reward_queries": queries}
         state.save_checkpoint(self.policy, facts)
 
@@ -332,6 +329,14 @@ class Trainer:
         self.algorithm.load_state_dict(state["algorithm"])
         self.history = json.loads(state["history"])
         self.timings = json.loads(state["timings"])
+
+
+def dormant_columns(neuron_scores: list[Tensor]) -> dict[str, float]:
+    """Dormant LoRA neurons in percent at each threshold; nothing without LoRA."""
+    if not neuron_scores:
+        return {}
+    percents = dormant_percents(neuron_scores, list(LORA_THRESHOLDS.values()))
+    return {name: percents[value] for name, value in LORA_THRESHOLDS.items()}
 
 
 def all_finite(value: Any) -> bool:

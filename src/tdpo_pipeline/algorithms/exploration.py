@@ -1,0 +1,95 @@
+"""DiffExp: exploration while sampling, for any algorithm that samples.
+
+"DiffExp: Efficient Exploration in Reward Fine-tuning for Text-to-Image Diffusion
+Models" (Chae et al., AAAI 2025). Two changes to the sampler, in the first part of
+training only: guidance that is weak at the noisy steps, and a random word of each
+prompt that is given more weight. Evaluation samples plainly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tdpo_pipeline.config import GuidanceScheduleSettings, PromptWeightingSettings
+from tdpo_pipeline.diffusion.policy import Policy
+
+
+def guidance_schedule(
+    timesteps: Tensor, settings: GuidanceScheduleSettings, guidance_scale: float
+) -> float | Tensor:
+    """The guidance weight of each step: low above the threshold, high from there on.
+
+    Args:
+        timesteps: Training timesteps, int64, shape (T,).
+        settings: Threshold and weights.
+        guidance_scale: The scale's own weight.
+
+    Returns:
+        float32, shape (T,); the number itself where low and high are equal.
+    """
+    high = guidance_scale if settings.high is None else settings.high
+    if settings.low == high:
+        return high
+    weights = torch.full(timesteps.shape, high, device=timesteps.device)
+    weights[timesteps > settings.threshold] = settings.low
+    return weights
+
+
+def weighted_embeds(
+    policy: Policy,
+    prompts: Sequence[str],
+    rng: np.random.Generator,
+    settings: PromptWeightingSettings,
+) -> Tensor:
+    """Embeddings of prompts in each of which one random word has a random weight.
+
+    At the word's tokens, and nowhere else, c becomes c_null + w (c - c_null), with the
+    embedding c_null of the empty prompt at the same position and w ~ U(low, high).
+
+    Args:
+        policy: Gives embeddings and tokenizer.
+        prompts: N prompts.
+        rng: Draws words and weights.
+        settings: Range of the weights.
+
+    Returns:
+        float32, shape (N, L, d).
+    """
+    embeds, null = policy.encode(prompts).clone(), policy.encode([""])[0]
+    for embed, prompt in zip(embeds, prompts, strict=True):
+        words = word_tokens(policy.pipeline.tokenizer, prompt)
+        draw, weight = rng.random(), rng.uniform(settings.low, settings.high)
+        if words and weight != 1:
+            at = words[int(draw * len(words))]
+            embed[at] = null[at] + weight * (embed[at] - null[at])
+    return embeds
+
+
+def word_tokens(tokenizer: Any, prompt: str) -> list[list[int]]:
+    """Positions of the tokens of each word of a prompt, in the order of the words.
+
+    Words are what white space separates. Special tokens belong to none, nor does what
+    the tokenizer cuts off.
+    """
+    encoding = tokenizer(
+        prompt,
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_offsets_mapping=True,
+    )
+    starts = [i for i in range(len(prompt)) if _begins_word(prompt, i)]
+    tokens: list[list[int]] = [[] for _ in starts]
+    for position, (begin, end) in enumerate(encoding["offset_mapping"]):
+        if end > begin:
+            word = int(np.searchsorted(starts, begin, side="right")) - 1
+            tokens[word].append(position)
+    return [word for word in tokens if word]
+
+
+def _begins_word(text: str, i: int) -> bool:
+    return not text[i].isspace() and (i == 0 or text[i - 1].isspace())

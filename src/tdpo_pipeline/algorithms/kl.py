@@ -1,0 +1,155 @@
+"""KL penalties of TDPO: how far the policy may stray from the base model.
+
+Penalties are made of log-probs that are means over the D latent dimensions, as all
+log-probs here, so they are in nats per dimension and step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from tdpo_pipeline.config import Settings
+from tdpo_pipeline.diffusion.ddim import ddim_transition, transition_kl
+from tdpo_pipeline.diffusion.policy import Policy
+from tdpo_pipeline.diffusion.trajectory import Trajectory, reevaluate
+
+
+def _js(log_probs: Tensor, reference: Tensor) -> Tensor:
+    mixture = torch.logaddexp(log_probs, reference) - math.log(2)
+    return 0.5 * (
+        (log_probs - mixture).clamp(min=0) + (reference - mixture).clamp(min=0)
+    )
+
+
+def _k3(log_probs: Tensor, reference: Tensor) -> Tensor:
+    x = log_probs - reference
+    return torch.exp(-x) - 1 + x
+
+
+def _approx(log_probs: Tensor, reference: Tensor) -> Tensor:
+    x = log_probs - reference
+    return torch.exp(x) - 1 - x
+
+
+PENALTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "kl": lambda own, reference: own - reference,
+    "abs": lambda own, reference: (own - reference).abs(),
+    "square": lambda own, reference: 0.5 * (own - reference) ** 2,
+    "clip": lambda own, reference: (own - reference).clamp(min=0),
+    "approx": _approx,
+    "js": _js,
+    "k3": _k3,
+}
+"""Penalty of a step by its log-prob under the policy and under the base model.
+
+With x the difference of the two: ``kl`` x (Schulman's k1), ``abs`` |x|, ``square``
+x^2 / 2 (k2), ``clip`` max(x, 0) (the official default), ``approx`` e^x - 1 - x (the
+official code's, whose sign is turned round), ``k3`` e^-x - 1 + x (unbiased for the KL),
+``js`` the clipped Jensen-Shannon terms.
+"""
+
+
+class KlSettings(Settings):
+    """A penalty on the distance from the base model.
+
+    Attributes:
+        penalty: How a step's distance is measured: one of :data:`PENALTIES` on its
+            log-probs, or ``closed_form``, the exact KL of the two Gaussians.
+        applied_to: ``reward`` takes it off the step's return, and so off those of all
+            earlier steps; ``loss`` adds the closed form to the loss, with its gradient.
+        coefficient: Its weight at the start.
+        target: KL that the controller steers to, in nats per dimension and image; None
+            keeps the weight fixed.
+        horizon: Samples in which the controller acts fully.
+    """
+
+    penalty: Literal[
+        "kl", "abs", "square", "clip", "approx", "js", "k3", "closed_form"
+    ] = "closed_form"
+    applied_to: Literal["reward", "loss"] = "reward"
+    coefficient: NonNegativeFloat = 0.2
+    target: PositiveFloat | None = None
+    horizon: PositiveFloat = 2000
+
+
+class KlController:
+    """The penalty's weight: fixed, or steered to a target (Ziegler et al. 2019, 2.2).
+
+    Args:
+        settings: Initial weight, target and horizon.
+    """
+
+    def __init__(self, settings: KlSettings) -> None:
+        self.settings = settings
+        self.value = settings.coefficient
+
+    def update(self, kl: float, samples: int) -> None:
+        """Raise the weight where ``kl`` is above the target, lower it where below.
+
+        It is multiplied by 1 + clip(kl / target - 1, -0.2, 0.2) samples / horizon.
+        """
+        if self.settings.target is None:
+            return
+        error = min(max(kl / self.settings.target - 1, -0.2), 0.2)
+        self.value *= 1 + error * samples / self.settings.horizon
+
+
+def closed_form_kl(
+    policy: Policy,
+    trajectory: Trajectory,
+    pairs: Tensor,
+    own: Tensor,
+    reference: Tensor,
+) -> Tensor:
+    """Exact KL of the transitions of two noise predictions, per latent dimension.
+
+    Args:
+        policy: Gives the schedule.
+        trajectory: The states.
+        pairs: int64, shape (B, 2): sample and step.
+        own: Noise predictions of the policy, shape (B, C, H, W).
+        reference: Those of the base model.
+
+    Returns:
+        ||mu - mu_ref||^2 / (2 sigma^2 D), shape (B,), with gradient.
+    """
+    sample, step = pairs.to(own.device).unbind(1)
+    x, timesteps = trajectory.latents[sample, step], trajectory.timesteps[step]
+    transitions = (
+        ddim_transition(policy.scheduler, noise, timesteps, x, eta=trajectory.eta)
+        for noise in (own, reference)
+    )
+    return transition_kl(*transitions) / policy.latent_dims
+
+
+def reference_trajectory(
+    policy: Policy, trajectory: Trajectory, batch_size: int
+) -> Trajectory:
+    """The same states with the base model's noise predictions and log-probs.
+
+    The base model is the policy without its adapters, not a second network.
+    """
+    with policy.reference():
+        return reevaluate(policy, trajectory, batch_size)
+
+
+def kl_penalties(
+    policy: Policy, trajectory: Trajectory, reference: Trajectory, penalty: str
+) -> Tensor:
+    """The penalty of each step of trajectories, per latent dimension, shape (N, T)."""
+    if penalty != "closed_form":
+        return PENALTIES[penalty](trajectory.log_probs, reference.log_probs)
+    kl = closed_form_kl(
+        policy,
+        trajectory,
+        trajectory.pairs(),
+        trajectory.noise_preds.flatten(0, 1),
+        reference.noise_preds.flatten(0, 1),
+    )
+    return kl.view_as(trajectory.log_probs)
