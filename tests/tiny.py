@@ -123,6 +123,22 @@ class Redness(Reward):
         return Scores((images[:, 0] - images[:, 2]).mean((1, 2)))
 
 
+class Brightness(Redness):
+    """Mean of all channels."""
+
+    name = "brightness"
+    value_range = (0.0, 1.0)
+
+    def score(
+        self,
+        images: Tensor,
+        prompts: Sequence[str],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Scores:
+        """Scores in [0, 1]."""
+        return Scores(images.mean((1, 2, 3)))
+
+
 class NanReward(Redness):
     """Returns NaN for its third image."""
 

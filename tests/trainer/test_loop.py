@@ -22,6 +22,18 @@ METHODS = {
         | {"init": "paper", "precision": "official_fp16", "value_clip": None},
         "neurons": {"reset": "all", "stats_steps": "one", "overlap": "official"},
     },
+    "tdpo_constrained": tiny.TDPO
+    | {
+        "algorithm": "tdpo_constrained",
+        "constraints": {"tests.tiny:Brightness": {"slack": 0.0}},
+    },
+    "tdpo_replay": tiny.TDPO
+    | {
+        "algorithm": "tdpo_replay",
+        "policy_neurons": {"reset": "active", "reset_fraction": 0.5},
+        "buffer_epochs": 2,
+        "buffer_samples": 4,
+    },
 }
 
 
@@ -94,6 +106,9 @@ def test_official_overlap_is_always_100(train):
         ("ddpo sample-major", 3, "lora"),
         ("tdpo", 1, "lora"),
         ("tdpo", 2, "lora"),
+        ("tdpo, official switches", 2, "lora"),
+        ("tdpo_constrained", 2, "lora"),
+        ("tdpo_replay", 1, "lora"),
     ],
 )
 def test_resume_is_bitwise(train, monkeypatch, method, at, finetune):

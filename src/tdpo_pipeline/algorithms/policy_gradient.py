@@ -279,7 +279,7 @@ class SurrogateUpdate:
             group_size=samples if major else settings.group_size,
             shuffle_steps=settings.timestep_order == "shuffled",
         )
-        yield from order.split(samples * steps // settings.updates(self.training))
+        yield from order.split(settings.pairs_per_update(self.training))
 
     def step(
         self,

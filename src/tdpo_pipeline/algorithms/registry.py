@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 ALGORITHMS = {
     "ddpo": "tdpo_pipeline.algorithms.ddpo:Ddpo",
     "tdpo": "tdpo_pipeline.algorithms.tdpo:Tdpo",
+    "tdpo_constrained": "tdpo_pipeline.algorithms.tdpo_constrained:TdpoConstrained",
+    "tdpo_replay": "tdpo_pipeline.algorithms.tdpo_replay:TdpoReplay",
+    "dpok": "tdpo_pipeline.algorithms.dpok:Dpok",
+    "rwr": "tdpo_pipeline.algorithms.rwr:Rwr",
+    "alignprop": "tdpo_pipeline.algorithms.alignprop:AlignProp",
+    "draft": "tdpo_pipeline.algorithms.draft:Draft",
+    "refl": "tdpo_pipeline.algorithms.refl:ReFL",
 }
 
 

@@ -39,6 +39,7 @@ from tdpo_pipeline.algorithms.policy_gradient import (
     PolicyGradient,
     PolicyGradientSettings,
 )
+from tdpo_pipeline.config import AlgorithmSettings
 from tdpo_pipeline.critic.critic import CriticSettings, explained_variance
 from tdpo_pipeline.critic.learner import CriticLearner
 from tdpo_pipeline.critic.neurons import NeuronSettings
@@ -143,7 +144,7 @@ def _critic_states(
 class Tdpo(PolicyGradient):
     """Policy and temporal critic, learning together."""
 
-    Settings = TdpoSettings
+    Settings: ClassVar[type[AlgorithmSettings]] = TdpoSettings
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -163,6 +164,7 @@ class Tdpo(PolicyGradient):
             self.policy.device,
         )
         self.kl = KlController(self.settings.kl) if self.settings.kl else None
+        self.advantages = torch.empty(0)  # of the latest epoch, (N, T)
 
     def update(
         self, epoch: int, trajectory: Trajectory, rewards: Tensor
@@ -186,13 +188,13 @@ class Tdpo(PolicyGradient):
             self.settings.gamma,
             self.penalties(trajectory, reference),
         )
-        advantages = self.shaped(returns - predictions)
+        self.advantages = self.shaped(returns - predictions)
         penalty = self.loss_penalty(trajectory, reference)
         self.critic.begin_epoch()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self.config.seed, "critic", epoch))
             for pairs in self.updates(epoch, trajectory):
-                self.surrogate.step(trajectory, pairs, advantages, penalty)
+                self.surrogate.step(trajectory, pairs, self.advantages, penalty)
                 at = pairs.unbind(1)
                 self.critic.step(inputs[at], predictions[at], returns[at])
         residual = returns - predictions

@@ -60,6 +60,18 @@ class Trajectory:
             return self.guidance[steps]
         return self.guidance
 
+    def select(self, samples: Tensor) -> Trajectory:
+        """Copies of the trajectories at ``samples``, int64."""
+        return replace(
+            self,
+            prompts=[self.prompts[i] for i in samples.tolist()],
+            embeds=self.embeds[samples],
+            latents=self.latents[samples],
+            noise_preds=self.noise_preds[samples],
+            log_probs=self.log_probs[samples],
+            images=self.images[samples],
+        )
+
     def pairs(self) -> Tensor:
         """All (sample, step), sample by sample, int64, shape (N x T, 2)."""
         return torch.cartesian_prod(

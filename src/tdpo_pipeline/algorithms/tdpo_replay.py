@@ -1,0 +1,120 @@
+"""TDPO with resets of the policy's own neurons, and a replay buffer to recover from them.
+
+The TDPO paper finds that resetting the policy's active neurons destroys what had been
+learned, and suggests a replay buffer as future work (section 5.4); this is our reading
+of it. Trajectories of the last epochs are kept with their advantages. After a reset the
+policy learns from them again, without a new reward query:
+
+    keep M trajectories of each of the last K epochs, with their advantages A
+    after a reset: for each kept epoch:
+        log p_old = log p_theta of the kept steps            # so the ratio starts at 1
+        one pass of surrogate updates on (log p_old, A)
+
+The kept steps come from older policies. Taking the reset policy as the old one makes the
+clip a trust region around it; the advantage is not reweighted, so the pass is a step
+towards good stored steps and away from bad ones, and no unbiased policy gradient.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, ClassVar
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from tdpo_pipeline.algorithms.tdpo import Tdpo, TdpoSettings
+from tdpo_pipeline.config import AlgorithmSettings, TrainingSettings
+from tdpo_pipeline.diffusion.randomness import generator
+from tdpo_pipeline.diffusion.trajectory import Trajectory, reevaluate
+
+
+class TdpoReplaySettings(TdpoSettings):
+    """TDPO's settings, and the buffer.
+
+    Attributes:
+        buffer_epochs: Epochs that the buffer reaches back, K.
+        buffer_samples: Trajectories kept of each epoch, M.
+    """
+
+    buffer_epochs: PositiveInt = 4
+    buffer_samples: PositiveInt = 64
+
+    def check(self, training: TrainingSettings) -> None:
+        """Raise ValueError where the buffer doesn't fit, or nothing is ever reset."""
+        super().check(training)
+        if self.policy_neurons.reset == "none":
+            raise ValueError(
+                "a replay buffer serves resets of the policy's neurons: set "
+                "policy_neurons.reset."
+            )
+        if self.buffer_samples > training.samples_per_epoch:
+            raise ValueError(
+                f"buffer_samples {self.buffer_samples} is more than samples_per_epoch "
+                f"{training.samples_per_epoch}."
+            )
+        if self.buffer_samples % training.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size {training.micro_batch_size} must divide "
+                f"buffer_samples {self.buffer_samples}."
+            )
+
+
+class TdpoReplay(Tdpo):
+    """TDPO that learns again from kept trajectories after a reset of its policy."""
+
+    Settings: ClassVar[type[AlgorithmSettings]] = TdpoReplaySettings
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        settings = self.config.algorithm
+        assert isinstance(settings, TdpoReplaySettings)
+        self.replay = settings
+        self.buffer: deque[tuple[Trajectory, Tensor]] = deque(
+            maxlen=settings.buffer_epochs
+        )
+
+    def update(
+        self, epoch: int, trajectory: Trajectory, rewards: Tensor
+    ) -> dict[str, float]:
+        """TDPO's epoch; some of its trajectories are kept with their advantages."""
+        metrics = super().update(epoch, trajectory, rewards)
+        rng = generator(self.config.seed, "replay buffer", epoch)
+        order = torch.from_numpy(rng.permutation(len(trajectory)))
+        kept = order[: self.replay.buffer_samples]
+        self.buffer.append((trajectory.select(kept), self.advantages[kept]))
+        return metrics
+
+    def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> dict[str, float]:
+        """Reset the adapters' neurons if due, and then learn from the buffer."""
+        metrics = super().after_epoch(epoch, neuron_scores)
+        if not metrics:
+            return metrics
+        updates = 0
+        for age, (kept, advantages) in enumerate(self.buffer):
+            trajectory = reevaluate(self.policy, kept, self.training.micro_batch_size)
+            self.surrogate.begin_epoch()
+            rng = generator(self.config.seed, f"replay order {age}", epoch)
+            size = len(trajectory), trajectory.num_steps
+            for pairs in self.surrogate.updates(rng, *size):
+                self.surrogate.step(trajectory, pairs, advantages)
+                updates += 1
+        return metrics | {"replay_updates": float(updates)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """TDPO's state and the buffer."""
+        return super().state_dict() | {
+            "buffer": [
+                {"trajectory": vars(kept), "advantages": advantages}
+                for kept, advantages in self.buffer
+            ]
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` gave."""
+        super().load_state_dict(state)
+        self.buffer.clear()
+        for entry in state["buffer"]:
+            kept = Trajectory(**entry["trajectory"])
+            self.buffer.append((kept, entry["advantages"]))

@@ -1,0 +1,122 @@
+"""TDPO under constraints, and TDPO with a replay buffer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tdpo_pipeline.algorithms.tdpo import Tdpo
+from tdpo_pipeline.algorithms.tdpo_constrained import Multiplier, TdpoConstrained
+from tdpo_pipeline.algorithms.tdpo_replay import TdpoReplay
+from tdpo_pipeline.diffusion.policy import Policy
+from tdpo_pipeline.diffusion.trajectory import reevaluate
+from tdpo_pipeline.trainer.stopwatch import Stopwatch
+from tests import tiny
+
+CONSTRAINED = tiny.TDPO | {
+    "algorithm": "tdpo_constrained",
+    "constraints": {"tests.tiny:Brightness": {"slack": 0.0}},
+}
+REPLAY = tiny.TDPO | {
+    "algorithm": "tdpo_replay",
+    "policy_neurons": {"reset": "active", "threshold": 0.0, "reset_fraction": 0.5},
+    "buffer_epochs": 2,
+    "buffer_samples": 4,
+}
+
+
+def build(kind, method):
+    policy = Policy(tiny.pipeline(), num_inference_steps=4, lora=tiny.LORA)
+    config = tiny.run_config(method)
+    return kind(config, policy, tiny.Redness(), Path(), Stopwatch())
+
+
+def epoch(algorithm, number):
+    trajectory = algorithm.sample(number, tiny.PROMPTS * 4)
+    rewards = algorithm.reward(trajectory.images, trajectory.prompts).values
+    return trajectory, algorithm.update(number, trajectory, rewards)
+
+
+def test_multiplier_by_hand():
+    multiplier = Multiplier(slack=0.5, rate=2.0)
+    # The first epoch, 1 and 3, sets mean 2 and deviation 1: violation -0.5.
+    assert multiplier.update(torch.tensor([1.0, 3.0])) == -0.5
+    assert multiplier.value == 0
+    # Mean 0.5 is 1.5 deviations lower, 1 more than the slack: 0 + 2 x 1.
+    assert multiplier.update(torch.tensor([0.0, 1.0])) == 1.0
+    assert multiplier.value == 2.0
+    # Mean 1.75: 0.25 lower, so 0.25 within the slack: 2 + 2 x -0.25.
+    assert multiplier.update(torch.tensor([1.75])) == -0.25
+    assert multiplier.value == 1.5
+
+
+def test_without_violation_the_target_is_tdpos():
+    free, bound = build(Tdpo, tiny.TDPO), build(TdpoConstrained, CONSTRAINED)
+    trajectory = free.sample(1, tiny.PROMPTS * 4)
+    rewards = torch.linspace(-1, 1, 8)
+    expected = free.targets(trajectory, rewards)
+    assert torch.equal(bound.targets(trajectory, rewards), expected)
+
+
+def test_a_violated_constraint_joins_the_target():
+    algorithm = build(TdpoConstrained, CONSTRAINED)
+    trajectory = algorithm.sample(1, tiny.PROMPTS * 4)
+    algorithm.targets(trajectory, torch.linspace(-1, 1, 8))
+    trajectory.images = trajectory.images * 0.5
+    found = algorithm.targets(trajectory, torch.zeros(8))
+    (multiplier,) = algorithm.multipliers.values()
+    assert multiplier.value > 0
+    # The trained reward is constant, so its z is 0 but for the first epoch's memory,
+    # which the whole batch's statistics stand in for here (8 < 16 rewards a prompt).
+    brightness = trajectory.images.mean((1, 2, 3))
+    z = (brightness - brightness.mean()) / brightness.std(correction=0)
+    weight = multiplier.value
+    torch.testing.assert_close(found, weight * z / (1 + weight), rtol=1e-3, atol=1e-3)
+
+
+def test_constraints_need_normalised_targets_and_known_rewards():
+    raw = {"critic": tiny.TDPO["critic"] | {"target": "raw"}}
+    with pytest.raises(ValidationError, match="normalised"):
+        tiny.run_config(CONSTRAINED | raw)
+    with pytest.raises(ValidationError, match="did you mean gold_taste"):
+        tiny.run_config(CONSTRAINED | {"constraints": {"gold_tast": {}}})
+
+
+def test_the_buffer_keeps_the_latest_epochs():
+    algorithm = build(TdpoReplay, REPLAY)
+    seen = []
+    for number in (1, 2, 3):
+        seen.append(epoch(algorithm, number)[0])
+    assert len(algorithm.buffer) == 2
+    for kept, trajectory in zip(
+        [entry[0] for entry in algorithm.buffer], seen[1:], strict=True
+    ):
+        assert len(kept) == 4
+        whole = {x.numpy().tobytes() for x in trajectory.latents}
+        assert all(x.numpy().tobytes() in whole for x in kept.latents)
+
+
+def test_a_reset_is_followed_by_learning_from_the_buffer():
+    algorithm = build(TdpoReplay, REPLAY)
+    scores = [torch.ones(2) for _ in range(len(algorithm.policy.parameters()) // 2)]
+    epoch(algorithm, 1)
+    assert algorithm.after_epoch(1, scores) == {}
+    epoch(algorithm, 2)
+    metrics = algorithm.after_epoch(2, scores)
+    # Two kept epochs of 4 samples x 4 steps, 4 pairs an update.
+    assert metrics["replay_updates"] == 8
+    # All neurons were active and so reset: the policy is the base model plus what it
+    # learned from the buffer, which is to make kept good steps likelier than bad ones.
+    kept, advantages = algorithm.buffer[-1]
+    with algorithm.policy.reference():
+        base = reevaluate(algorithm.policy, kept, 4).log_probs
+    change = reevaluate(algorithm.policy, kept, 4).log_probs - base
+    assert (advantages * change).mean() > 0
+
+
+def test_a_buffer_without_resets_is_an_error():
+    with pytest.raises(ValidationError, match=r"policy_neurons\.reset"):
+        tiny.run_config(REPLAY | {"policy_neurons": {"reset": "none"}})
+    with pytest.raises(ValidationError, match="more than samples_per_epoch"):
+        tiny.run_config(REPLAY | {"buffer_samples": 16})
