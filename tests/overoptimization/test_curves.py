@@ -54,6 +54,13 @@ def test_groups_roles_and_sizes() -> None:
     assert last["kl_to_base"] == 8 * 0.25
 
 
+def test_a_reward_that_only_some_runs_have_is_theirs_alone() -> None:
+    own = scores().assign(reward="redness", redness=1.0)
+    curves = reward_curves(pd.concat([scores(), own]))
+    assert set(curves.loc[curves["scored"] == "redness", "reward"]) == {"redness"}
+    assert curves["mean"].notna().all()
+
+
 def test_means_and_differences_by_hand() -> None:
     table = scores(noise_sd=0.3)
     found = row(reward_curves(table), group="seen", epoch=8, scored="aesthetic-mini")

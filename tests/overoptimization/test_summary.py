@@ -217,4 +217,26 @@ def test_metrics_of_one_prompt_have_no_interval() -> None:
     summary = summarise_methods(reward_curves(table))
     text = json.dumps(metrics(summary, gold_report(table)), allow_nan=False)
     assert '"low": null' in text
-    assert "nan" in screen_text(summary, gold_report(table), FIGURES, "data")
+    for words in (
+        screen_text(summary, gold_report(table), FIGURES, "data"),
+        markdown(summary, gold_report(table), FIGURES),
+    ):
+        assert "nan" not in words
+        assert ", no interval" in words
+
+
+def test_a_reward_that_the_base_does_not_vary_in_has_no_base_sd() -> None:
+    table = scores([0, 0, 0, 0, 1]).assign(gold_taste=0.0)
+    table.loc[table["epoch"] == 16, "gold_taste"] = 0.25
+    summary, golds = summarise_methods(reward_curves(table)), gold_report(table)
+    text = screen_text(summary, golds, FIGURES, "data")
+    (line,) = [line for line in text.splitlines() if "gold_taste, its gold" in line]
+    assert line.count("the base did not vary") == 3
+    assert "+0.250 [+0.250, +0.250]" in text
+    assert "nan" not in text + markdown(summary, golds, FIGURES)
+
+
+def test_a_gold_that_was_not_scored_for_a_run_is_not_reported() -> None:
+    other = synthetic_scores("tdpo", "gold_taste", 0, gains={}, prompts=PROMPTS)
+    table = pd.concat([scores([0, 0, 0, 0, 1]).drop(columns="gold_taste"), other])
+    assert gold_report(table).empty

@@ -71,10 +71,12 @@ def reward_curves(
     rows: list[dict[str, object]] = []
     for keys, unit in scores.groupby([*by, "eta"], sort=True):
         names = dict(zip([*by, "eta"], keys, strict=True))
-        ruler = base_sd(unit, rewards)
+        # Other runs may have trained on a reward that these were not scored by.
+        known = [name for name in rewards if unit[name].notna().any()]
+        ruler = base_sd(unit, known)
         for group in ordered_groups(unit["group"]):
             images = unit[unit["group"] == group]
-            for row in _checkpoints(images, rewards, bootstrap):
+            for row in _checkpoints(images, known, bootstrap):
                 scored = str(row["scored"])
                 role = role_of(scored, str(names["reward"]))
                 head = {**names, "group": group}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import floor, isfinite, log10
+from math import floor, isfinite, isnan, log10
 from typing import Any
 
 import pandas as pd
@@ -100,6 +100,9 @@ def _effort(row: pd.Series) -> str:
 def _interval(rows: pd.DataFrame, group: str, unit: str = "") -> str:
     """Difference and interval of a group, such as ``+0.21 [+0.17, +0.26]``.
 
+    A reward that was equal on all images of the base model has no base standard
+    deviation to be counted in.
+
     Args:
         rows: Rows of one scored reward, indexed by group.
         group: The prompt group.
@@ -108,6 +111,8 @@ def _interval(rows: pd.DataFrame, group: str, unit: str = "") -> str:
     mean, low, high = (
         rows[f"{name}{unit}"].to_dict()[group] for name in ("difference", "low", "high")
     )
+    if unit and not rows["base_sd"].to_dict()[group] > 0:
+        return "the base did not vary"
     return _triple(mean, low, high, 2 if unit else None)
 
 
@@ -118,6 +123,8 @@ def _triple(mean: float, low: float, high: float, decimals: int | None = None) -
         largest = max((size for size in sizes if isfinite(size)), default=1.0)
         decimals = max(0, 2 - floor(log10(largest)))
     form = f"+.{decimals}f"
+    if isnan(low):
+        return f"{mean:{form}}, no interval"
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 

@@ -105,7 +105,7 @@ def gold_report(
     rows = []
     for (method, reward), unit in scores.groupby(list(METHOD), sort=True):
         gold = gold_of(str(reward))
-        if gold is None or gold not in unit.columns:
+        if gold is None or gold not in unit.columns or unit[gold].isna().all():
             continue
         for group in ordered_groups(unit["group"]):
             found = _gold_row(unit[unit["group"] == group], gold, bootstrap)
