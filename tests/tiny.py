@@ -140,7 +140,7 @@ class Brightness(Redness):
 
 
 class NanReward(Redness):
-    """Returns NaN for its third image."""
+    """Returns NaN for its third image, if there is one."""
 
     def score(
         self,
@@ -150,7 +150,7 @@ class NanReward(Redness):
     ) -> Scores:
         """NaN at index 2."""
         values = super().score(images, prompts).values
-        values[2] = float("nan")
+        values[2:3] = float("nan")
         return Scores(values)
 
 

@@ -12,6 +12,8 @@ from tdpo_pipeline.rewards.registry import (
     UnknownRewardError,
     critic_encoder,
     load_reward,
+    load_rewards,
+    reward_path,
 )
 from tests import tiny
 
@@ -45,6 +47,20 @@ def test_nan_and_wrong_shape_are_errors():
         Square()(IMAGES, ["a", "b", "c"])
 
 
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (torch.zeros(3), "returned Tensor and not Scores"),
+        (Scores([0.0] * 3), "no tensor of floats"),
+        (Scores(torch.zeros(3, dtype=torch.int64)), "no tensor of floats"),
+    ],
+)
+def test_anything_but_scores_of_floats_is_an_error(monkeypatch, result, message):
+    monkeypatch.setattr(tiny.Redness, "score", lambda *_: result)
+    with pytest.raises(RewardError, match=message):
+        tiny.Redness()(IMAGES, ["a", "b", "c"])
+
+
 def test_jpeg_size_is_that_of_the_file():
     picture = (IMAGES[0] * 255).round().byte().permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
@@ -73,6 +89,41 @@ def test_unknown_reward_suggests_a_name(tmp_path):
 
 def test_a_reward_of_ones_own_needs_no_registration(tmp_path):
     assert load_reward("tests.tiny:Redness", tmp_path).name == "redness"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NotAReward", "must be a subclass of"),
+        ("Scores", "must be a subclass of"),
+        ("WithArguments", "can't be made without arguments (missing a required"),
+        ("WithoutScore", "lacks the method score"),
+    ],
+)
+def test_a_class_that_is_no_reward_is_found_before_anything_is_loaded(name, message):
+    with pytest.raises(RewardError, match=re.escape(message)):
+        reward_path(f"tests.rewards.own_rewards:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("WithoutName", "needs a 'name'"),
+        ("Masquerade", "has the name of another reward, 'gold_match'"),
+    ],
+)
+def test_a_reward_of_ones_own_needs_a_name_of_its_own(tmp_path, name, message):
+    with pytest.raises(RewardError, match=message):
+        load_reward(f"tests.rewards.own_rewards:{name}", tmp_path)
+
+
+def test_rewards_side_by_side_have_different_names(tmp_path):
+    own = "tests.rewards.own_rewards"
+    names = [f"{own}:Brightness", "jpeg_compressibility", f"{own}:Brightness"]
+    loaded = load_rewards(names, tmp_path)
+    assert list(loaded) == names[:2]
+    with pytest.raises(RewardError, match="are both named 'brightness'"):
+        load_rewards([*names, f"{own}:SecondBrightness"], tmp_path)
 
 
 def test_critic_without_encoder_is_an_error(tmp_path):

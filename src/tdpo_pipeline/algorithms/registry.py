@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tdpo_pipeline.algorithms.base import Algorithm
@@ -31,7 +32,7 @@ def algorithm_class(name: str) -> type[Algorithm]:
     """The class of the algorithm ``name``, or of ``module:Class``.
 
     Raises:
-        ValueError: If there is no such algorithm.
+        ValueError: If there is no such algorithm, or the class is none.
     """
     path = ALGORITHMS.get(name, name)
     if ":" not in path:
@@ -43,6 +44,29 @@ def algorithm_class(name: str) -> type[Algorithm]:
         )
     module, _, attribute = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"algorithm '{path}' can't be imported: {error}") from error
+    _check_class(path, found)
+    return found
+
+
+def _check_class(path: str, found: Any) -> None:
+    """Raise ValueError unless ``found`` is a whole algorithm class."""
+    from tdpo_pipeline.algorithms.base import Algorithm
+    from tdpo_pipeline.config import AlgorithmSettings
+
+    if not (isinstance(found, type) and issubclass(found, Algorithm)):
+        raise ValueError(
+            f"'{path}' is not an algorithm: it must be a subclass of "
+            "tdpo_pipeline.algorithms.base.Algorithm."
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise ValueError(f"algorithm '{path}' lacks the methods {missing}.")
+    settings = getattr(found, "Settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, AlgorithmSettings)):
+        raise ValueError(
+            f"algorithm '{path}' needs a class attribute Settings, a subclass of "
+            "tdpo_pipeline.config.AlgorithmSettings."
+        )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 
 class RewardError(ValueError):
-    """A reward broke its contract: wrong shape, or a score that is not finite."""
+    """A reward broke its contract, such as by a score that is not finite."""
 
 
 class ImageEncoder(nn.Module, ABC):
@@ -84,7 +84,7 @@ class Reward(ABC):
 
         Raises:
             RewardError: If the inputs do not belong together, the result is not of
-                shape (N,), or a score is NaN or infinite.
+                float and of shape (N,), or a score is NaN or infinite.
         """
         if images.ndim != 4 or images.shape[1] != 3 or len(prompts) != len(images):
             raise RewardError(
@@ -92,10 +92,16 @@ class Reward(ABC):
                 f"images {tuple(images.shape)} and {len(prompts)} prompts."
             )
         scores = self.score(images, prompts, metadata)
-        if not isinstance(scores.values, Tensor):
+        if not isinstance(scores, Scores):
             raise RewardError(
-                f"Reward '{self.name}' returned {type(scores.values).__name__} and not "
-                "a tensor."
+                f"Reward '{self.name}' returned {type(scores).__name__} and not Scores."
+            )
+        if not (
+            isinstance(scores.values, Tensor) and scores.values.is_floating_point()
+        ):
+            raise RewardError(
+                f"Reward '{self.name}' returned values that are no tensor of floats: "
+                f"{scores.values!r:.80}."
             )
         if scores.values.shape != (len(images),):
             raise RewardError(

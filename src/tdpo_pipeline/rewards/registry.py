@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,15 +55,16 @@ class NoEncoderError(ValueError):
 
 
 def reward_path(name: str) -> str:
-    """``module:attribute`` behind a name; only one's own is imported, to see it exists.
+    """``module:attribute`` behind a name; only one's own is imported, to check it.
 
     Raises:
         UnknownRewardError: If the name is in no registry and isn't such a path itself.
+        RewardError: If one's own is no reward, or can't be made without arguments.
     """
     if name in REWARDS:
         return REWARDS[name].path
     if ":" in name:
-        _attribute(name)
+        _check_own_class(name, _attribute(name))
         return name
     near = difflib.get_close_matches(name, REWARDS, n=3)
     raise UnknownRewardError(
@@ -69,6 +72,27 @@ def reward_path(name: str) -> str:
         f"{' (did you mean ' + ' or '.join(near) + '?)' if near else ''}. There "
         f"are {', '.join(REWARDS)}; or give 'module:Class' of your own."
     )
+
+
+def _check_own_class(path: str, found: Any) -> None:
+    """Raise RewardError unless ``found`` is a reward class to call without arguments."""
+    from tdpo_pipeline.rewards.base import Reward, RewardError
+
+    if not (isinstance(found, type) and issubclass(found, Reward)):
+        raise RewardError(
+            f"'{path}' is not a reward: it must be a subclass of "
+            "tdpo_pipeline.rewards.base.Reward."
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise RewardError(f"The reward '{path}' lacks the method {missing}.")
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise RewardError(
+            f"The reward '{path}' can't be made without arguments ({error}); give "
+            "them defaults, or make a subclass that sets them."
+        ) from error
 
 
 def check_task(scorer: str, encoder_of: str | None, *, needs_encoder: bool) -> None:
@@ -108,11 +132,48 @@ def load_reward(name: str, weights: Path) -> Reward:
 
     Raises:
         UnknownRewardError: If there is no such reward.
+        RewardError: If one's own is no reward, or has no name of its own.
         FileNotFoundError: If its weights are missing; the message says what to run.
     """
     path = reward_path(name)
-    loader = _attribute(path)
-    return loader() if isinstance(loader, type) else loader(weights)
+    if name in REWARDS:
+        return _attribute(path)(weights)
+    reward = _attribute(path)()
+    _check_own_name(path, getattr(reward, "name", None))
+    return reward
+
+
+def _check_own_name(path: str, name: Any) -> None:
+    """Raise RewardError unless ``name`` can name a reward of one's own."""
+    from tdpo_pipeline.rewards.base import RewardError
+
+    if not (isinstance(name, str) and name):
+        raise RewardError(f"The reward '{path}' needs a 'name', such as 'sharpness'.")
+    if name in REWARDS:
+        raise RewardError(
+            f"The reward '{path}' has the name of another reward, '{name}'. Give it a "
+            "name of its own."
+        )
+
+
+def load_rewards(names: Iterable[str], weights: Path) -> dict[str, Reward]:
+    """Rewards that are scored side by side, each loaded once, by what was asked for.
+
+    Raises:
+        RewardError: If two of them have the same name; see also :func:`load_reward`.
+    """
+    from tdpo_pipeline.rewards.base import RewardError
+
+    rewards = {name: load_reward(name, weights) for name in dict.fromkeys(names)}
+    owners: dict[str, str] = {}
+    for asked, reward in rewards.items():
+        first = owners.setdefault(reward.name, asked)
+        if first != asked:
+            raise RewardError(
+                f"The rewards '{first}' and '{asked}' are both named '{reward.name}'. "
+                "Give each a name of its own."
+            )
+    return rewards
 
 
 def _attribute(path: str) -> Any:
