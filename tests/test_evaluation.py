@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from tdpo_pipeline import evaluation
 from tdpo_pipeline.config import EvaluationSettings
 from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.evaluation import evaluate_run
+from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
 
@@ -156,6 +158,20 @@ def test_unknown_reward_is_an_error_before_sampling():
         EvaluationSettings.model_validate(
             SETTINGS.model_dump() | {"rewards": ["gold_mach"]}
         )
+
+
+def test_the_trained_reward_is_scored_in_any_case(folder, trained, result):
+    settings = SETTINGS.model_copy(update={"rewards": ("jpeg_compressibility",)})
+    scores = evaluate(folder, *trained, settings).scores
+    assert scores["redness"].equals(result.scores["redness"])
+
+
+def test_a_broken_reward_is_found_before_sampling(folder, trained, monkeypatch):
+    monkeypatch.setattr(evaluation, "rollout", None)
+    broken = ("tests.rewards.own_rewards:Broken",)
+    settings = SETTINGS.model_copy(update={"rewards": broken})
+    with pytest.raises(RewardError, match="'broken' failed"):
+        evaluate(folder, *trained, settings)
 
 
 def test_evaluation_leaves_torchs_generator_alone(folder, trained):

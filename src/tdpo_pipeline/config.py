@@ -80,7 +80,8 @@ class TrainingSettings(Settings):
         monitor: Rewards scored on every epoch's samples besides the trained one.
         checkpoint_every: Epochs between the checkpoints that are kept for evaluation
             (the last epoch is always kept).
-        disk_budget_mb: Most that all checkpoints of a run may take, in MB.
+        disk_budget_mb: Most that a run may write (checkpoints, their copy, and the
+            states to resume from), in MB.
         kl_samples: Samples an epoch on which the KL to the base model is measured.
         min_reward_std: The run stops as collapsed when the rewards of an epoch have
             a smaller standard deviation than this.

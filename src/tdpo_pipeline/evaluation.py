@@ -23,7 +23,8 @@ from tdpo_pipeline.config import EvaluationSettings, RunConfig
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy, load_pipeline
 from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, rollout
 from tdpo_pipeline.rewards.base import Reward
-from tdpo_pipeline.rewards.registry import load_reward
+from tdpo_pipeline.rewards.probe import probe_rewards
+from tdpo_pipeline.rewards.registry import load_rewards
 from tdpo_pipeline.trainer.state import (
     epoch_of,
     identity_digest,
@@ -60,6 +61,8 @@ def evaluate_run(
 ) -> EvaluationResult:
     """Sample from the base model and every checkpoint, and score the samples.
 
+    The reward that the run trained on is scored too where ``settings`` leave it out.
+
     Args:
         config: The run whose checkpoints these are.
         settings: Prompts, images and rewards.
@@ -72,6 +75,7 @@ def evaluate_run(
     Raises:
         CheckpointError: If there are no checkpoints, or one is truncated or of another
             run.
+        RewardError: If a reward can't score the base model's pictures.
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
@@ -81,11 +85,13 @@ def evaluate_run(
         lora=config.training.lora if config.training.finetune == "lora" else None,
         seed=config.seed,
     )
-    rewards = [load_reward(name, weights) for name in settings.rewards]
+    scorers = (*settings.rewards, config.task.scorer)
+    rewards = list(load_rewards(scorers, weights).values())
     images = _image_table(settings, prompt_sets, train_prompts)
     _strip_rows(settings, images)
     identity = run_identity(config, train_prompts, base_model, weights)
     folders = checkpoint_folders(checkpoints, config, identity_digest(identity))
+    probe_rewards(rewards, policy, images["prompt"].tolist())
     tables, rows, epochs = [], [], []
     for folder in tqdm([None, *folders], desc=f"evaluate {config.key}", disable=None):
         facts = {"epoch": 0, "reward_queries": 0}

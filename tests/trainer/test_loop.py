@@ -1,14 +1,17 @@
 import json
 import os
 import re
+import shutil
 
 import pandas as pd
 import pytest
 import torch
 
 from tdpo_pipeline.diffusion.policy import CheckpointError
-from tdpo_pipeline.trainer import loop
+from tdpo_pipeline.rewards.base import RewardError
+from tdpo_pipeline.trainer import loop, state
 from tdpo_pipeline.trainer.loop import TrainingStoppedError, train_run
+from tdpo_pipeline.trainer.state import disk_needed
 from tests import tiny
 
 METHODS = {
@@ -213,6 +216,27 @@ def test_truncated_state_is_an_error(train, monkeypatch, tmp_path):
         train(tiny.run_config())
 
 
+def test_a_deleted_checkpoint_is_made_again(train, monkeypatch, tmp_path):
+    config = tiny.run_config(tiny.TDPO)
+    first = weights(train(config))
+    shutil.rmtree(tmp_path / "state" / "checkpoints" / "epoch_0002")
+    monkeypatch.setattr(loop.Trainer, "run_epoch", None)
+    again = train(config)
+    assert weights(again) == first
+    facts = again.checkpoints / "epoch_0002" / "checkpoint.json"
+    assert json.loads(facts.read_text())["reward_queries"] == 16
+    assert again.history["epoch"].tolist() == [1, 2, 3, 4]
+
+
+def test_a_deleted_checkpoint_without_its_state_is_an_error(train, tmp_path):
+    train(tiny.run_config())
+    folder = tmp_path / "state"
+    shutil.rmtree(folder / "checkpoints" / "epoch_0002")
+    (folder / "states" / "epoch_0002.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"epochs \[2\] are missing.*Delete"):
+        train(tiny.run_config())
+
+
 def test_states_are_kept_for_kept_epochs_and_the_newest(train, tmp_path):
     train(tiny.run_config(epochs=5, checkpoint_every=2))
     names = sorted(p.name for p in (tmp_path / "state" / "states").iterdir())
@@ -223,6 +247,32 @@ def test_disk_budget_is_held_before_the_first_epoch(train, tmp_path):
     with pytest.raises(ValueError, match="disk_budget_mb"):
         train(tiny.run_config(disk_budget_mb=0.001))
     assert not (tmp_path / "state").exists()
+
+
+def test_disk_budget_is_what_a_run_writes(base_model, train, tmp_path):
+    config = tiny.run_config(tiny.TDPO, epochs=2, checkpoint_every=1)
+    train(config)
+    folder = tmp_path / "state"
+    sizes = {p: p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+    states = [size for path, size in sizes.items() if path.suffix == ".pt"]
+    tensors = sum(sizes[p] for p in folder.rglob("*.safetensors"))
+    # Two states and the next one while it is being written; checkpoints and a copy.
+    written = sum(states) + states[-1] + 2 * tensors
+    trainer = loop.Trainer.create(config, tiny.PROMPTS, base_model, folder)
+    estimate = disk_needed(config, trainer.policy, trainer.algorithm.state_dict())
+    # These weights are so small that names and headers take as much.
+    assert 0.3 * written < estimate < written
+
+
+def test_what_a_run_has_written_counts_as_free(train, monkeypatch, tmp_path):
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    config = tiny.run_config()
+    monkeypatch.setattr(state.shutil, "disk_usage", lambda _: full)
+    with pytest.raises(ValueError, match="has only 0 MB free"):
+        train(config)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "of_this_run").write_bytes(bytes(10**6))
+    train(config)
 
 
 def test_unwritable_output_folder_is_an_error(train, tmp_path):
@@ -264,6 +314,13 @@ def test_equal_rewards_stop_the_run(train, monkeypatch):
 def test_nan_reward_stops_the_run(train):
     with pytest.raises(TrainingStoppedError, match="NaN or infinity for 1 of 8"):
         train(tiny.run_config(scorer="tests.tiny:NanReward"))
+
+
+def test_a_broken_reward_is_found_before_the_first_epoch(train, tmp_path):
+    broken = "tests.rewards.own_rewards:Broken"
+    with pytest.raises(RewardError, match="'broken' failed"):
+        train(tiny.run_config(monitor=(broken,)))
+    assert not (tmp_path / "state").exists()
 
 
 def test_tdpo_trains_on_a_reward_with_a_borrowed_encoder(train):

@@ -26,7 +26,8 @@ from tdpo_pipeline.diffusion.policy import Policy, load_pipeline
 from tdpo_pipeline.diffusion.randomness import generator
 from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, replay
 from tdpo_pipeline.rewards.base import Reward, RewardError
-from tdpo_pipeline.rewards.registry import load_reward
+from tdpo_pipeline.rewards.probe import probe_rewards
+from tdpo_pipeline.rewards.registry import load_rewards
 from tdpo_pipeline.trainer.state import RunState, check_disk_budget, run_identity
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 
@@ -77,20 +78,22 @@ def train_run(
     Raises:
         TrainingStoppedError: On weights that are not finite, or collapsed rewards; the
             last good checkpoint and the history so far are kept.
-        CheckpointError: If the folder holds another run's unfinished state.
+        CheckpointError: If the folder holds another run's unfinished state, or lacks
+            a checkpoint that can't be made again.
+        RewardError: If a reward can't score the base model's pictures.
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     if not prompts:
         raise ValueError(f"{config.key} has no training prompts.")
     trainer = Trainer.create(config, prompts, base_model, weights)
-    check_disk_budget(config, trainer.policy, state_dir)
+    check_disk_budget(config, trainer.policy, trainer.algorithm.state_dict(), state_dir)
     identity = run_identity(config, prompts, base_model, weights)
     state = RunState(state_dir, config, identity)
     resumed = state.open()
     log.info(config.summary())
     if resumed is not None:
-        trainer.load_state_dict(resumed)
+        trainer.resume(state, resumed)
         log.info("%s: resumed after epoch %d", config.key, trainer.epoch)
     trainer.run(state)
     return TrainingResult(
@@ -143,17 +146,29 @@ class Trainer:
             lora=settings.lora if settings.finetune == "lora" else None,
             seed=config.seed,
         )
-        scorers = dict.fromkeys((config.task.scorer, *settings.monitor))
-        rewards = {name: load_reward(name, weights) for name in scorers}
+        rewards = load_rewards((config.task.scorer, *settings.monitor), weights)
         reward = rewards[config.task.scorer]
         if reward.name != config.reward:
             raise ValueError(
                 f"The task '{config.reward}' trains on a reward named '{reward.name}'. "
                 "Give the task in conf/base/parameters_rewards.yml the reward's name."
             )
+        probe_rewards(rewards.values(), policy, prompts)
         build = algorithm_class(config.algorithm.algorithm)
         algorithm = build(config, policy, reward, weights, Stopwatch())
         return cls(config, prompts, policy, reward, rewards, algorithm)
+
+    def resume(self, state: RunState, newest: dict[str, Any]) -> None:
+        """Go on from the state ``newest``; deleted checkpoints are made again.
+
+        Raises:
+            CheckpointError: If a kept checkpoint is missing and so is its state.
+        """
+        for deleted in state.without_checkpoint(newest["epoch"]):
+            self.epoch = deleted["epoch"]
+            self.policy.load_state_dict(deleted["policy"])
+            self._save_checkpoint(state)
+        self.load_state_dict(newest)
 
     def run(self, state: RunState) -> None:
         """Train from the current epoch to the last."""

@@ -7,10 +7,11 @@
     <state_dir>/finished                     the run has ended
 
 All writes are atomic (written aside, then renamed). States are kept for the epochs
-whose checkpoints are kept, and for the newest epoch. A run is known by its identity:
-configuration, inputs and the code that trains. A finished run of the same identity is
-not trained again; one of another identity makes room for the new one; an unfinished
-one of another identity is an error, so that nothing is lost unasked.
+whose checkpoints are kept, and for the newest epoch; a kept checkpoint that somebody
+deleted is made again from its state. A run is known by its identity: configuration,
+inputs and the code that trains. A finished run of the same identity is not trained
+again; one of another identity makes room for the new one; an unfinished one of another
+identity is an error, so that nothing is lost unasked.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
@@ -140,6 +142,33 @@ class RunState:
             "start over."
         )
 
+    def without_checkpoint(self, newest: int) -> Iterator[dict[str, Any]]:
+        """States of kept epochs up to ``newest`` whose checkpoints were deleted.
+
+        Raises:
+            CheckpointError: If one of these states was deleted too.
+        """
+        deleted = [
+            epoch
+            for epoch in sorted(self.kept)
+            if epoch <= newest and not self._checkpoint_path(epoch).is_dir()
+        ]
+        lost = [epoch for epoch in deleted if not self._state_path(epoch).exists()]
+        if lost:
+            raise CheckpointError(
+                f"The checkpoints of the epochs {lost} are missing from "
+                f"{self.checkpoints}, and so are their states in {self.states}. Delete "
+                f"{self.directory} and train the run again."
+            )
+        for epoch in deleted:
+            yield self._load(self._state_path(epoch))
+
+    def _state_path(self, epoch: int) -> Path:
+        return self.states / f"epoch_{epoch:04d}.pt"
+
+    def _checkpoint_path(self, epoch: int) -> Path:
+        return self.checkpoints / f"epoch_{epoch:04d}"
+
     def _load(self, path: Path) -> dict[str, Any]:
         try:
             return torch.load(path, weights_only=True, map_location="cpu")
@@ -151,7 +180,7 @@ class RunState:
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
         """Write the full state after ``epoch``; drop the states no longer needed."""
-        path = self.states / f"epoch_{epoch:04d}.pt"
+        path = self._state_path(epoch)
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         os.replace(partial, path)
@@ -162,7 +191,7 @@ class RunState:
     def save_checkpoint(self, policy: Policy, facts: dict[str, Any]) -> None:
         """Write the weights after an epoch, with ``facts`` (run, epoch, queries)."""
         facts = facts | {"identity": identity_digest(self.identity)}
-        path = self.checkpoints / f"epoch_{facts['epoch']:04d}"
+        path = self._checkpoint_path(facts["epoch"])
         partial = self.directory / f".partial_{path.name}"
         shutil.rmtree(partial, ignore_errors=True)
         policy.save(partial)
@@ -192,31 +221,61 @@ class RunState:
         self._make_writable()
 
 
-def check_disk_budget(config: RunConfig, policy: Policy, disk: Path) -> None:
+def check_disk_budget(
+    config: RunConfig, policy: Policy, algorithm: Mapping[str, Any], directory: Path
+) -> None:
     """Hold what the run will write against its budget and the free disk.
 
-    A state holds the weights three times (Adam's moments), a checkpoint once.
+    What the run's folder holds already counts as free.
+
+    Args:
+        config: The run.
+        policy: The policy.
+        algorithm: The algorithm's state before the first update.
+        directory: The run's folder, which need not exist.
 
     Raises:
         ValueError: If the budget or the disk is too small.
     """
-    weights = sum(p.numel() * p.element_size() for p in policy.parameters())
-    count = len(config.training.kept_epochs()) + 1
-    needed = 4 * weights * count / 1e6
-    if needed > config.training.disk_budget_mb:
+    needed = disk_needed(config, policy, algorithm)
+    budget = config.training.disk_budget_mb * 1e6
+    if needed > budget:
         raise ValueError(
-            f"{config.key} would write {count} checkpoints of {4 * weights / 1e6:.0f} MB "
-            f"each, {needed:.0f} MB in all; training.disk_budget_mb is "
-            f"{config.training.disk_budget_mb:.0f}. Raise it, or checkpoint_every."
+            f"{config.key} would write {needed / 1e6:.3g} MB, with checkpoints of "
+            f"{len(config.training.kept_epochs())} epochs; training.disk_budget_mb is "
+            f"{config.training.disk_budget_mb:g}. Raise it, or checkpoint_every."
         )
-    while not disk.exists():
-        disk = disk.parent
-    free = shutil.disk_usage(disk).free / 1e6
-    if needed > free:
+    written = sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())
+    disk = next(p for p in (directory, *directory.parents) if p.exists())
+    free = shutil.disk_usage(disk).free
+    if needed > free + written:
         raise ValueError(
-            f"{config.key} would write {needed:.0f} MB; the disk of {disk} has only "
-            f"{free:.0f} MB free."
+            f"{config.key} would write another {(needed - written) / 1e6:.3g} MB; the "
+            f"disk of {disk} has only {free / 1e6:.3g} MB free."
         )
+
+
+def disk_needed(config: RunConfig, policy: Policy, algorithm: Mapping[str, Any]) -> int:
+    """About how many bytes a run takes; arguments as for :func:`check_disk_budget`.
+
+    A state holds the weights of policy and algorithm three times (Adam's two moments);
+    one more of them is there while it takes the newest one's place. A checkpoint holds
+    the policy's weights, and is there twice: in the run's folder, and as the copy that
+    the run's dataset makes.
+    """
+    weights = tensor_bytes(policy.parameters())
+    state = 3 * (weights + tensor_bytes(algorithm))
+    kept = len(config.training.kept_epochs())
+    return kept * (state + 2 * weights) + state
+
+
+def tensor_bytes(value: Any) -> int:
+    """Size of all tensors in nested mappings, lists and tuples."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(map(tensor_bytes, value.values()))
+    return sum(map(tensor_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 def read_checkpoint_facts(checkpoint: Path) -> dict[str, Any]:
