@@ -1,0 +1,105 @@
+"""Training runs for the benchmarks, each in a process of its own, and never twice.
+
+A run's history is kept under data/06_models/state/benchmarks, in a folder named by what
+was trained (configuration, base model, reward weights, prompts); a run that is there is
+not trained again, and one that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import pandas as pd
+from common import BASE_MODEL, PROXY_REWARDS, ROOT
+
+from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.prompts import prompt_set
+from tdpo_pipeline.trainer.state import identity_digest, run_identity
+
+STATES = ROOT / "data" / "06_models" / "state" / "benchmarks"
+STOPPED = "stopped.txt"
+
+
+def digest(config: RunConfig) -> str:
+    """A short name for what is trained."""
+    prompts = prompt_set(config.task.train_prompts)
+    return identity_digest(run_identity(config, prompts, BASE_MODEL, PROXY_REWARDS))[
+        :12
+    ]
+
+
+def folder(config: RunConfig) -> Path:
+    """Where a run is kept."""
+    return STATES / f"{config.key}-{digest(config)}"
+
+
+def train_all(
+    configs: Sequence[RunConfig], workers: int
+) -> Iterator[tuple[RunConfig, pd.DataFrame, str]]:
+    """Train runs, ``workers`` at a time on a thread each.
+
+    Yields:
+        Each run as it finishes, its history, and why it stopped early ("" if it
+        didn't: collapse, or weights that are not finite).
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = {pool.submit(_train_in_process, config): config for config in configs}
+        for job in as_completed(jobs):
+            yield jobs[job], *job.result()
+
+
+def not_logged(configs: Iterable[RunConfig], log: Path) -> list[RunConfig]:
+    """The runs whose digest is not in a log's column ``digest``."""
+    done = set(pd.read_csv(log)["digest"]) if log.exists() else set()
+    return [config for config in configs if digest(config) not in done]
+
+
+def append(row: dict[str, object], log: Path) -> None:
+    """Add a line to a log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame([row])
+    frame.to_csv(log, mode="a", header=not log.exists(), index=False)
+
+
+def _train_in_process(config: RunConfig) -> tuple[pd.DataFrame, str]:
+    where = folder(config)
+    history, stopped = where / "history.csv", where / STOPPED
+    if not (where / "done").exists():
+        where.mkdir(parents=True, exist_ok=True)
+        (where / "config.json").write_text(config.model_dump_json())
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [sys.executable, __file__, str(where)]
+        subprocess.run(command, check=True, env=environment)
+    reason = stopped.read_text() if stopped.exists() else ""
+    return pd.read_csv(history), reason
+
+
+def _train(where: Path) -> None:
+    """Train the run whose configuration is in a folder."""
+    import torch
+
+    from tdpo_pipeline.trainer.loop import TrainingStoppedError, train_run
+
+    torch.set_num_threads(1)
+    config = RunConfig.model_validate(json.loads((where / "config.json").read_text()))
+    try:
+        train_run(
+            config,
+            prompts=prompt_set(config.task.train_prompts),
+            base_model=BASE_MODEL,
+            weights=PROXY_REWARDS,
+            state_dir=where,
+        )
+    except TrainingStoppedError as error:
+        (where / STOPPED).write_text(str(error))
+    (where / "done").touch()
+
+
+if __name__ == "__main__":
+    _train(Path(sys.argv[1]))
