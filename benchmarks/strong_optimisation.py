@@ -12,45 +12,13 @@ means to a CSV beside it.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pandas as pd
-from common import BASE_MODEL, PROXY_REWARDS, ROOT, parameters, run_config, write
+from common import ROOT, parameters, run_config, write
+from runs import train_all
 from scipy import stats
 
 from tdpo_pipeline.overoptimization.tables import gold_of
-from tdpo_pipeline.prompts import prompt_set
-
-STATES = ROOT / "data" / "06_models" / "state" / "strong_optimisation"
-
-
-def train(method: str, reward: str, seed: int, epochs: int) -> None:
-    """Train one seed, and leave its history beside its state."""
-    import torch
-
-    from tdpo_pipeline.trainer.loop import train_run
-
-    torch.set_num_threads(1)
-    config = run_config(
-        parameters("base"), method, reward, seed, training={"epochs": epochs}
-    )
-    history = train_run(
-        config,
-        prompts=prompt_set(config.task.train_prompts),
-        base_model=BASE_MODEL,
-        weights=PROXY_REWARDS,
-        state_dir=STATES / f"{config.key}-{epochs}",
-    ).history
-    history.to_csv(history_path(method, reward, seed, epochs), index=False)
-
-
-def history_path(method: str, reward: str, seed: int, epochs: int) -> Path:
-    """Where a finished seed's history is."""
-    return STATES / f"{method}-{reward}-s{seed}-{epochs}.csv"
 
 
 def over_seeds(histories: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -91,48 +59,35 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--train", type=int, metavar="SEED", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    run = options.method, options.reward
-    if options.train is not None:
-        train(*run, options.train, options.epochs)
-        return
-    STATES.mkdir(parents=True, exist_ok=True)
-    paths = [history_path(*run, seed, options.epochs) for seed in options.seeds]
-    missing = [
-        seed
-        for seed, path in zip(options.seeds, paths, strict=True)
-        if not path.exists()
-    ]
-    command = [sys.executable, __file__, "--method", run[0], "--reward", run[1]]
-    command += ["--epochs", str(options.epochs)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with ThreadPoolExecutor(options.workers) as pool:
-        list(
-            pool.map(
-                lambda seed: subprocess.run(
-                    [*command, "--train", str(seed)], check=True, env=environment
-                ),
-                missing,
-            )
+    params = parameters("base")
+    configs = [
+        run_config(
+            params,
+            options.method,
+            options.reward,
+            seed,
+            training={"epochs": options.epochs},
         )
+        for seed in options.seeds
+    ]
     histories = pd.concat(
-        pd.read_csv(path).assign(seed=seed)
-        for seed, path in zip(options.seeds, paths, strict=True)
-    )
+        history.assign(seed=config.seed)
+        for config, history, _ in train_all(configs, options.workers)
+    ).sort_values(["seed", "epoch"])
     output = ROOT / "benchmarks" / "results"
-    name = f"strong_optimisation_{run[1]}"
+    name = f"strong_optimisation_{options.reward}"
     kept = ["seed", "epoch", "reward_queries", "kl_to_base"]
     means = [column for column in histories if column.endswith("_mean")]
     histories[kept + means].round(4).to_csv(output / f"{name}.csv", index=False)
     write(
         output / f"{name}.json",
         {
-            "command": f"python benchmarks/strong_optimisation.py --reward {run[1]} "
-            f"--epochs {options.epochs}",
-            "method": run[0],
+            "command": f"python benchmarks/strong_optimisation.py --reward "
+            f"{options.reward} --epochs {options.epochs}",
+            "method": options.method,
             "seeds": options.seeds,
-            "over_seeds": report(histories, run[1]),
+            "over_seeds": report(histories, options.reward),
         },
     )
 

@@ -42,6 +42,26 @@ def test_reference_is_the_base_model_exactly(lora):
     assert torch.equal(predict(changed), trained)
 
 
+def test_strength_scales_the_adapters():
+    target = policy()
+    base = predict(target)
+    shift(target)
+    trained = predict(target)
+    target.set_strength(0.5)
+    half = predict(target)
+    assert not torch.allclose(half, trained)
+    # Twice as strong an adapter at half the strength is the same.
+    with torch.no_grad():
+        for name, parameter in target.unet.named_parameters():
+            if ".lora_B." in name:
+                parameter.mul_(2)
+    torch.testing.assert_close(predict(target), trained)
+    target.set_strength(0.0)
+    torch.testing.assert_close(predict(target), base)
+    with pytest.raises(ValueError, match="no strength"):
+        policy(None).set_strength(0.5)
+
+
 def test_guidance_of_one_is_the_conditional_prediction():
     target = policy()
     unguided = predict(target, 1.0)

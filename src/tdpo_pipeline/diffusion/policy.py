@@ -218,6 +218,16 @@ class Policy:
         images = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
+    def set_strength(self, strength: float) -> None:
+        """Scale the adapters: 0 is the base model, 1 the fine-tuned one.
+
+        Raises:
+            ValueError: If the whole UNet is trained, which has no strength.
+        """
+        if self.lora is None:
+            raise ValueError("A fine-tuned UNet has no strength; LoRA adapters do.")
+        self.unet.set_adapters([_ADAPTER], [strength])
+
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
         """Within this context the UNet is the untouched base model, without gradient.
