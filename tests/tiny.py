@@ -166,6 +166,10 @@ TDPO = DDPO | {
     "critic": {"hidden": (8, 4), "dropout": (0.2,), "optimizer": OPTIMIZER},
     "neurons": {"reset": "active", "reset_fraction": 0.5, "stats_samples": 4},
 }
+DPOK = DDPO | {
+    "algorithm": "dpok",
+    "value": {"hidden": (8, 4), "batch_size": 16, "optimizer": OPTIMIZER},
+}
 
 
 def training(**changes: Any) -> TrainingSettings:

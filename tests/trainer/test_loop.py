@@ -37,6 +37,7 @@ METHODS = {
         "buffer_epochs": 2,
         "buffer_samples": 4,
     },
+    "dpok": tiny.DPOK,
 }
 
 
@@ -112,6 +113,7 @@ def test_official_overlap_is_always_100(train):
         ("tdpo, official switches", 2, "lora"),
         ("tdpo_constrained", 2, "lora"),
         ("tdpo_replay", 1, "lora"),
+        ("dpok", 2, "lora"),
     ],
 )
 def test_resume_is_bitwise(train, monkeypatch, method, at, finetune):
