@@ -36,13 +36,8 @@ def training_prompts(
 
     Raises:
         PromptError: If the set is unknown, the file unusable, a prompt not allowed or
-            none of them evaluated, or the reward is not evaluated.
+            none of them evaluated.
     """
-    if task.scorer not in evaluation.rewards:
-        raise PromptError(
-            f"The reward '{task.scorer}' that is trained on is not evaluated. Add it to "
-            "evaluation.rewards in conf/base/parameters_evaluation.yml."
-        )
     prompts = _checked(task.train_prompts, settings)
     evaluated = {p for name in evaluation.prompt_sets for p in prompt_set(name)}
     if evaluated.isdisjoint(prompts):
