@@ -296,7 +296,7 @@ def auc(better: Tensor, worse: Tensor) -> float:
 def paired_auc(better: Tensor, worse: Tensor) -> float:
     """Share of pictures that score above their own spoiled copy (ties count half).
 
-    Paired, because a taste differs more between two pictures than spoiling takes away.
+    Paired, so that it says what spoiling takes away, and not how pictures differ.
     """
     above, equal = (better > worse).float(), (better == worse).float()
     return round(float((above + 0.5 * equal).mean()), 4)
