@@ -1,0 +1,144 @@
+"""Does TDPO need a critic that learns? Six methods, five seeds, 25 epochs.
+
+    python benchmarks/critic_question.py --workers 2
+    python benchmarks/critic_question.py --workers 0              # the report alone
+
+In the official half-precision configuration the critic's gradient is divided by the loss
+scale twice, so that the critic probably never learned (docs/algorithms.md). This compares
+the official code, the paper to the letter, the mended methods and TDPO without a critic,
+on aesthetic-mini. A finished run appends its epochs to
+benchmarks/results/critic_question.csv, and is not run again; the report over seeds goes
+to critic_question.json: what the critic explains of the returns before it is trained on
+them, the deviation of what it leaves, how far its weights moved, and the other rewards
+where the trained one has risen equally far.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pandas as pd
+from common import ROOT, parameters, run_config, write
+from runs import digest, not_logged, train_all
+from scipy import stats
+
+RESULTS = ROOT / "benchmarks" / "results"
+LOG = RESULTS / "critic_question.csv"
+METHODS = (
+    "tdpo_official",
+    "tdpo_r_official",
+    "tdpo_paper",
+    "tdpo",
+    "tdpo_r",
+    "tdpo_no_critic",
+)
+SEEDS = (0, 1, 2, 3, 4)
+EPOCHS = 25
+REWARD = "aesthetic-mini"
+OTHERS = ("gold_taste", "pick-mini", "hps-mini", "imagereward-mini", "gold_match")
+CRITIC = (
+    "critic_explained_variance",
+    "critic_residual_std",
+    "critic_prediction_std",
+    "critic_weight_change",
+    "critic_dormant_pct",
+    "critic_overlap_pct",
+)
+KEPT = ("epoch", "reward_queries", "kl_to_base", "policy_grad_spread", *CRITIC)
+
+
+def interval(values: pd.Series) -> dict[str, object]:
+    """Mean and 95 % t interval over seeds; n is how many seeds have a value."""
+    values = values.dropna()
+    if len(values) < 2:
+        return {"n": len(values)}
+    reach = stats.t.ppf(0.975, len(values) - 1) * values.std() / len(values) ** 0.5
+    mean = float(values.mean())
+    return {
+        "mean": round(mean, 4),
+        "low": round(mean - reach, 4),
+        "high": round(mean + reach, 4),
+        "n": len(values),
+    }
+
+
+def first_at(history: pd.DataFrame, column: str, level: float) -> float:
+    """``column`` where the trained reward first reaches ``level``; NaN if it doesn't.
+
+    Linear between epochs, never beyond the last.
+    """
+    proxy, other = history[f"{REWARD}_mean"].to_numpy(), history[column].to_numpy()
+    above = np.flatnonzero(proxy >= level)
+    if not len(above):
+        return float("nan")
+    after = above[0]
+    if after == 0:
+        return float(other[0])
+    before = after - 1
+    share = (level - proxy[before]) / (proxy[after] - proxy[before])
+    return float(other[before] + share * (other[after] - other[before]))
+
+
+def levels(log: pd.DataFrame) -> list[float]:
+    """Two levels of the trained reward that most runs reach: a rise of 1/2 and of 3/4.
+
+    The rise is from the base model's mean to the lowest of the methods' highest means.
+    """
+    means = log.groupby(["method", "epoch"])[f"{REWARD}_mean"].mean()
+    base = float(means.groupby("epoch").mean().iloc[0])
+    top = float(means.groupby("method").max().min())
+    return [round(base + share * (top - base), 4) for share in (0.5, 0.75)]
+
+
+def report(log: pd.DataFrame) -> dict[str, object]:
+    """The comparison over seeds."""
+    lines: dict[str, object] = {}
+    at = levels(log)
+    for method, table in log.groupby("method", sort=False):
+        runs = [history for _, history in table.groupby("seed")]
+        late = table[table["epoch"] > EPOCHS // 2].groupby("seed").mean(True)
+        last = pd.DataFrame([history.iloc[-1] for history in runs])
+        line: dict[str, object] = {
+            name: interval(late[name]) for name in CRITIC if name in late
+        }
+        for name in (REWARD, *OTHERS):
+            line[f"{name} at the end"] = interval(last[f"{name}_mean"])
+        line["KL at the end"] = interval(last["kl_to_base"])
+        for level in at:
+            for name in OTHERS:
+                values = [first_at(run, f"{name}_mean", level) for run in runs]
+                line[f"{name} at {REWARD} {level:g}"] = interval(pd.Series(values))
+        lines[str(method)] = line
+    return {"levels": at, "methods": lines}
+
+
+def main() -> None:
+    """Train what is missing, and report on what is there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    options = parser.parse_args()
+    params = parameters("base")
+    configs = [
+        run_config(params, method, REWARD, seed, training={"epochs": EPOCHS})
+        for seed in options.seeds
+        for method in METHODS
+    ]
+    missing = not_logged(configs, LOG) if options.workers else []
+    for config, history, stopped in train_all(missing, max(1, options.workers)):
+        means = [column for column in history if column.endswith("_mean")]
+        kept = history.reindex(columns=[*KEPT, *means]).round(5)
+        kept.insert(0, "method", config.method)
+        kept.insert(1, "seed", config.seed)
+        kept = kept.assign(stopped=stopped, digest=digest(config))
+        kept.to_csv(LOG, mode="a", header=not LOG.exists(), index=False)
+        print(f"{config.key}: done", flush=True)
+    log = pd.read_csv(LOG)
+    log = log[log["digest"].isin([digest(config) for config in configs])]
+    found = {"command": "python benchmarks/critic_question.py", "epochs": EPOCHS}
+    write(RESULTS / "critic_question.json", found | report(log))
+
+
+if __name__ == "__main__":
+    main()
