@@ -299,6 +299,7 @@ class RunConfig(Settings):
             self.task.scorer,
             self.critic_encoder,
             needs_encoder=self.algorithm.needs_encoder,
+            needs_gradient=self.algorithm.needs_gradient,
         )
         return self
 

@@ -43,6 +43,7 @@ from tdpo_pipeline.config import AlgorithmSettings
 from tdpo_pipeline.critic.critic import CriticSettings, explained_variance
 from tdpo_pipeline.critic.learner import CriticLearner
 from tdpo_pipeline.critic.neurons import NeuronSettings
+from tdpo_pipeline.diffusion.ddim import predicted_x0
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import torch_seed
 from tdpo_pipeline.diffusion.trajectory import Trajectory
@@ -136,9 +137,9 @@ def _critic_states(
     latents = trajectory.latents[:, step]
     if kind == "pre":
         return latents
-    timestep = trajectory.timesteps[step].cpu()
-    a = policy.scheduler.alphas_cumprod[timestep].to(latents.device)
-    return (latents - (1 - a).sqrt() * trajectory.noise_preds[:, step]) / a.sqrt()
+    timestep = trajectory.timesteps[step].expand(len(latents))
+    noise_preds = trajectory.noise_preds[:, step]
+    return predicted_x0(policy.scheduler, noise_preds, timestep, latents)
 
 
 class Tdpo(PolicyGradient):

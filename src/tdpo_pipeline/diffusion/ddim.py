@@ -22,6 +22,24 @@ class Transition(NamedTuple):
     sigma: Tensor
 
 
+def predicted_x0(
+    scheduler: DDIMScheduler, noise_pred: Tensor, timestep: Tensor, sample: Tensor
+) -> Tensor:
+    """The clean latent that the predicted noise implies, in one step.
+
+    Args:
+        scheduler: Epsilon-predicting scheduler.
+        noise_pred: Predicted noise, float32, shape (B, C, H, W).
+        timestep: Training timesteps of the samples, int64, shape (B,).
+        sample: x_t, float32, shape (B, C, H, W).
+
+    Returns:
+        (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), shape (B, C, H, W).
+    """
+    a = scheduler.alphas_cumprod.to(sample.device)[timestep].view(-1, 1, 1, 1)
+    return (sample - (1 - a).sqrt() * noise_pred) / a.sqrt()
+
+
 def ddim_transition(
     scheduler: DDIMScheduler,
     noise_pred: Tensor,
@@ -47,7 +65,7 @@ def ddim_transition(
     a_prev = torch.where(previous >= 0, abar[previous.clamp(min=0)], final)
     a_prev = a_prev.view(-1, 1, 1, 1)
 
-    x0 = (sample - (1 - a).sqrt() * noise_pred) / a.sqrt()
+    x0 = predicted_x0(scheduler, noise_pred, timestep, sample)
     sigma = eta * ((1 - a_prev) / (1 - a) * (1 - a / a_prev)).sqrt()
     direction = (1 - a_prev - sigma**2).clamp(min=0).sqrt() * noise_pred
     return Transition(a_prev.sqrt() * x0 + direction, sigma)

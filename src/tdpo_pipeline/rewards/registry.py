@@ -18,22 +18,32 @@ if TYPE_CHECKING:
 
 
 class RewardEntry(NamedTuple):
-    """Where a reward is, and whether it has an image encoder for a temporal critic.
+    """Where a reward is, and what a method may ask of it.
 
-    ``path`` is ``module:function``; the function takes the folder of weights and gives
-    the reward.
+    Attributes:
+        path: ``module:function``; the function takes the folder of weights and gives
+            the reward.
+        has_encoder: Whether it has an image encoder for a temporal critic.
+        differentiable: Whether a gradient reaches the images.
     """
 
     path: str
     has_encoder: bool
+    differentiable: bool = False
 
 
 REWARDS = {
-    "aesthetic-mini": RewardEntry("tdpo_pipeline.rewards.aesthetic_mini:load", True),
-    "pick-mini": RewardEntry("tdpo_pipeline.rewards.pick_mini:load", True),
-    "hps-mini": RewardEntry("tdpo_pipeline.rewards.hps_mini:load", True),
+    "aesthetic-mini": RewardEntry(
+        "tdpo_pipeline.rewards.aesthetic_mini:load", True, differentiable=True
+    ),
+    "pick-mini": RewardEntry(
+        "tdpo_pipeline.rewards.pick_mini:load", True, differentiable=True
+    ),
+    "hps-mini": RewardEntry(
+        "tdpo_pipeline.rewards.hps_mini:load", True, differentiable=True
+    ),
     "imagereward-mini": RewardEntry(
-        "tdpo_pipeline.rewards.imagereward_mini:load", True
+        "tdpo_pipeline.rewards.imagereward_mini:load", True, differentiable=True
     ),
     "gold_match": RewardEntry("tdpo_pipeline.rewards.gold_match:load", False),
     "gold_taste": RewardEntry("tdpo_pipeline.rewards.gold_taste:load", False),
@@ -52,6 +62,10 @@ class UnknownRewardError(ValueError):
 
 class NoEncoderError(ValueError):
     """A temporal critic was asked to read a reward that has no image encoder."""
+
+
+class NoGradientError(ValueError):
+    """A method that needs a reward's gradient was given a reward without one."""
 
 
 def reward_path(name: str) -> str:
@@ -95,17 +109,25 @@ def _check_own_class(path: str, found: Any) -> None:
         ) from error
 
 
-def check_task(scorer: str, encoder_of: str | None, *, needs_encoder: bool) -> None:
+def check_task(
+    scorer: str,
+    encoder_of: str | None,
+    *,
+    needs_encoder: bool,
+    needs_gradient: bool = False,
+) -> None:
     """Hold a task against the registry, without loading anything.
 
     Args:
         scorer: The trained reward.
         encoder_of: The reward that lends the critic its encoder, or None.
         needs_encoder: Whether the method has a temporal critic.
+        needs_gradient: Whether the method backpropagates the trained reward.
 
     Raises:
         UnknownRewardError: If a name is unknown.
         NoEncoderError: If a registered reward has no encoder and one is needed.
+        NoGradientError: If a registered reward has no gradient and one is needed.
     """
     for name in (scorer, encoder_of):
         if name is not None:
@@ -113,6 +135,18 @@ def check_task(scorer: str, encoder_of: str | None, *, needs_encoder: bool) -> N
     owner = encoder_of or scorer
     if needs_encoder and owner in REWARDS and not REWARDS[owner].has_encoder:
         raise _no_encoder(owner)
+    if needs_gradient and scorer in REWARDS and not REWARDS[scorer].differentiable:
+        raise no_gradient(scorer)
+
+
+def no_gradient(name: str) -> NoGradientError:
+    """The error of a method that can't backpropagate the reward ``name``."""
+    able = ", ".join(key for key, entry in REWARDS.items() if entry.differentiable)
+    return NoGradientError(
+        f"No gradient of reward '{name}' reaches the images, and this method learns by "
+        f"it. There is one in {able}. Policy-gradient methods, such as ddpo and tdpo, "
+        "train on any reward."
+    )
 
 
 def _no_encoder(name: str) -> NoEncoderError:
