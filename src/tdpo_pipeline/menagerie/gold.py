@@ -66,9 +66,9 @@ below; of the base model's samples 80 % lie above."""
 QUALITY_TEMPERATURE = 0.015
 """Change of ``drawing_quality`` that multiplies the odds of counting by e.
 
-Narrow beside the gap between clean and spoiled renders (0.3 in the mean), so that a spoiled
-picture to the taste is worth less than a clean one that isn't; but not a step, so that
-poorly drawn pictures are still told from worse ones."""
+Narrow beside the gap between clean and spoiled renders (0.3 in the mean), so that most
+spoiled pictures to the taste are worth less than clean ones that aren't; but not a
+step, so that poorly drawn pictures are still told from worse ones."""
 
 _NEIGHBOURHOOD = 7
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
