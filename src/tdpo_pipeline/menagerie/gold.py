@@ -10,8 +10,8 @@ taste has a peak and not a slope: a picture may be too warm as well as too cold.
 counts only if the picture is a well-drawn animal, of its own colours or others.
 
 Both are deterministic, lie in [0, 1] and have no trained part. Their constants were
-fixed on renders and on samples of the base model alone, never on a fine-tuned
-model. Nothing is ever trained on them but the
+chosen without regard to what fine-tuning makes of them: those of the taste on renders
+and on samples of the base model. Nothing is ever trained on them but the
 proxies, each on a noisy sample of one of them.
 """
 
