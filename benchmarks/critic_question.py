@@ -135,7 +135,12 @@ def main() -> None:
         kept.to_csv(LOG, mode="a", header=not LOG.exists(), index=False)
         print(f"{config.key}: done", flush=True)
     log = pd.read_csv(LOG)
-    log = log[log["digest"].isin([digest(config) for config in configs])]
+    everything = [
+        digest(run_config(params, method, REWARD, seed, training={"epochs": EPOCHS}))
+        for seed in SEEDS
+        for method in METHODS
+    ]
+    log = log[log["digest"].isin(everything)]
     found = {"command": "python benchmarks/critic_question.py", "epochs": EPOCHS}
     write(RESULTS / "critic_question.json", found | report(log))
 

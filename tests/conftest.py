@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,3 +104,19 @@ def catalog_of(env: str) -> DataCatalog:
     bootstrap_project(ROOT)
     with KedroSession.create(project_path=ROOT, env=env) as session:
         return session.load_context().catalog
+
+
+def parameters_of(env: str) -> dict[str, Any]:
+    """The parameters of an environment, as plain values."""
+    bootstrap_project(ROOT)
+    with KedroSession.create(project_path=ROOT, env=env) as session:
+        return plain(session.load_context().params)
+
+
+def plain(value: Any) -> Any:
+    """Nested parameters, typed by Kedro or not, as plain values."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value

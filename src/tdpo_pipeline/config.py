@@ -231,6 +231,11 @@ class AlgorithmSettings(Settings):
         """Reward whose image encoder a critic reads instead of that of the task."""
         return None
 
+    @property
+    def queries_per_sample(self) -> int:
+        """Reward queries that learning takes for each sample of an epoch."""
+        return 1
+
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError where these settings don't fit the scale's."""
 

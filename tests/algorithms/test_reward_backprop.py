@@ -369,7 +369,7 @@ def test_micro_batches_change_nothing(method):
 
 def test_draft_lv_averages_the_image_and_its_denoised_noisings():
     made, trajectory = build(DRAFT | {"extra_noisings": 2}, micro_batch_size=8)
-    assert made.queries_per_sample == 3
+    assert made.settings.queries_per_sample == 3
     policy, eight = made.policy, torch.arange(8)
     last = torch.zeros(8, 4, dtype=torch.bool)
     last[:, -1] = True

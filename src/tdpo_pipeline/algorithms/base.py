@@ -56,11 +56,6 @@ class Algorithm(ABC):
         """DDIM's eta in sampling: the scale's, unless the method has one."""
         return self.training.eta
 
-    @property
-    def queries_per_sample(self) -> int:
-        """Reward queries that learning takes for each sample of an epoch."""
-        return 1
-
     def sample(self, epoch: int, prompts: Sequence[str]) -> Trajectory:
         """The epoch's trajectories, one for each prompt, exploring if configured."""
         guidance: float | Tensor = self.guidance_scale

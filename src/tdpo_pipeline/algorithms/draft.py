@@ -56,6 +56,11 @@ class DraftSettings(RewardBackpropSettings):
             raise ValueError("extra_noisings (DRaFT-LV) needs last_steps: 1.")
         return self
 
+    @property
+    def queries_per_sample(self) -> int:
+        """The sample itself, and DRaFT-LV's further noisings of it."""
+        return 1 + self.extra_noisings
+
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError if there are fewer steps than live ones."""
         super().check(training)
@@ -104,11 +109,6 @@ class Draft(RewardBackprop):
         super().__init__(*args)
         assert isinstance(self.config.algorithm, DraftSettings)
         self.settings = self.config.algorithm
-
-    @property
-    def queries_per_sample(self) -> int:
-        """The sample itself, and DRaFT-LV's further noisings of it."""
-        return 1 + self.settings.extra_noisings
 
     def latents(
         self, epoch: int, trajectory: Trajectory, samples: Tensor

@@ -263,7 +263,7 @@ class RewardBackprop(Algorithm):
         self, epoch: int, trajectory: Trajectory, parts: list[_Part]
     ) -> Iterator[tuple[float, Tensor]]:
         """Weight and mean loss of each micro-batch; ``parts`` keeps what they were."""
-        queries = len(trajectory) * self.queries_per_sample
+        queries = len(trajectory) * self.backprop.queries_per_sample
         for samples in torch.arange(len(trajectory)).split(
             self.training.micro_batch_size
         ):

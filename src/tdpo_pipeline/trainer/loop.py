@@ -297,7 +297,7 @@ class Trainer:
     def reward_queries(self) -> int:
         """Reward queries that learning has taken so far."""
         samples = self.epoch * self.config.training.samples_per_epoch
-        return samples * self.algorithm.queries_per_sample
+        return samples * self.config.algorithm.queries_per_sample
 
     def _save(self, state: RunState) -> None:
         if self.epoch in state.kept:
