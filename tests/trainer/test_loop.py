@@ -37,6 +37,10 @@ METHODS = {
         "buffer_epochs": 2,
         "buffer_samples": 4,
     },
+    "tdpo, KL off the reward": tiny.TDPO
+    | {"kl": {"penalty": "clip", "coefficient": 0.5, "target": 0.01, "horizon": 20}},
+    "tdpo, KL in the loss": tiny.TDPO
+    | {"kl": {"applied_to": "loss", "coefficient": 0.5, "target": 0.01}},
     "dpok": tiny.DPOK,
 }
 
@@ -85,6 +89,11 @@ def test_every_method_trains_and_records(train, method):
     if method.startswith("tdpo"):
         assert history["critic_loss"].notna().all()
         assert history["critic_dormant_pct_layer2"].between(0, 100).all()
+    if "KL" in method:
+        # The first epoch's samples are the base model's, so the weight falls.
+        assert history["kl_weight"].iloc[0] == 0.5
+        assert 0 < history["kl_weight"].iloc[1] < 0.5
+        assert history["kl_weight"].nunique() == 4
 
 
 def test_tdpo_r_resets_at_its_period(train):
@@ -113,6 +122,8 @@ def test_official_overlap_is_always_100(train):
         ("tdpo, official switches", 2, "lora"),
         ("tdpo_constrained", 2, "lora"),
         ("tdpo_replay", 1, "lora"),
+        ("tdpo, KL off the reward", 2, "lora"),
+        ("tdpo, KL in the loss", 2, "full"),
         ("dpok", 2, "lora"),
     ],
 )

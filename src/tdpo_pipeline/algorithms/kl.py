@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 
 from tdpo_pipeline.config import Settings
@@ -29,12 +29,12 @@ def _js(log_probs: Tensor, reference: Tensor) -> Tensor:
 
 def _k3(log_probs: Tensor, reference: Tensor) -> Tensor:
     x = log_probs - reference
-    return torch.exp(-x) - 1 + x
+    return torch.expm1(-x) + x
 
 
 def _approx(log_probs: Tensor, reference: Tensor) -> Tensor:
     x = log_probs - reference
-    return torch.exp(x) - 1 - x
+    return torch.expm1(x) - x
 
 
 PENALTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -50,8 +50,9 @@ PENALTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 With x the difference of the two: ``kl`` x (Schulman's k1), ``abs`` |x|, ``square``
 x^2 / 2 (k2), ``clip`` max(x, 0) (the official default), ``approx`` e^x - 1 - x (the
-official code's, whose sign is turned round), ``k3`` e^-x - 1 + x (unbiased for the KL),
-``js`` the clipped Jensen-Shannon terms.
+official code's, whose sign is turned round), ``js`` the clipped Jensen-Shannon terms;
+and ``k3`` e^-x - 1 + x, which is unbiased for the KL where x is the whole log-ratio,
+summed over dimensions.
 """
 
 
@@ -76,6 +77,14 @@ class KlSettings(Settings):
     coefficient: NonNegativeFloat = 0.2
     target: PositiveFloat | None = None
     horizon: PositiveFloat = 2000
+
+    @model_validator(mode="after")
+    def _has_a_gradient(self) -> Self:
+        if self.applied_to == "loss" and self.penalty != "closed_form":
+            raise ValueError(
+                f"kl.applied_to: loss takes penalty: closed_form, not {self.penalty}."
+            )
+        return self
 
 
 class KlController:
@@ -142,9 +151,17 @@ def reference_trajectory(
 def kl_penalties(
     policy: Policy, trajectory: Trajectory, reference: Trajectory, penalty: str
 ) -> Tensor:
-    """The penalty of each step of trajectories, per latent dimension, shape (N, T)."""
+    """The penalty of each step of trajectories, per latent dimension, shape (N, T).
+
+    The official code's penalties are of the mean log-probs, as they are; ``k3`` is made
+    of the sums and divided by D, for only so is its mean that of ``closed_form``.
+    """
+    own, base = trajectory.log_probs, reference.log_probs
+    if penalty == "k3":
+        dims = policy.latent_dims
+        return PENALTIES[penalty](dims * own, dims * base) / dims
     if penalty != "closed_form":
-        return PENALTIES[penalty](trajectory.log_probs, reference.log_probs)
+        return PENALTIES[penalty](own, base)
     kl = closed_form_kl(
         policy,
         trajectory,
