@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from tdpo_pipeline.algorithms import reward_backprop
@@ -23,7 +24,7 @@ from tdpo_pipeline.algorithms.reward_backprop import (
     reward_loss,
     with_gradient_of,
 )
-from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.config import AlgorithmSettings, RunConfig
 from tdpo_pipeline.diffusion.ddim import ddim_step_with_log_prob
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator, noise
@@ -34,6 +35,7 @@ from tdpo_pipeline.trainer import loop
 from tdpo_pipeline.trainer.loop import train_run
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 from tests import tiny
+from tests.conftest import ROOT
 
 ALIGNPROP = {
     "algorithm": "alignprop",
@@ -383,7 +385,7 @@ def test_draft_lv_averages_the_image_and_its_denoised_noisings():
     loss = -sum(score(policy, x) for x in latents) / 3
     expected = gradients(policy, loss)
     metrics = made.update(1, trajectory, torch.zeros(8))
-    assert metrics["loss"] == pytest.approx(float(loss))
+    assert metrics["loss"] == pytest.approx(float(loss.detach()))
     assert_same_gradients([p.grad for p in policy.parameters()], expected)
 
 
@@ -477,6 +479,31 @@ def test_summary_says_what_an_update_is_made_of():
     assert "last 1 of 4 steps and 2 more noisings" in summaries["draft_lv"]
     assert "one of the steps 4 to 4, its own guidance 1" in summaries["refl"]
     assert "per-step truncation, its own eta 0" in summaries["alignprop 2023"]
+
+
+# The entries
+
+
+def entries():
+    path = ROOT / "conf" / "base" / "parameters_methods.yml"
+    methods = yaml.safe_load(path.read_text())["methods"]
+    family = ("alignprop", "draft", "refl")
+    return {k: v for k, v in methods.items() if v["algorithm"] in family}
+
+
+@pytest.mark.parametrize("name", entries())
+@pytest.mark.parametrize("steps", [2, 10, 50])
+def test_entries_fit_every_scale(name, steps):
+    settings = AlgorithmSettings.model_validate(entries()[name])
+    settings.check(tiny.training(num_inference_steps=steps))
+
+
+def test_diffexp_changes_nothing_but_the_exploration():
+    plain = entries()["alignprop_trl"]
+    explored = {k: v for k, v in entries().items() if "exploration" in v}
+    assert len(explored) == 4
+    for settings in explored.values():
+        assert {k: v for k, v in settings.items() if k != "exploration"} == plain
 
 
 # Rewards without gradient

@@ -6,7 +6,7 @@ from tdpo_pipeline.menagerie.proxies import ProxyNetwork, proxy_path, save_proxy
 from tdpo_pipeline.menagerie.proxies_settings import ProxySettings
 from tdpo_pipeline.menagerie.scenes import VocabularyError
 from tdpo_pipeline.rewards.base import RewardError
-from tdpo_pipeline.rewards.registry import critic_encoder, load_reward
+from tdpo_pipeline.rewards.registry import REWARDS, critic_encoder, load_reward
 
 KINDS = {
     "aesthetic-mini": "aesthetic",
@@ -51,6 +51,13 @@ def test_a_proxy_loads_by_name_and_a_gradient_reaches_the_images(name, weights, 
     assert (values.shape, values.dtype) == ((2,), torch.float32)
     values.sum().backward()
     assert (images.grad.abs().sum((1, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize("name", [*KINDS, "gold_match", "gold_taste"])
+def test_the_registry_knows_what_a_reward_is(name, weights):
+    reward, entry = load_reward(name, weights), REWARDS[name]
+    assert entry.differentiable == reward.differentiable
+    assert entry.has_encoder == (reward.encoder is not None)
 
 
 @pytest.mark.parametrize("name", KINDS)
