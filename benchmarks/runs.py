@@ -7,6 +7,7 @@ not trained again, and one that was interrupted goes on.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -20,18 +21,25 @@ from common import BASE_MODEL, PROXY_REWARDS, ROOT
 
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.prompts import prompt_set
-from tdpo_pipeline.trainer.state import identity_digest, run_identity
+from tdpo_pipeline.trainer.state import fingerprint
 
 STATES = ROOT / "data" / "06_models" / "state" / "benchmarks"
 STOPPED = "stopped.txt"
 
 
 def digest(config: RunConfig) -> str:
-    """A short name for what is trained."""
-    prompts = prompt_set(config.task.train_prompts)
-    return identity_digest(run_identity(config, prompts, BASE_MODEL, PROXY_REWARDS))[
-        :12
-    ]
+    """A short name for what is trained.
+
+    Settings that have their default are left out, so that a log outlives new ones.
+    """
+    identity = {
+        "config": config.model_dump(mode="json", exclude_defaults=True),
+        "prompts": prompt_set(config.task.train_prompts),
+        "base model": fingerprint([BASE_MODEL]),
+        "reward weights": fingerprint([PROXY_REWARDS]),
+    }
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def folder(config: RunConfig) -> Path:
