@@ -1,6 +1,6 @@
 """Training runs for the benchmarks, each in a process of its own, and never twice.
 
-A run's history is kept under data/06_models/state/benchmarks, in a folder named by what
+A run's history is kept under data/06_models/benchmarks, in a folder named by what
 was trained (configuration, base model, reward weights, prompts); a run that is there is
 not trained again, and one that was interrupted goes on.
 """
@@ -23,7 +23,7 @@ from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.prompts import prompt_set
 from tdpo_pipeline.trainer.state import fingerprint
 
-STATES = ROOT / "data" / "06_models" / "state" / "benchmarks"
+STATES = ROOT / "data" / "06_models" / "benchmarks"
 STOPPED = "stopped.txt"
 
 
