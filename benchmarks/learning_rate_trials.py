@@ -3,9 +3,11 @@
     python benchmarks/learning_rate_trials.py --workers 2
     python benchmarks/learning_rate_trials.py --methods tdpo tdpo_r --workers 2
 
-Every method gets the same learning rates, on a seed that is never reported, for half
-the quick job's reward queries; its configured learning rate is the one whose trained
-reward, meant over the last quarter of the epochs, ends highest. A trial that stops on
+Every method gets the same learning rates, on a seed that is never reported, for as many
+epochs as the quick job has; its configured learning rate is the one whose trained
+reward, meant over the last quarter of the epochs, ends highest. (Shorter trials choose
+rates that a run doesn't survive: with half the epochs, ddpo_100_timestep_major got 1e-2,
+and its pictures were noise by the end of the quick job.) A trial that stops on
 collapse or on weights that are not finite counts as lowest. Nothing but the trained
 proxy reward is looked at. The log goes to benchmarks/results/learning_rate_trials.csv, a
 line a trial; trials that are in it are not run again.
@@ -21,7 +23,7 @@ from runs import append, digest, not_logged, train_all
 
 LOG = ROOT / "benchmarks" / "results" / "learning_rate_trials.csv"
 LEARNING_RATES = (1e-3, 3e-3, 1e-2)
-EPOCHS = 8
+EPOCHS = 16
 SEED = 1000
 REWARD = "aesthetic-mini"
 
