@@ -192,7 +192,7 @@ class ExplorationSettings(Settings):
 
     def active(self, epoch: int, epochs: int) -> bool:
         """Whether the 1-based ``epoch`` of ``epochs`` explores."""
-        return epoch <= self.fraction * epochs
+        return epoch <= self.fraction * epochs + 1e-9
 
 
 class AlgorithmSettings(Settings):

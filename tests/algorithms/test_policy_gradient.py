@@ -159,6 +159,27 @@ def test_ratio_off_one_stops_the_run():
         update.step(trajectory, pairs, torch.ones(8, 4))
 
 
+def test_every_pair_of_the_first_update_is_held_to_ratio_1():
+    policy, update = surrogate(
+        method={"updates_per_timestep": None, "updates_per_epoch": 2}
+    )
+    trajectory = trajectory_of(policy)
+    pairs = torch.cartesian_prod(torch.arange(8), torch.arange(2))
+    trajectory.log_probs[7, 1] += 0.01  # in the last of four micro-batches
+    with pytest.raises(RatioError, match="off 1 by 1.0e-02"):
+        update.step(trajectory, pairs, torch.ones(8, 4))
+
+
+def test_later_updates_may_move_the_ratio():
+    policy, update = surrogate()
+    trajectory = trajectory_of(policy)
+    column = torch.cartesian_prod(torch.arange(4), torch.arange(1))
+    for _ in range(3):
+        update.step(trajectory, column, torch.ones(8, 4))
+    assert update.metrics()["ratio_error"] == 0
+    assert update.metrics()["approx_kl"] > 0
+
+
 def test_recomputed_log_probs_repair_it():
     config = tiny.run_config(tiny.DDPO | {"old_log_prob": "recompute"})
     policy = Policy(tiny.pipeline(), num_inference_steps=4, lora=tiny.LORA)
@@ -186,7 +207,7 @@ def test_updates_and_pairs_are_stated():
         ({"loop": "sample_major", "group_size": 3}, {}, "group_size 3"),
         ({"clip_range": -1e-4}, {}, "greater than 0"),
         ({"clip_rang": 1e-4}, {}, "clip_rang"),
-        ({"algorithm": "dppo"}, {}, "did you mean tdpo or ddpo"),
+        ({"algorithm": "dppo"}, {}, r"did you mean [a-z ]*ddpo"),
         ({"algorithm": "nowhere:Nothing"}, {}, "can't be imported"),
         ({}, {"samples_per_epoch": 0}, "greater than 0"),
         ({}, {"samples_per_epoch": -8}, "greater than 0"),

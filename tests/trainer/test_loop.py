@@ -14,6 +14,7 @@ from tdpo_pipeline.trainer.loop import TrainingStoppedError, train_run
 from tdpo_pipeline.trainer.state import disk_needed
 from tests import tiny
 
+EXPLORATION = {"guidance": {"threshold": 600}, "prompt_weighting": {"high": 1.5}}
 METHODS = {
     "ddpo": tiny.DDPO,
     "ddpo sample-major": tiny.DDPO
@@ -42,6 +43,9 @@ METHODS = {
     "tdpo, KL in the loss": tiny.TDPO
     | {"kl": {"applied_to": "loss", "coefficient": 0.5, "target": 0.01}},
     "dpok": tiny.DPOK,
+    "ddpo, exploring": tiny.DDPO | {"exploration": EXPLORATION},
+    "ddpo, exploring off policy": tiny.DDPO
+    | {"exploration": EXPLORATION | {"log_prob": "target"}},
 }
 
 
@@ -125,6 +129,7 @@ def test_official_overlap_is_always_100(train):
         ("tdpo, KL off the reward", 2, "lora"),
         ("tdpo, KL in the loss", 2, "full"),
         ("dpok", 2, "lora"),
+        ("ddpo, exploring", 2, "lora"),
     ],
 )
 def test_resume_is_bitwise(train, monkeypatch, method, at, finetune):

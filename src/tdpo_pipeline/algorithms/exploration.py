@@ -8,6 +8,7 @@ prompt that is given more weight. Evaluation samples plainly.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,13 +31,16 @@ def guidance_schedule(
         guidance_scale: The scale's own weight.
 
     Returns:
-        float32, shape (T,); the number itself where low and high are equal.
+        float32, shape (T,); the number itself where all steps have the same.
     """
     high = guidance_scale if settings.high is None else settings.high
-    if settings.low == high:
+    noisy = timesteps > settings.threshold
+    if settings.low == high or not noisy.any():
         return high
+    if noisy.all():
+        return settings.low
     weights = torch.full(timesteps.shape, high, device=timesteps.device)
-    weights[timesteps > settings.threshold] = settings.low
+    weights[noisy] = settings.low
     return weights
 
 
@@ -73,8 +77,8 @@ def weighted_embeds(
 def word_tokens(tokenizer: Any, prompt: str) -> list[list[int]]:
     """Positions of the tokens of each word of a prompt, in the order of the words.
 
-    Words are what white space separates. Special tokens belong to none, nor does what
-    the tokenizer cuts off.
+    Words are what white space separates. Special tokens belong to none (nor does a sign
+    that the tokenizer doesn't know), nor does what the tokenizer cuts off.
     """
     encoding = tokenizer(
         prompt,
@@ -82,14 +86,16 @@ def word_tokens(tokenizer: Any, prompt: str) -> list[list[int]]:
         max_length=tokenizer.model_max_length,
         return_offsets_mapping=True,
     )
-    starts = [i for i in range(len(prompt)) if _begins_word(prompt, i)]
-    tokens: list[list[int]] = [[] for _ in starts]
-    for position, (begin, end) in enumerate(encoding["offset_mapping"]):
-        if end > begin:
-            word = int(np.searchsorted(starts, begin, side="right")) - 1
-            tokens[word].append(position)
-    return [word for word in tokens if word]
-
-
-def _begins_word(text: str, i: int) -> bool:
-    return not text[i].isspace() and (i == 0 or text[i - 1].isspace())
+    special = set(tokenizer.all_special_ids)
+    begins = {
+        position: begin
+        for position, (token, (begin, _)) in enumerate(
+            zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        )
+        if token not in special
+    }
+    words = [
+        [position for position, begin in begins.items() if start <= begin < end]
+        for start, end in (word.span() for word in re.finditer(r"\S+", prompt))
+    ]
+    return [word for word in words if word]

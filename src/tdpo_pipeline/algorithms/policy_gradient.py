@@ -264,7 +264,7 @@ class SurrogateUpdate:
         self.optimizer.begin_epoch()
         self.kls: list[float] = []
         self.clipped: list[float] = []
-        self.ratio_error = float("nan")
+        self.ratio_error = 0.0
 
     def updates(
         self, rng: np.random.Generator, samples: int, steps: int
@@ -325,8 +325,8 @@ class SurrogateUpdate:
 
     def _measure(self, log_probs: Tensor, old: Tensor) -> None:
         error = (torch.exp(log_probs - old) - 1).abs()
-        if not self.kls:
-            self.ratio_error = float(error.max())
+        if not self.optimizer.norms:  # nothing has been updated yet
+            self.ratio_error = max(float(error.max()), self.ratio_error)
             # Written so that NaN stops the run too.
             if not self.ratio_error <= self.clip_range / 4:
                 raise RatioError(
