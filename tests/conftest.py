@@ -22,37 +22,21 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-class Project:
-    """A copy of the project in a folder of its own, where commands run."""
+class Workspace:
+    """A folder where the project's commands run."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.last_output = ""
-        for folder in ("src", "conf", "notebooks"):
-            shutil.copytree(
-                ROOT / folder,
-                root / folder,
-                ignore=shutil.ignore_patterns("*.egg-info", "local"),
-            )
-        (root / "conf" / "local").mkdir()
-        for name in ("pyproject.toml", ".telemetry"):
-            shutil.copy(ROOT / name, root / name)
 
     def run(
         self, *command: str, check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``python -m <command>`` in the copy, on one thread."""
+        """Run ``python -m <command>`` in the folder, on one thread."""
         done = subprocess.run(
             [sys.executable, "-m", *command],
             cwd=self.root,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(self.root / "src"),
-                "OMP_NUM_THREADS": "1",
-                "COLUMNS": "200",
-                "TQDM_DISABLE": "1",
-                **environment,
-            },
+            env=self.environment() | environment,
             capture_output=True,
             text=True,
             check=False,
@@ -64,8 +48,36 @@ class Project:
     def kedro(
         self, *arguments: str, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a ``kedro`` command in the copy."""
+        """Run a ``kedro`` command in the folder."""
         return self.run("kedro", *arguments, check=check)
+
+    def environment(self) -> dict[str, str]:
+        """What commands see: the folder's own code, and this Python's commands."""
+        commands = str(Path(sys.executable).parent)
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join([commands, os.environ["PATH"]]),
+            "PYTHONPATH": str(self.root / "src"),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+            "TQDM_DISABLE": "1",
+        }
+
+
+class Project(Workspace):
+    """A copy of the project in a folder of its own, without data."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        for folder in ("src", "conf", "notebooks"):
+            shutil.copytree(
+                ROOT / folder,
+                root / folder,
+                ignore=shutil.ignore_patterns("*.egg-info", "local", "__pycache__"),
+            )
+        (root / "conf" / "local").mkdir()
+        for name in ("pyproject.toml", ".telemetry"):
+            shutil.copy(ROOT / name, root / name)
 
 
 @pytest.fixture

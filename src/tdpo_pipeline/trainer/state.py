@@ -32,21 +32,42 @@ from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_TRAINING_CODE = (
+TRAINING_CODE = (
     "algorithms",
+    "config.py",
     "critic",
     "diffusion",
-    "menagerie",
+    "menagerie/animals.py",
+    "menagerie/beasts.py",
+    "menagerie/birds.py",
+    "menagerie/canvas.py",
+    "menagerie/crawlers.py",
+    "menagerie/gold.py",
+    "menagerie/props.py",
+    "menagerie/proxies.py",
+    "menagerie/proxies_settings.py",
+    "menagerie/quadrupeds.py",
+    "menagerie/render.py",
+    "menagerie/scenes.py",
+    "menagerie/swimmers.py",
+    "menagerie/vocabulary.py",
     "rewards",
     "trainer",
 )
+"""Files and folders of the package that can change what a run comes to.
+
+The training stages of ``dvc.yaml`` depend on the same; of Menagerie, on its rewards and
+on what these draw with, because its models are inputs of a run.
+"""
 
 
-def fingerprint(folders: Iterable[Path], pattern: str = "*") -> str:
-    """SHA-256 over the names and contents of the files in the folders."""
+def fingerprint(places: Iterable[Path], pattern: str = "*") -> str:
+    """SHA-256 over the names and contents of files, and of the files in folders."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(p for p in folder.rglob(pattern) if p.is_file()):
+    for place in places:
+        folder = place if place.is_dir() else place.parent
+        paths = sorted(place.rglob(pattern)) if place.is_dir() else [place]
+        for path in (p for p in paths if p.is_file()):
             digest.update(str(path.relative_to(folder)).encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -68,7 +89,7 @@ def run_identity(
         "base model": fingerprint([base_model]),
         "reward weights": fingerprint([weights]),
         "prompts": list(prompts),
-        "code": fingerprint([_PACKAGE / name for name in _TRAINING_CODE], "*.py"),
+        "code": fingerprint([_PACKAGE / name for name in TRAINING_CODE], "*.py"),
     }
 
 
