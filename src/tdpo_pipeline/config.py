@@ -126,19 +126,50 @@ class TrainingSettings(Settings):
         return sorted({*every, self.epochs})
 
 
+class EnsemblePartSettings(Settings):
+    """What one reward r contributes to an ensemble: weight x (r - mean) / std.
+
+    Attributes:
+        weight: Weight w; below 0 for a reward that should fall.
+        mean: Mean of r over the base model's images.
+        std: Standard deviation of r over the base model's images.
+    """
+
+    weight: float = 1.0
+    mean: float
+    std: PositiveFloat
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> Self:
+        if self.weight == 0:
+            raise ValueError("a weight of 0 says nothing; leave the reward out.")
+        return self
+
+
+EnsembleParts = Annotated[dict[str, EnsemblePartSettings], Field(min_length=1)]
+
+
 class RewardSettings(Settings):
     """A task: a reward to train on, and the prompts to train it with.
 
     Attributes:
-        scorer: Name in the reward registry, or ``module:Class`` of one's own.
+        scorer: Name in the reward registry, or ``module:Class`` of one's own; with
+            ``ensemble`` a new name, that of the ensemble.
         train_prompts: Name of a prompt set, or path of a text file (a prompt a line).
         critic_encoder: Reward whose image encoder the temporal critic reads; by
-            default the trained reward's own.
+            default the trained reward's own. An ensemble has none.
+        ensemble: The rewards that the trained one is the weighted sum of, by name.
     """
 
     scorer: str
     train_prompts: str
     critic_encoder: str | None = None
+    ensemble: EnsembleParts | None = None
+
+    @property
+    def ensembles(self) -> dict[str, dict[str, EnsemblePartSettings]]:
+        """The parts of the trained reward by its name; empty if it is no ensemble."""
+        return {} if self.ensemble is None else {self.scorer: self.ensemble}
 
 
 class GuidanceScheduleSettings(Settings):
@@ -305,6 +336,7 @@ class RunConfig(Settings):
             self.critic_encoder,
             needs_encoder=self.algorithm.needs_encoder,
             needs_gradient=self.algorithm.needs_gradient,
+            parts=self.task.ensemble,
         )
         return self
 

@@ -86,7 +86,7 @@ def evaluate_run(
         seed=config.seed,
     )
     scorers = (*settings.rewards, config.task.scorer)
-    rewards = list(load_rewards(scorers, weights).values())
+    rewards = list(load_rewards(scorers, weights, config.task.ensembles).values())
     images = _image_table(settings, prompt_sets, train_prompts)
     _strip_rows(settings, images)
     identity = run_identity(config, train_prompts, base_model, weights)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from tdpo_pipeline.config import EnsemblePartSettings
     from tdpo_pipeline.rewards.base import ImageEncoder, Reward
 
 
@@ -115,6 +116,7 @@ def check_task(
     *,
     needs_encoder: bool,
     needs_gradient: bool = False,
+    parts: Collection[str] | None = None,
 ) -> None:
     """Hold a task against the registry, without loading anything.
 
@@ -123,20 +125,31 @@ def check_task(
         encoder_of: The reward that lends the critic its encoder, or None.
         needs_encoder: Whether the method has a temporal critic.
         needs_gradient: Whether the method backpropagates the trained reward.
+        parts: The rewards that the trained one is made of, if it is an ensemble.
 
     Raises:
         UnknownRewardError: If a name is unknown.
+        ValueError: If an ensemble has the name of another reward.
         NoEncoderError: If a registered reward has no encoder and one is needed.
         NoGradientError: If a registered reward has no gradient and one is needed.
     """
-    for name in (scorer, encoder_of):
-        if name is not None:
-            reward_path(name)
+    if parts is not None and (scorer in REWARDS or ":" in scorer):
+        raise ValueError(
+            f"'{scorer}' is a reward by itself. Give the ensemble a name of its own, "
+            "such as 'ensemble-mini'."
+        )
+    scored = (scorer,) if parts is None else parts
+    for name in scored:
+        reward_path(name)
+    if encoder_of is not None:
+        reward_path(encoder_of)
     owner = encoder_of or scorer
-    if needs_encoder and owner in REWARDS and not REWARDS[owner].has_encoder:
+    has_none = owner in REWARDS and not REWARDS[owner].has_encoder
+    if needs_encoder and (has_none or (parts is not None and owner == scorer)):
         raise _no_encoder(owner)
-    if needs_gradient and scorer in REWARDS and not REWARDS[scorer].differentiable:
-        raise no_gradient(scorer)
+    for name in scored:
+        if needs_gradient and name in REWARDS and not REWARDS[name].differentiable:
+            raise no_gradient(name)
 
 
 def no_gradient(name: str) -> NoGradientError:
@@ -190,15 +203,34 @@ def _check_own_name(path: str, name: Any) -> None:
         )
 
 
-def load_rewards(names: Iterable[str], weights: Path) -> dict[str, Reward]:
+def load_rewards(
+    names: Iterable[str],
+    weights: Path,
+    ensembles: Mapping[str, Mapping[str, EnsemblePartSettings]] | None = None,
+) -> dict[str, Reward]:
     """Rewards that are scored side by side, each loaded once, by what was asked for.
+
+    Args:
+        names: Names in the registry, ``module:Class`` or names of ensembles.
+        weights: Folder that holds the weights of trained rewards.
+        ensembles: The parts of each ensemble, by its name.
 
     Raises:
         RewardError: If two of them have the same name; see also :func:`load_reward`.
     """
     from tdpo_pipeline.rewards.base import RewardError
+    from tdpo_pipeline.rewards.ensemble import Ensemble
 
-    rewards = {name: load_reward(name, weights) for name in dict.fromkeys(names)}
+    made_of = ensembles or {}
+    asked_for = list(dict.fromkeys(names))
+    single = dict.fromkeys(
+        part for name in asked_for for part in made_of.get(name, [name])
+    )
+    loaded = {name: load_reward(name, weights) for name in single}
+    rewards: dict[str, Reward] = {
+        name: Ensemble(name, loaded, made_of[name]) if name in made_of else loaded[name]
+        for name in asked_for
+    }
     owners: dict[str, str] = {}
     for asked, reward in rewards.items():
         first = owners.setdefault(reward.name, asked)

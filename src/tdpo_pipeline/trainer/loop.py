@@ -146,7 +146,9 @@ class Trainer:
             lora=settings.lora if settings.finetune == "lora" else None,
             seed=config.seed,
         )
-        rewards = load_rewards((config.task.scorer, *settings.monitor), weights)
+        rewards = load_rewards(
+            (config.task.scorer, *settings.monitor), weights, config.task.ensembles
+        )
         reward = rewards[config.task.scorer]
         if reward.name != config.reward:
             raise ValueError(
