@@ -103,6 +103,8 @@ RARELY_DRAWN: tuple[str, ...] = (
     "a whale riding a bike",
     "a dolphin riding a bike",
     "an octopus riding a bike",
+    "a jellyfish riding a bike",
+    "a snake washing the dishes",
 )
 """Those of them that the shipped base model draws in less than a fifth of its samples
 (`base_model_report.json`, "rare"); the others it puts together more often."""
