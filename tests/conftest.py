@@ -51,6 +51,22 @@ class Workspace:
         """Run a ``kedro`` command in the folder."""
         return self.run("kedro", *arguments, check=check)
 
+    def dvc(
+        self, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a ``dvc`` command in the folder."""
+        return self.run("dvc", *arguments, check=check)
+
+    def git(self, *arguments: str) -> str:
+        """What a ``git`` command prints in the folder."""
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=self.root,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
     def environment(self) -> dict[str, str]:
         """What commands see: the folder's own code, and this Python's commands."""
         commands = str(Path(sys.executable).parent)
@@ -61,6 +77,8 @@ class Workspace:
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
             "TQDM_DISABLE": "1",
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(self.root.with_name(f"{self.root.name}-dvc")),
         }
 
 

@@ -38,7 +38,7 @@ class PreflightHooks:
         registry = dict(pipelines)
         problems = [
             *_unknown_parameters(run_params["runtime_params"] or {}, catalog, registry),
-            *_missing_inputs(pipeline, catalog, registry),
+            *_missing_inputs(pipeline, catalog, registry, run_params.get("env")),
             *_unwritable_outputs(pipeline, catalog),
         ]
         if problems:
@@ -85,23 +85,27 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _missing_inputs(
-    pipeline: Pipeline, catalog: Any, registry: Mapping[str, Pipeline]
+    pipeline: Pipeline,
+    catalog: Any,
+    registry: Mapping[str, Pipeline],
+    env: str | None,
 ) -> Iterator[str]:
     """A line for every dataset that must exist before the run, and doesn't."""
     for name in sorted(pipeline.inputs()):
         if name == "parameters" or name.startswith("params:") or catalog.exists(name):
             continue
         path = getattr(catalog[name], "_filepath", "no file")
-        yield f"'{name}' is missing ({path}); {_how_to_make(name, registry)}"
+        yield f"'{name}' is missing ({path}); {_how_to_make(name, registry, env)}"
 
 
-def _how_to_make(name: str, registry: Mapping[str, Pipeline]) -> str:
+def _how_to_make(name: str, registry: Mapping[str, Pipeline], env: str | None) -> str:
     """The command that makes the dataset: of the pipelines that do, the smallest."""
     makers = [key for key, value in registry.items() if name in value.all_outputs()]
     if not makers:
         return "no pipeline makes it: put it there."
     smallest = min(makers, key=lambda key: len(registry[key].nodes))
-    return f"make it first with: kedro run --pipelines {smallest}"
+    where = f"--env {env} " if env else ""
+    return f"make it first with: kedro run {where}--pipelines {smallest}"
 
 
 def _unwritable_outputs(pipeline: Pipeline, catalog: Any) -> Iterator[str]:
