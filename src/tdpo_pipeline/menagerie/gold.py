@@ -13,9 +13,8 @@ Both are deterministic, lie in [0, 1] and have no trained part. The constants of
 match were fixed before any fine-tuning was looked at. Those of the taste were revised
 after first fine-tunings on an earlier version of it; the present ones were chosen on
 renders and on samples of the base model of that time, and kept when it was trained
-again.
-Nothing is ever trained on them but the proxies, each on a noisy sample of one of them.
-``benchmarks/golds.py`` measures both on the base model that is shipped.
+again. Nothing is ever trained on them but the proxies, each on a noisy sample of one of
+them. ``benchmarks/golds.py`` measures both on the base model that is shipped.
 """
 
 from __future__ import annotations
