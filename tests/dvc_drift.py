@@ -42,12 +42,13 @@ def differences(root: Path) -> list[str]:
         catalog = session.load_context().catalog
     with Repo(str(root)) as repo:
         stages = list(repo.index.stages)
+    parameters = _parameter_files(root)
     return [
         *_nodes_without_a_stage(stages, registry),
         *(
             line
             for stage in stages
-            for line in _stage_differences(stage, registry, catalog, root)
+            for line in _stage_differences(stage, registry, catalog, parameters, root)
         ),
     ]
 
@@ -87,6 +88,7 @@ def _stage_differences(
     stage: Stage,
     registry: Mapping[str, Pipeline],
     catalog: DataCatalog,
+    parameters: Mapping[str, Any],
     root: Path,
 ) -> Iterator[str]:
     """Where a stage and its pipeline disagree."""
@@ -108,7 +110,7 @@ def _stage_differences(
     found = [
         *_compare("deps", paths(inputs), deps, shape is not None),
         *_compare("outs", paths(pipeline.all_outputs()), outs, shape is not None),
-        *_compare_parameters(stage, pipeline, shape, root),
+        *_compare_parameters(stage, pipeline, shape, parameters),
     ]
     yield from (f"{stage.name}: {line}" for line in found)
 
@@ -133,7 +135,10 @@ def _compare(
 
 
 def _compare_parameters(
-    stage: Stage, pipeline: Pipeline, shape: set[str] | None, root: Path
+    stage: Stage,
+    pipeline: Pipeline,
+    shape: set[str] | None,
+    parameters: Mapping[str, Any],
 ) -> Iterator[str]:
     """Parameters that are read and not tracked, in any file, and the other way."""
     names = {n for n in pipeline.inputs() if n.startswith("params:") and hashed(n)}
@@ -144,7 +149,7 @@ def _compare_parameters(
         if isinstance(dep, ParamsDependency)
         for key in dep.params
     }
-    for file, content in _parameter_files(root).items():
+    for file, content in parameters.items():
         for key in sorted(read):
             if _defines(content, key) and not any(
                 (file, whole) in tracked for whole in _groups(key, shape is not None)

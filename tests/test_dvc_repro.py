@@ -1,0 +1,228 @@
+"""The ways in with DVC, each in a copy of the project with two tiny runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Workspace
+from tests.dvc_project import (
+    DATA,
+    RUNS,
+    DvcProject,
+    clone,
+    commit,
+    copy,
+    edit,
+    stages_run,
+)
+
+pytestmark = pytest.mark.slow
+
+UP_TO_DATE = "Data and pipelines are up to date."
+METHODS_FILE = Path("conf", "base", "parameters_methods.yml")
+DDPO, TDPO_R = RUNS
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A project in which ``dvc repro`` has made the study, committed. Don't change it."""
+    project = DvcProject(tmp_path_factory.mktemp("dvc") / "project")
+    project.last_output = project.dvc("repro").stdout
+    project.commit("study")
+    return project
+
+
+def last_line(workspace: Workspace, *arguments: str) -> str:
+    """The last line that a ``dvc`` command prints."""
+    return workspace.dvc(*arguments).stdout.strip().splitlines()[-1]
+
+
+def set_learning_rate(workspace: Workspace, value: str) -> None:
+    """Another learning rate for ``ddpo_2``."""
+    pattern = r"(\n  ddpo_2:.*?learning_rate: )[\d.e-]+"
+    edit(workspace.root / METHODS_FILE, pattern, rf"\g<1>{value}")
+
+
+def test_repro_makes_the_study_with_the_shipped_models(studied: Workspace) -> None:
+    ran = stages_run(studied.last_output)
+    assert sorted(ran[:-1]) == sorted(
+        [
+            "prompts",
+            *(f"{kind}@{run}" for run in RUNS for kind in ("train", "evaluate")),
+        ]
+    )
+    assert ran[-1] == "report"
+    kept = studied.git("ls-files", str(DATA)).splitlines()
+    folders = {Path(*Path(path).parts[2:4]).as_posix() for path in kept}
+    assert folders == {
+        "05_model_input/evaluation_prompts.yml",
+        "05_model_input/train_prompts",
+        "06_models/config",
+        "07_model_output/history",
+        "07_model_output/metrics",
+        "07_model_output/scores",
+        "07_model_output/strips",
+        "08_reporting/figures",
+        "08_reporting/metrics.json",
+        "08_reporting/summary.md",
+        "08_reporting/tables",
+    }
+    assert studied.git("status", "--porcelain") == ""
+
+
+def test_a_second_repro_does_nothing(studied: Workspace) -> None:
+    done = studied.dvc("repro").stdout
+    assert stages_run(done) == []
+    assert done.strip().endswith(UP_TO_DATE)
+    assert studied.git("status", "--porcelain") == ""
+
+
+def test_a_changed_method_reruns_its_own_stages(
+    studied: Workspace, tmp_path: Path
+) -> None:
+    work = copy(studied, tmp_path / "work")
+    set_learning_rate(work, "7.7e-4")
+    assert stages_run(work.dvc("repro").stdout) == [
+        f"train@{DDPO}",
+        f"evaluate@{DDPO}",
+        "report",
+    ]
+    # The old value again: what it gave is in the cache, and isn't made again.
+    work.git("checkout", str(METHODS_FILE))
+    ran = stages_run(work.dvc("repro").stdout)
+    assert set(ran) <= {"report"}
+    assert work.git("status", "--porcelain") == ""
+
+
+def test_a_fresh_clone_has_nothing_to_do_and_redraws(
+    studied: Workspace, tmp_path: Path
+) -> None:
+    fresh = clone(studied, tmp_path / "fresh")
+    done = fresh.dvc("repro", "--allow-missing").stdout
+    assert stages_run(done) == []
+    assert done.strip().endswith(UP_TO_DATE)
+    dry = last_line(fresh, "repro", "--dry", "--allow-missing")
+    assert dry == UP_TO_DATE
+
+    redrawn = fresh.dvc("repro", "--force", "--single-item", "report").stdout
+    assert stages_run(redrawn) == ["report"]
+    assert fresh.git("status", "--porcelain") == ""
+
+    # The cache lacks the checkpoints: that is said, and nothing is lost.
+    done = fresh.dvc(
+        "repro", "--force", "--single-item", f"evaluate@{DDPO}", check=False
+    )
+    assert done.returncode != 0
+    assert "checkpoints' is missing" in done.stdout + done.stderr
+    fresh.git("checkout", str(DATA))
+    assert last_line(fresh, "repro", "--dry", "--allow-missing") == UP_TO_DATE
+    done = fresh.dvc("checkout", check=False)
+    assert done.returncode != 0
+    assert f"{DATA}/06_models/checkpoints/ddpo_2/aesthetic-mini/s0" in done.stderr
+
+
+def test_kedro_run_then_commit_leaves_nothing_to_do(
+    studied: Workspace, tmp_path: Path
+) -> None:
+    work = copy(studied, tmp_path / "work")
+    set_learning_rate(work, "7.7e-4")
+    work.kedro("run", "--env", "study", "--pipelines", "study")
+    assert last_line(work, "repro", "--dry") != UP_TO_DATE
+    work.dvc("commit", "--force")
+    done = work.dvc("repro").stdout
+    assert stages_run(done) == []
+    assert done.strip().endswith(UP_TO_DATE)
+
+
+def test_a_killed_stage_resumes_its_training(
+    studied: Workspace, tmp_path: Path
+) -> None:
+    work = copy(studied, tmp_path / "work")
+    edit(work.root / "conf" / "study" / "parameters.yml", r"epochs: \d+", "epochs: 12")
+    stage = ("repro", "--single-item", f"train@{DDPO}")
+    states = work.root / DATA / "06_models" / "state" / DDPO / "states"
+    output = work.root.with_name("killed.txt")
+    with output.open("w") as log:
+        killed = subprocess.Popen(
+            ["dvc", *stage],
+            cwd=work.root,
+            env=work.environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        history = states.parent / "history.csv"
+        # The run of 2 epochs that was here before makes room for the new one.
+        while killed.poll() is None and not (
+            (states / "epoch_0003.pt").exists() and history.exists()
+        ):
+            time.sleep(0.02)
+        assert killed.poll() is None, output.read_text()[-4000:]
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+    assert not (states.parent / "finished").exists()
+
+    # With another configuration it is an error, and what is there stays.
+    set_learning_rate(work, "7.7e-4")
+    done = work.dvc(*stage, check=False)
+    assert done.returncode != 0
+    assert "unfinished run of another configuration" in done.stdout + done.stderr
+    work.git("checkout", str(METHODS_FILE))
+
+    resumed = work.dvc(*stage).stdout
+    assert "resumed after epoch" in resumed
+    path = work.root / DATA / "07_model_output" / "history"
+    interrupted = (path / "ddpo_2" / "aesthetic-mini" / "s0.csv").read_bytes()
+    lock = (work.root / "dvc.lock").read_text()
+
+    # Without the interruption it ends with the same bits.
+    subprocess.run(["rm", "-r", states.parent], check=True)
+    again = work.dvc("repro", "--force", "--single-item", f"train@{DDPO}").stdout
+    assert "resumed" not in again
+    assert (path / "ddpo_2" / "aesthetic-mini" / "s0.csv").read_bytes() == interrupted
+    assert (work.root / "dvc.lock").read_text() == lock
+
+
+def test_an_experiment_with_another_learning_rate(
+    studied: Workspace, tmp_path: Path
+) -> None:
+    work = copy(studied, tmp_path / "work")
+    value = f"{METHODS_FILE}:methods.ddpo_2.optimizer.learning_rate=0.05"
+    done = work.dvc("exp", "run", "--set-param", value).stdout
+    assert stages_run(done) == [f"train@{DDPO}", f"evaluate@{DDPO}", "report"]
+    changed = json.loads(work.dvc("params", "diff", "--json").stdout)
+    methods = changed[str(METHODS_FILE)]
+    assert {k: v["new"] for k, v in methods.items() if v["old"] != v["new"]} == {
+        "methods.ddpo_2.optimizer.learning_rate": 0.05
+    }
+    metrics = json.loads(work.dvc("metrics", "diff", "--json").stdout)["diff"]
+    own = f"{DATA}/07_model_output/metrics/ddpo_2/aesthetic-mini/s0.json"
+    assert own in metrics
+    assert not any("tdpo_r/" in path for path in metrics)
+    work.dvc("plots", "diff", "HEAD", "--out", "plots")
+    page = (work.root / "plots" / "index.html").read_text()
+    assert "history/ddpo_2/aesthetic-mini/s0.csv" in page
+    assert list((work.root / "plots").rglob("*proxy_vs_gold.png"))
+
+
+def test_a_folder_as_remote(studied: Workspace, tmp_path: Path) -> None:
+    origin = copy(studied, tmp_path / "origin")
+    origin.dvc("remote", "add", "--default", "shelf", str(tmp_path / "shelf"))
+    commit(origin, "remote")
+    assert "pushed" in origin.dvc("push").stdout
+
+    other = clone(origin, tmp_path / "other")
+    other.dvc("pull")
+    checkpoints = other.root / DATA / "06_models" / "checkpoints"
+    assert (checkpoints / "ddpo_2" / "aesthetic-mini" / "s0" / "epoch_0002").is_dir()
+    assert last_line(other, "repro") == UP_TO_DATE
+    # With the checkpoints a run can be evaluated again, to the same bytes.
+    other.dvc("repro", "--force", "--single-item", f"evaluate@{TDPO_R}")
+    assert other.git("status", "--porcelain") == ""
