@@ -310,7 +310,7 @@ def test_a_weight_multiplies_its_images_loss(monkeypatch):
         other.data.add(["cat"] * 8, torch.zeros(8), torch.zeros(8, 8, 4, 4))
         losses = []
         parts = other._losses(1, torch.arange(8), 0, weight, losses)
-        return [float(part) for _, part in parts]
+        return [float(part.detach()) for _, part in parts]
 
     plain, weighted = loss(torch.ones(8)), loss(torch.tensor([3.0] * 4 + [0.5] * 4))
     assert weighted == pytest.approx([3 * plain[0], 0.5 * plain[1]])
