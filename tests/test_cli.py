@@ -136,8 +136,8 @@ def refused(project: Project, *arguments: str) -> str:
 def test_missing_weights_name_the_command_that_makes_them(project: Project) -> None:
     output = refused(project, "--pipelines", "train_eval")
     assert "'base_model' is missing" in output
-    assert "kedro run --pipelines base_model" in output
-    assert "kedro run --pipelines proxy_rewards" in output
+    assert "kedro run --env smoke --pipelines base_model" in output
+    assert "kedro run --env smoke --pipelines proxy_rewards" in output
 
 
 def test_an_unknown_method_in_the_grid(project: Project) -> None:

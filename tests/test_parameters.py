@@ -105,5 +105,5 @@ def test_an_output_folder_that_cannot_be_made(conf: Path) -> None:
 def test_missing_weights_name_the_command_that_makes_them(conf: Path) -> None:
     words = refuse(conf)
     assert "'base_model' is missing" in words
-    assert "kedro run --pipelines base_model" in words
-    assert "kedro run --pipelines proxy_rewards" in words
+    assert "kedro run --env smoke --pipelines base_model" in words
+    assert "kedro run --env smoke --pipelines proxy_rewards" in words

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib import colors
+from matplotlib import pyplot as plt
 
 from tdpo_pipeline.figures import save_png, style
 from tdpo_pipeline.overoptimization.tables import ordered_groups
@@ -75,3 +76,10 @@ def test_equal_figures_give_equal_bytes_without_version(tmp_path: Path) -> None:
         assert b"Software" not in data
         digests.add(hashlib.sha256(data).hexdigest())
     assert len(digests) == 1
+
+
+def test_bars_survive_rounding_errors():
+    _, ax = plt.subplots()
+    y = pd.DataFrame({"mean": [1.0], "low": [1.0 + 2e-16], "high": [1.0]})
+    style.points(ax, [1.0], y, style.method_style("tdpo"))
+    plt.close("all")

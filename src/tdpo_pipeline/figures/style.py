@@ -206,7 +206,9 @@ def points(
 def _reach(rows: pd.DataFrame) -> np.ndarray:
     """Bar lengths (2, n) below and above; NaN draws no bar."""
     below, above = rows["mean"] - rows["low"], rows["high"] - rows["mean"]
-    return np.stack([below.to_numpy(float), above.to_numpy(float)])
+    lengths = np.stack([below.to_numpy(float), above.to_numpy(float)])
+    # The interval of what hardly varies may miss its mean by a rounding error.
+    return np.where(np.abs(lengths) < 1e-6, np.abs(lengths), lengths)
 
 
 def _line(style: MethodStyle) -> dict[str, Any]:
