@@ -107,7 +107,7 @@ def train(
 
 def never_trained(reset: str, cone: str, seed: int) -> list[dict[str, object]]:
     """Neuron states over 100 epochs of a critic with resets and without updates."""
-    critic = learner("paper", "fp32", reset, seed)
+    critic = learner("official", "fp32", reset, seed)
     rows = []
     for epoch in range(1, 101):
         inputs = embeddings(CONE[cone], seed + epoch)[:64, None]
@@ -134,7 +134,7 @@ def main() -> None:
     torch.set_num_threads(1)
     trained, curves = [], []
     for seed, mean, init, precision in itertools.product(
-        options.seeds, MEANS, ("paper", "default"), ("fp32", "official_fp16")
+        options.seeds, MEANS, ("official", "default"), ("fp32", "official_fp16")
     ):
         rows = train(init, precision, mean, options.updates, 250, seed)
         curves += [{"seed": seed} | row for row in rows]

@@ -221,6 +221,12 @@ class ExplorationSettings(Settings):
     fraction: float = Field(default=0.75, gt=0, le=1)
     log_prob: Literal["behaviour", "target"] = "behaviour"
 
+    @model_validator(mode="after")
+    def _explores(self) -> Self:
+        if self.guidance is None and self.prompt_weighting is None:
+            raise ValueError("exploration needs guidance, prompt_weighting, or both.")
+        return self
+
     def active(self, epoch: int, epochs: int) -> bool:
         """Whether the 1-based ``epoch`` of ``epochs`` explores."""
         return epoch <= self.fraction * epochs + 1e-9
@@ -269,6 +275,9 @@ class AlgorithmSettings(Settings):
 
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError where these settings don't fit the scale's."""
+
+    def check_task(self, task: RewardSettings) -> None:
+        """Raise ValueError where these settings don't fit the task's."""
 
     def summary(self, training: TrainingSettings) -> str:
         """The quantities people get wrong, in a line."""
@@ -331,6 +340,7 @@ class RunConfig(Settings):
                 f"the task '{self.reward}' must have the name of its reward, "
                 f"'{self.task.scorer}'."
             )
+        self.algorithm.check_task(self.task)
         check_task(
             self.task.scorer,
             self.critic_encoder,

@@ -206,6 +206,8 @@ def test_updates_and_pairs_are_stated():
         ({}, {"micro_batch_size": 3}, "must divide the 4 pairs"),
         ({"loop": "sample_major", "group_size": 3}, {}, "group_size 3"),
         ({"clip_range": -1e-4}, {}, "greater than 0"),
+        ({"surrogate": "reinforce"}, {}, "off-policy"),
+        ({"exploration": {}}, {}, "guidance, prompt_weighting, or both"),
         ({"clip_rang": 1e-4}, {}, "clip_rang"),
         ({"algorithm": "dppo"}, {}, r"did you mean [a-z ]*ddpo"),
         ({"algorithm": "nowhere:Nothing"}, {}, "can't be imported"),

@@ -233,7 +233,10 @@ def test_fixed_truncation():
         (ALIGNPROP | {"truncation": {"kind": "fixed", "last_steps": 5}}, "more than"),
         (DRAFT | {"last_steps": 5}, "more than num_inference_steps 4"),
         (DRAFT | {"last_steps": 2, "extra_noisings": 2}, "needs last_steps: 1"),
-        (DRAFT | {"exploration": {"log_prob": "target"}}, "no log-probs"),
+        (
+            DRAFT | {"exploration": {"guidance": {}, "log_prob": "target"}},
+            "no log-probs",
+        ),
     ],
 )
 def test_settings_that_do_not_fit(settings, message):

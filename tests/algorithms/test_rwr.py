@@ -456,7 +456,10 @@ def test_resume_is_bitwise(train, monkeypatch, method, at):
         ({"batch_size": 6}, "micro_batch_size 4 must divide batch_size 6"),
         ({"percentile": 1.0}, "less than 1"),
         ({"inverse_temperature": 0}, "greater than 0"),
-        ({"exploration": {"log_prob": "target"}}, "has no meaning for rwr"),
+        (
+            {"exploration": {"guidance": {}, "log_prob": "target"}},
+            "has no meaning for rwr",
+        ),
         ({"round": 2}, "Extra inputs"),
     ],
 )

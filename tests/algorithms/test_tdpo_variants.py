@@ -118,5 +118,18 @@ def test_a_reset_is_followed_by_learning_from_the_buffer():
 def test_a_buffer_without_resets_is_an_error():
     with pytest.raises(ValidationError, match=r"policy_neurons\.reset"):
         tiny.run_config(REPLAY | {"policy_neurons": {"reset": "none"}})
+    with pytest.raises(ValidationError, match="group_size 8 must divide"):
+        tiny.run_config(REPLAY | {"loop": "sample_major", "group_size": 8})
+    with pytest.raises(ValidationError, match="neither kl nor exploration"):
+        tiny.run_config(REPLAY | {"kl": {}})
     with pytest.raises(ValidationError, match="more than samples_per_epoch"):
         tiny.run_config(REPLAY | {"buffer_samples": 16})
+
+
+def test_settings_that_mean_nothing_on_a_task_are_errors():
+    itself = {"constraints": {"tests.tiny:Redness": {}}}
+    with pytest.raises(ValidationError, match="what is trained on"):
+        tiny.run_config(CONSTRAINED | itself)
+    own = {"critic": tiny.TDPO["critic"] | {"encoder": "tests.tiny:Redness"}}
+    with pytest.raises(ValidationError, match="name another reward's"):
+        tiny.run_config(tiny.TDPO | own)

@@ -26,7 +26,7 @@ def test_paper_sizes(dim, count):
 
 
 def test_paper_initialisation():
-    critic = TemporalCritic(768, settings(init="paper"))
+    critic = TemporalCritic(768, settings(init="official"))
     for linear in critic.linears[:2]:
         assert linear.weight.std().item() == pytest.approx(1 / 769, rel=0.05)
         assert not linear.bias.any()

@@ -58,7 +58,7 @@ def test_the_official_critic_does_not_learn():
         critic = learner(
             dim=768,
             hidden=(256, 64, 16),
-            init="paper",
+            init="official",
             precision=precision,
             optimizer={"learning_rate": 1e-3},
         )

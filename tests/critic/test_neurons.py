@@ -107,7 +107,7 @@ def test_adams_step_is_reset_on_request():
 def test_reset_draws_from_the_initial_distribution():
     torch.manual_seed(0)
     settings = CriticSettings.model_validate(
-        {"init": "paper", "optimizer": {"learning_rate": 0.1}}
+        {"init": "official", "optimizer": {"learning_rate": 0.1}}
     )
     critic = TemporalCritic(64, settings)
     for linear in critic.linears:

@@ -142,6 +142,11 @@ class PolicyGradientSettings(AlgorithmSettings):
                 f"group_size {self.group_size} must divide samples_per_epoch "
                 f"{training.samples_per_epoch}."
             )
+        if self.surrogate == "reinforce" and updates != 1:
+            raise ValueError(
+                f"surrogate: reinforce has no ratio, so that all of its {updates} updates "
+                "an epoch but the first would be off-policy; set updates_per_epoch: 1."
+            )
         if self.policy_neurons.reset != "none" and training.finetune != "lora":
             raise ValueError("policy_neurons.reset needs finetune: lora.")
 
@@ -327,8 +332,11 @@ class SurrogateUpdate:
         error = (torch.exp(log_probs - old) - 1).abs()
         if not self.optimizer.norms:  # nothing has been updated yet
             self.ratio_error = max(float(error.max()), self.ratio_error)
-            # Written so that NaN stops the run too.
-            if not self.ratio_error <= self.clip_range / 4:
+            # Written so that NaN stops the run too. The score function has no ratio.
+            limit = self.clip_range / 4
+            if self.settings.surrogate == "reinforce":
+                limit = float("inf")
+            if not self.ratio_error <= limit:
                 raise RatioError(
                     f"The importance ratio before the first update is off 1 by "
                     f"{self.ratio_error:.1e}, more than a quarter of the clip range "

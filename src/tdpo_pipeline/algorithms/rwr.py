@@ -418,4 +418,5 @@ class Rwr(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` gave."""
         self.data = RoundData(**state["data"])
+        self.data.moments = self.data.moments.to(self.policy.device)
         self.base_std = state["base_std"]

@@ -39,7 +39,7 @@ from tdpo_pipeline.algorithms.policy_gradient import (
     PolicyGradient,
     PolicyGradientSettings,
 )
-from tdpo_pipeline.config import AlgorithmSettings
+from tdpo_pipeline.config import AlgorithmSettings, RewardSettings
 from tdpo_pipeline.critic.critic import CriticSettings, explained_variance
 from tdpo_pipeline.critic.learner import CriticLearner
 from tdpo_pipeline.critic.neurons import NeuronSettings
@@ -76,6 +76,15 @@ class TdpoSettings(PolicyGradientSettings):
     def critic_encoder(self) -> str | None:
         """Reward whose image encoder the critic reads instead of that of the task."""
         return self.critic.encoder
+
+    def check_task(self, task: RewardSettings) -> None:
+        """Raise ValueError if the critic's encoder is the task's own anyway."""
+        if self.critic.encoder in (task.scorer, task.critic_encoder):
+            if self.critic.encoder is not None:
+                raise ValueError(
+                    f"critic.encoder: {self.critic.encoder} is what the task reads "
+                    "anyway; name another reward's."
+                )
 
 
 def discounted_returns(

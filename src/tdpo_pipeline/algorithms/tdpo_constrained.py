@@ -21,7 +21,12 @@ from torch import Tensor
 
 from tdpo_pipeline.algorithms.advantages import PerPromptStatTracker
 from tdpo_pipeline.algorithms.tdpo import Tdpo, TdpoSettings
-from tdpo_pipeline.config import AlgorithmSettings, Settings, TrainingSettings
+from tdpo_pipeline.config import (
+    AlgorithmSettings,
+    RewardSettings,
+    Settings,
+    TrainingSettings,
+)
 from tdpo_pipeline.diffusion.trajectory import Trajectory
 from tdpo_pipeline.rewards.registry import load_reward, reward_path
 
@@ -57,6 +62,14 @@ class TdpoConstrainedSettings(TdpoSettings):
             raise ValueError(
                 "constraints add normalised rewards; they need critic.target: "
                 "normalised."
+            )
+
+    def check_task(self, task: RewardSettings) -> None:
+        """Raise ValueError if the trained reward is constrained by itself."""
+        super().check_task(task)
+        if task.scorer in self.constraints:
+            raise ValueError(
+                f"constraints names {task.scorer}, which is what is trained on."
             )
 
 

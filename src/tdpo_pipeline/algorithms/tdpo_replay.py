@@ -54,6 +54,13 @@ class TdpoReplaySettings(TdpoSettings):
                 f"buffer_samples {self.buffer_samples} is more than samples_per_epoch "
                 f"{training.samples_per_epoch}."
             )
+        if self.loop == "sample_major" and self.buffer_samples % self.group_size:
+            raise ValueError(
+                f"group_size {self.group_size} must divide buffer_samples "
+                f"{self.buffer_samples}."
+            )
+        if self.kl is not None or self.exploration is not None:
+            raise ValueError("a replay buffer goes with neither kl nor exploration.")
         if self.buffer_samples % training.micro_batch_size:
             raise ValueError(
                 f"micro_batch_size {training.micro_batch_size} must divide "
@@ -116,5 +123,5 @@ class TdpoReplay(Tdpo):
         super().load_state_dict(state)
         self.buffer.clear()
         for entry in state["buffer"]:
-            kept = Trajectory(**entry["trajectory"])
-            self.buffer.append((kept, entry["advantages"]))
+            kept = Trajectory(**entry["trajectory"]).to(self.policy.device)
+            self.buffer.append((kept, entry["advantages"].to(self.policy.device)))

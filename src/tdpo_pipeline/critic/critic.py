@@ -30,9 +30,9 @@ class CriticSettings(Settings):
         hidden: Width of each hidden layer.
         dropout: Dropout after the first layers (the rest have none).
         activation: Between layers. The paper's "5 linear layers" have none.
-        init: ``paper`` draws all weights from N(0, 1/(d+1)^2) with d the embedding
-            size, from which a deep linear net learns nothing for thousands of
-            updates; ``default`` is torch's own.
+        init: ``official`` draws all weights from N(0, 1/(d+1)^2) with d the embedding
+            size, from which a deep linear net may learn nothing for thousands of
+            updates (targets of mean 0); ``default`` is torch's own, with biases 0.
         value_clip: The prediction may move by this much from the one made in the
             rollout before its loss is clipped (PPO); None: plain squared error.
         target: ``normalised`` is the per-prompt z-scored reward, ``raw`` the reward.
@@ -52,7 +52,7 @@ class CriticSettings(Settings):
     hidden: tuple[PositiveInt, ...] = Field(default=(1024, 128, 64, 16), min_length=1)
     dropout: tuple[float, ...] = (0.2, 0.2, 0.1)
     activation: Literal["none", "relu", "gelu", "leaky_relu"] = "none"
-    init: Literal["paper", "default"] = "default"
+    init: Literal["official", "default"] = "default"
     value_clip: float | None = Field(default=0.2, gt=0)
     target: Literal["normalised", "raw"] = "normalised"
     state: Literal["pre", "post", "x0hat"] = "pre"
@@ -101,7 +101,7 @@ class TemporalCritic(nn.Module):
     def initial_weight(self, linear: nn.Linear) -> Tensor:
         """A fresh draw of a layer's weights from its initial distribution."""
         weight = torch.empty_like(linear.weight)
-        if self.init == "paper":
+        if self.init == "official":
             return nn.init.normal_(weight, std=1 / (self.embedding_dim + 1))
         return nn.init.kaiming_uniform_(weight, a=5**0.5)
 

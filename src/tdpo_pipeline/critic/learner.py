@@ -123,7 +123,9 @@ class CriticLearner:
             inputs: What the critic read in this epoch.
         """
         self.critic.eval()
-        outputs = self.critic.hidden(self._statistics_inputs(epoch, inputs))
+        with self._autocast():
+            outputs = self.critic.hidden(self._statistics_inputs(epoch, inputs))
+        outputs = [output.float() for output in outputs]
         settings = self.neurons
         dormant = dormant_masks(outputs, settings.threshold, settings.activation)
         metrics = {"critic_dormant_pct": masked_percent(dormant)}
@@ -146,10 +148,10 @@ class CriticLearner:
 
     def _overlap(self, dormant: list[Tensor]) -> float:
         """Percentage of dormant neurons shared with the epoch before."""
+        if self.neurons.overlap == "official":
+            return 0.0 if self.previous_dormant is None else 100.0
         if self.previous_dormant is None:
             return float("nan")
-        if self.neurons.overlap == "official":
-            return 100.0
         return overlap_percent(self.previous_dormant, dormant)
 
     def _reset(self, epoch: int, epochs: int, dormant: list[Tensor]) -> int:
@@ -205,4 +207,6 @@ class CriticLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
-        self.previous_dormant = state["previous_dormant"]
+        device = self.parameters[0].device
+        masks = state["previous_dormant"]
+        self.previous_dormant = masks and [mask.to(device) for mask in masks]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +72,15 @@ class Trajectory:
             log_probs=self.log_probs[samples],
             images=self.images[samples],
         )
+
+    def to(self, device: torch.device) -> Trajectory:
+        """The trajectories on another device."""
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
     def pairs(self) -> Tensor:
         """All (sample, step), sample by sample, int64, shape (N x T, 2)."""
