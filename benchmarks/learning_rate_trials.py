@@ -122,7 +122,8 @@ def main() -> None:
     best = stable.loc[stable.groupby("method")["last"].idxmax()]
     print(best[["method", "learning_rate", "first", "last"]].to_string(index=False))
     for method, chosen in choices(best).items():
-        configured = params["methods"][method].optimizer.learning_rate
+        algorithm = run_config(params, method, REWARD, SEED).algorithm
+        configured = algorithm.optimizer.learning_rate
         if configured != chosen:
             print(f"{method} is configured with {configured:g}; chosen: {chosen:g}")
 
