@@ -19,6 +19,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     deviations,
     estimates,
     lowest_change,
+    simultaneous,
     stretch,
 )
 
@@ -218,3 +219,16 @@ def test_choosing_the_peak_is_paid_for() -> None:
         falls += lowest_change(changes, Bootstrap(draws=500, rng=trial))[2] < 0
     # Minding the choice: about 5 %. An ordinary interval finds 14 % here.
     assert falls / n < 0.05 + 3 * np.sqrt(0.05 * 0.95 / n)
+
+
+def test_simultaneous_intervals_pay_for_their_number() -> None:
+    changes = np.random.default_rng(0).normal(0.5, 1, (1, 20, 30))
+    means, reach = simultaneous(changes)
+    np.testing.assert_allclose(means, changes.mean(axis=(0, 1)))
+    # Alone, a change has the quantile of its own deviation.
+    alone = changes[..., :1]
+    expected = np.quantile(np.abs(deviations(alone)), 0.95)
+    assert simultaneous(alone)[1] == pytest.approx(expected)
+    # Thirty together need the z of 1 - 0.05 / 30 and not of 0.05: 3.14 / 1.96 = 1.6.
+    assert 1.4 < reach[0] / expected < 1.8
+    assert np.isnan(simultaneous(changes[:, :1])[1]).all()

@@ -317,6 +317,29 @@ def drop_from_peak(
     return PeakDrop(earlier[peak], final, Estimate(mean, low, high, *size))
 
 
+def simultaneous(
+    values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP
+) -> tuple[FloatArray, FloatArray]:
+    """Means of several changes, and how far all of them may be off at once.
+
+    The reach is the quantile of the largest studentised deviation of a joint bootstrap
+    (max-t), so that with the given confidence no mean is further off than its reach.
+
+    Args:
+        values: Changes, shape (seeds, prompts, k).
+        bootstrap: How the intervals are made; its confidence is simultaneous.
+
+    Returns:
+        Means and reaches, shape (k,) each; the reaches are NaN with one prompt and one
+        seed.
+    """
+    joint = deviations(values, bootstrap)
+    scale = joint.std(axis=0)
+    largest = np.abs(joint / np.where(scale > 0, scale, 1.0)).max(axis=1)
+    reach = np.quantile(largest, bootstrap.confidence) * scale
+    return values.mean(axis=(0, 1)), reach
+
+
 def lowest_change(
     values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP
 ) -> tuple[float, float, float]:
@@ -329,11 +352,7 @@ def lowest_change(
     Returns:
         Mean, low and high; the ends are NaN with one prompt and one seed.
     """
-    means = values.mean(axis=(0, 1))
-    joint = deviations(values, bootstrap)
-    scale = joint.std(axis=0)
-    largest = np.abs(joint / np.where(scale > 0, scale, 1.0)).max(axis=1)
-    reach = np.quantile(largest, bootstrap.confidence) * scale
+    means, reach = simultaneous(values, bootstrap)
     lowest = int(means.argmin())
     mean, half = float(means[lowest]), float(reach[lowest])
     return mean, mean - half, mean + half
