@@ -9,8 +9,8 @@ import pytest
 from tdpo_pipeline.overoptimization import (
     RUN,
     ScoreTableError,
-    critic_curves,
     in_base_sd,
+    neuron_curves,
     paired_difference,
     reward_curves,
     training_curves,
@@ -193,7 +193,7 @@ def test_a_history_without_its_reward_is_an_error() -> None:
         training_curves(history(1.0, 0).drop(columns="aesthetic-mini_std"))
 
 
-def test_critic_curves_leave_out_what_was_not_measured() -> None:
+def test_neuron_curves_leave_out_what_was_not_measured() -> None:
     table = pd.concat(
         [
             synthetic_history(
@@ -202,7 +202,7 @@ def test_critic_curves_leave_out_what_was_not_measured() -> None:
             synthetic_history("ddpo_2", "aesthetic-mini", 0, gain=1, epochs=4),
         ]
     )
-    found = critic_curves(table)
+    found = neuron_curves(table)
     assert set(found["method"]) == {"tdpo_r"}
     assert found["quantity"].value_counts().to_dict() == {
         "critic_dormant_pct": 4,
@@ -214,6 +214,27 @@ def test_critic_curves_leave_out_what_was_not_measured() -> None:
     assert dormant["low"].isna().all()
 
 
-def test_critic_curves_without_critics_are_empty() -> None:
+def test_neuron_curves_without_critics_are_empty() -> None:
     table = synthetic_history("ddpo_2", "aesthetic-mini", 0, gain=1)
-    assert critic_curves(table).empty
+    assert neuron_curves(table).empty
+
+
+def test_neurons_of_the_policy_have_their_own_thresholds_and_resets() -> None:
+    table = pd.DataFrame(
+        {
+            "method": "tdpo_policy_reset_active",
+            "reward": "pick-mini",
+            "seed": [0, 1, 0, 1],
+            "epoch": [1, 1, 2, 2],
+            "lora_dormant_pct_t0": [0.0, 0.0, 2.0, 4.0],
+            "lora_dormant_pct_t01": [30.0, 34.0, 40.0, 40.0],
+            "neurons_reset": 7.0,  # the critic's, which isn't asked for
+            "policy_neurons_reset": [np.nan, np.nan, 10.0, 20.0],
+        }
+    )
+    found = neuron_curves(table, quantities=["lora_dormant_pct_t01"])
+    assert found["quantity"].unique().tolist() == ["lora_dormant_pct_t01"]
+    assert found["mean"].tolist() == [32.0, 40.0]
+    assert found["neurons_reset"].tolist() == [0.0, 15.0]
+    # sd of (30, 34) is 2.828, so the half width is t(0.975; 1) * 2.828 / sqrt(2) = 25.4
+    assert found["high"].tolist() == pytest.approx([32 + 12.7062 * 2, 40.0], rel=1e-5)

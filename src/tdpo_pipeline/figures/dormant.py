@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from tdpo_pipeline.figures import style
-from tdpo_pipeline.overoptimization.curves import critic_curves
+from tdpo_pipeline.overoptimization.curves import neuron_curves
 
 _PANELS = {
     "critic_dormant_pct": "dormant neurons (%)",
@@ -27,10 +27,10 @@ def dormant(history: pd.DataFrame) -> style.Drawn:
         history: History table with the columns run, method, reward and seed.
 
     Returns:
-        The figure and its data, the table of ``critic_curves``; if no method has a
+        The figure and its data, the table of ``neuron_curves``; if no method has a
         critic, a figure that says so and an empty table.
     """
-    data = critic_curves(history)
+    data = neuron_curves(history, quantities=list(_PANELS))
     rewards = sorted(data["reward"].unique())
     if data.empty:
         text = "None of these methods has a temporal critic."

@@ -7,8 +7,8 @@ evaluation write) and returns pandas tables. Nothing needs Kedro or PyTorch.
 from tdpo_pipeline.overoptimization.curves import (
     METHOD,
     RUN,
-    critic_curves,
     in_base_sd,
+    neuron_curves,
     reward_curves,
     training_curves,
 )
@@ -45,7 +45,7 @@ __all__ = [
     "Estimate",
     "PeakDrop",
     "ScoreTableError",
-    "critic_curves",
+    "neuron_curves",
     "drop_from_peak",
     "final_rows",
     "gold_of",

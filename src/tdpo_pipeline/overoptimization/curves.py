@@ -227,39 +227,51 @@ def _t_interval(values: pd.Series, confidence: float) -> tuple[float, float]:
     return values.mean() - reach, values.mean() + reach
 
 
-CRITIC_QUANTITIES = ("critic_dormant_pct", "critic_overlap_pct")
+NEURON_QUANTITIES = {
+    "critic_dormant_pct": "neurons_reset",
+    "critic_overlap_pct": "neurons_reset",
+    "lora_dormant_pct_t0": "policy_neurons_reset",
+    "lora_dormant_pct_t01": "policy_neurons_reset",
+}
+"""What the history says of neurons, and where it counts their resets: the temporal
+critic's, and those of the policy's LoRA layers at the thresholds 0 and 0.1."""
 
 
-def critic_curves(
-    history: pd.DataFrame, *, confidence: float = BOOTSTRAP.confidence
+def neuron_curves(
+    history: pd.DataFrame,
+    *,
+    quantities: Sequence[str] = tuple(NEURON_QUANTITIES),
+    confidence: float = BOOTSTRAP.confidence,
 ) -> pd.DataFrame:
-    """Dormant and overlap percentages of the temporal critic over the epochs.
+    """Dormant and overlap percentages of neurons over the epochs.
 
-    Both count all neurons of one critic, so a single seed has no interval.
+    All neurons of a run are counted, so a single seed has no interval.
 
     Args:
         history: History table with the columns run, method, reward and seed.
+        quantities: Which of ``NEURON_QUANTITIES``.
         confidence: Coverage of the intervals over seeds.
 
     Returns:
         One row per method, reward, quantity and epoch at which it was measured:
         method, reward, quantity, epoch, mean (percent), low, high (t interval over
-        seeds; NaN with one), neurons_reset (mean over seeds), n_seeds. No row for
-        methods without a critic.
+        seeds; NaN with one), neurons_reset (mean over seeds), n_seeds. No row where
+        nothing was measured, as for methods without a critic.
     """
     keys = ["method", "reward", "epoch"]
     rows = []
-    for quantity in CRITIC_QUANTITIES:
+    for quantity in quantities:
+        resets = NEURON_QUANTITIES[quantity]
         if quantity not in history.columns:
             continue
         measured = history[history[quantity].notna()]
         for names, epoch in measured.groupby(keys, sort=True):
             low, high = _t_interval(epoch[quantity], confidence)
-            reset = epoch.get("neurons_reset", pd.Series(dtype=float)).fillna(0).mean()
+            reset = epoch.get(resets, pd.Series(dtype=float)).fillna(0).sum()
             rows.append(
                 dict(zip(keys, names, strict=True))
                 | {"quantity": quantity, "mean": epoch[quantity].mean()}
-                | {"low": low, "high": high, "neurons_reset": reset}
+                | {"low": low, "high": high, "neurons_reset": reset / len(epoch)}
                 | {"n_seeds": len(epoch)}
             )
     columns = ["method", "reward", "quantity", "epoch", "mean", "low", "high"]
