@@ -105,9 +105,9 @@ def diversity_by_prompt(
         n_images, pairwise_distance (NaN of a single image) and vendi_score.
     """
     rows = []
-    groups = images.groupby(list(keys), sort=False).indices
-    for values, where in groups.items():
-        own = embeddings[where]
+    groups = images.reset_index(drop=True).groupby(list(keys), sort=False)
+    for values, group in groups:
+        own = embeddings[group.index]
         measured = (mean_pairwise_distance(own), vendi_score(own))
         head = dict(zip(keys, values, strict=True)) | {"image": 0, "n_images": len(own)}
         rows.append(head | dict(zip(MEASURES, measured, strict=True)))

@@ -86,10 +86,10 @@ def tripwires(
     _check(statistics)
     table = with_group(statistics[statistics["eta"] == TRAINING_ETA])
     blocks = []
-    for names, unit in table.groupby(list(METHOD), sort=True):
+    for (method, reward), unit in table.groupby(list(METHOD), sort=True):
         groups = ordered_groups(unit["group"])
         each = 1 - (1 - bootstrap.confidence) / len(groups)
-        head = dict(zip(METHOD, names, strict=True))
+        head = {"method": str(method), "reward": str(reward)}
         for group in groups:
             images = unit[unit["group"] == group]
             found = _places(images, limit, replace(bootstrap, confidence=each))
