@@ -2,8 +2,18 @@
 
 A reward takes images as floats in [0, 1] of shape (N, 3, H, W), their N prompts and
 optional per-image metadata, and returns N scores. What the trainer needs to know
-beyond the scores is declared on the reward: its range, whether a gradient reaches
-the images, and the image encoder that a temporal critic may share with it.
+beyond the scores is declared on the reward: its range, its scale in the papers,
+whether a gradient reaches the images, and the image encoder that a temporal critic may
+share with it.
+
+Placement: a reward is loaded on the CPU, in float32. ``reward.to(device)`` moves its
+networks and its encoder there, in place; images have to come on the same device, and
+scores go back on it. Rewards may share an encoder, which then moves for all of them:
+all rewards of a process belong on one device.
+
+What an image may be: values in [0, 1], finite. Float arithmetic may overshoot by up to
+half an 8-bit level (0.5/255), which rounds to the same picture; what is further out is
+no image, and an error.
 """
 
 from __future__ import annotations
@@ -11,10 +21,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+
+OVERSHOOT = 0.5 / 255
+"""How far a pixel may lie outside [0, 1]: half an 8-bit level."""
 
 
 class RewardError(ValueError):
@@ -42,6 +55,18 @@ class ImageEncoder(nn.Module, ABC):
         """
 
 
+@dataclass(frozen=True)
+class PaperScale:
+    """The scale of a paper's tables: ``factor * value + offset``."""
+
+    factor: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Values in the units of the paper's tables, same shape."""
+        return self.factor * values + self.offset
+
+
 @dataclass
 class Scores:
     """What a reward returns: ``values`` (N,) float32, and anything worth keeping."""
@@ -56,14 +81,26 @@ class Reward(ABC):
     Attributes:
         name: Name in configuration, tables and figures.
         value_range: Lowest and highest possible score (may be infinite).
+        paper_scale: How the paper's tables are scaled from the scores.
         differentiable: Whether a gradient reaches the images.
         encoder: The image encoder a temporal critic may share, or None.
     """
 
     name: str
     value_range: tuple[float, float] = (-float("inf"), float("inf"))
+    paper_scale: PaperScale = PaperScale()
     differentiable: bool = False
     encoder: ImageEncoder | None = None
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move every network that is an attribute of the reward, in place.
+
+        A reward that keeps its networks elsewhere, such as in a list, extends this.
+        """
+        for attribute in vars(self).values():
+            if isinstance(attribute, nn.Module):
+                attribute.to(device)
+        return self
 
     @abstractmethod
     def score(
@@ -82,15 +119,19 @@ class Reward(ABC):
     ) -> Scores:
         """Score, and hold the result against the contract.
 
+        Returns:
+            Scores whose values are on the device of the images.
+
         Raises:
-            RewardError: If the inputs do not belong together, the result is not of
-                float and of shape (N,), or a score is NaN or infinite.
+            RewardError: If the inputs do not belong together or are no images, the
+                result is not of float and of shape (N,), or a score is NaN or infinite.
         """
         if images.ndim != 4 or images.shape[1] != 3 or len(prompts) != len(images):
             raise RewardError(
                 f"Reward '{self.name}' takes images (N, 3, H, W) and N prompts; got "
                 f"images {tuple(images.shape)} and {len(prompts)} prompts."
             )
+        self._check_images(images, prompts)
         scores = self.score(images, prompts, metadata)
         if not isinstance(scores, Scores):
             raise RewardError(
@@ -114,4 +155,25 @@ class Reward(ABC):
                 f"Reward '{self.name}' returned NaN or infinity for {len(bad)} of "
                 f"{len(images)} images, first for prompt {prompts[bad[0]]!r}."
             )
-        return scores
+        return Scores(scores.values.to(images.device), scores.info)
+
+    def _check_images(self, images: Tensor, prompts: Sequence[str]) -> None:
+        """Raise RewardError for pixels that are NaN or outside [0, 1]."""
+        if not images.is_floating_point():
+            raise RewardError(
+                f"Reward '{self.name}' takes floats in [0, 1]; got {images.dtype}."
+            )
+        if not len(images):
+            raise RewardError(f"Reward '{self.name}' was given no images.")
+        low, high = images.detach().flatten(1).aminmax(dim=1)
+        # False for NaN too, which is neither above nor below.
+        good = (low >= -OVERSHOOT) & (high <= 1 + OVERSHOOT)
+        bad = (~good).nonzero().flatten().tolist()
+        if bad:
+            first = bad[0]
+            raise RewardError(
+                f"Reward '{self.name}' takes images in [0, 1]; {len(bad)} of "
+                f"{len(images)} are not, first that of prompt {prompts[first]!r}, whose "
+                f"pixels reach from {low[first]:.4g} to {high[first]:.4g}. An image in "
+                "[-1, 1] is brought there by x / 2 + 0.5."
+            )

@@ -13,7 +13,7 @@ evaluation, and in another run. ``benchmarks/reward_statistics.py`` computes the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -46,6 +46,12 @@ class Ensemble(Reward):
             for key, part in self.parts.items()
         ]
         self.value_range = (sum(low for low, _ in ends), sum(high for _, high in ends))
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move every part."""
+        for reward in self.rewards.values():
+            reward.to(device)
+        return self
 
     def score(
         self,
