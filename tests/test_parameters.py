@@ -21,7 +21,7 @@ def conf(tmp_path: Path) -> Path:
     """A copy of the configuration whose smoke data lie in a temporary folder."""
     folder = tmp_path / "conf"
     shutil.copytree(ROOT / "conf", folder)
-    roots = {"data": str(tmp_path / "data"), "models": str(tmp_path / "models")}
+    roots = {name: str(tmp_path / name) for name in ("data", "models", "weights")}
     (folder / "smoke" / "globals.yml").write_text(yaml.safe_dump(roots))
     return folder
 

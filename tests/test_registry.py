@@ -80,7 +80,7 @@ def test_train_eval_starts_from_the_shipped_models(
         for name in registry["train_eval"].inputs()
         if not name.startswith("params:")
     }
-    assert free <= {"parameters", "base_model", "proxy_rewards"}
+    assert free <= {"parameters", "base_model", "reward_weights"}
 
 
 def test_all_is_the_sum_of_what_it_says(registry: dict[str, Pipeline]) -> None:

@@ -59,7 +59,7 @@ def test_a_run_is_evaluated_where_it_was_trained() -> None:
         "train_prompts_pick-mini",
         "evaluation_prompts",
         "base_model",
-        "proxy_rewards",
+        "reward_weights",
         "params:evaluation",
     }
     made = ("scores", "metrics", "strip", "strip_index")

@@ -17,7 +17,7 @@ def evaluate(
     train_prompts: str,
     evaluation_prompts: dict[str, list[str]],
     base_model: Path,
-    proxy_rewards: Path,
+    reward_weights: Path,
     evaluation: EvaluationSettings,
 ) -> tuple[pd.DataFrame, np.ndarray, dict[str, Any]]:
     """Evaluate every kept checkpoint of a run, and the untouched base model.
@@ -28,7 +28,7 @@ def evaluate(
         train_prompts: Prompts that it was trained on, one a line.
         evaluation_prompts: Prompts to evaluate on, by the name of the set.
         base_model: Folder of the base model.
-        proxy_rewards: Folder of reward weights.
+        reward_weights: Folder of reward weights.
         evaluation: Images, noise and rewards.
 
     Returns:
@@ -44,7 +44,7 @@ def evaluate(
         train_prompts=train_prompts.splitlines(),
         checkpoints=checkpoints,
         base_model=base_model,
-        weights=proxy_rewards,
+        weights=reward_weights,
     )
     return result.scores, result.strip, result.strip_index
 

@@ -14,7 +14,7 @@ def create_pipeline() -> Pipeline:
             Node(
                 train,
                 ["base_model", "params:proxy_rewards", "params:state"],
-                ["proxy_rewards", "proxy_report"],
+                ["reward_weights", "proxy_report"],
                 name="train_proxy_rewards",
             )
         ],

@@ -60,7 +60,7 @@ def train(
     config: dict[str, Any],
     prompts: str,
     base_model: Path,
-    proxy_rewards: Path,
+    reward_weights: Path,
     state: str,
 ) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Train one run.
@@ -69,7 +69,7 @@ def train(
         config: The run, as :func:`build_config` gives it.
         prompts: Training prompts, one a line.
         base_model: Folder of the ``StableDiffusionPipeline`` to fine-tune.
-        proxy_rewards: Folder of reward weights.
+        reward_weights: Folder of reward weights.
         state: Folder of resume state, relative to the project.
 
     Returns:
@@ -83,7 +83,7 @@ def train(
         run,
         prompts=prompts.splitlines(),
         base_model=base_model,
-        weights=proxy_rewards,
+        weights=reward_weights,
         state_dir=ROOT / state / run.key,
     )
     return result.checkpoints, result.history, result.timings

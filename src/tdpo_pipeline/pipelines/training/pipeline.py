@@ -31,7 +31,7 @@ def _run_pipeline(run: Run) -> Pipeline:
                     "config",
                     "train_prompts",
                     "base_model",
-                    "proxy_rewards",
+                    "reward_weights",
                     "params:state",
                 ],
                 ["checkpoints", "history", "timings"],
@@ -42,7 +42,7 @@ def _run_pipeline(run: Run) -> Pipeline:
         inputs={
             "train_prompts": f"train_prompts_{run.reward}",
             "base_model": "base_model",
-            "proxy_rewards": "proxy_rewards",
+            "reward_weights": "reward_weights",
         },
         parameters={
             "params:run": f"params:experiment.runs.{run.key}",
