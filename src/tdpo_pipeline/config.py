@@ -61,10 +61,55 @@ class OptimizerSettings(Settings):
     max_grad_norm: PositiveFloat = 1.0
 
 
-class TrainingSettings(Settings):
+class MemorySettings(Settings):
+    """What a device's memory decides: it changes the speed, and the result by rounding.
+
+    Attributes:
+        chunk_size: See :class:`TrainingSettings`.
+        micro_batch_size: See :class:`TrainingSettings`.
+    """
+
+    chunk_size: PositiveInt
+    micro_batch_size: PositiveInt
+
+
+class ComputeSettings(Settings):
+    """Where the models compute, how exactly, and what memory is traded for time.
+
+    Attributes:
+        device: ``auto`` is ``cuda`` where there is a GPU, else ``cpu``.
+        precision: Of the frozen weights and of what the networks compute. Trained
+            weights, states, noise and log-probs are float32 always; with ``fp16`` the
+            loss is scaled, so that small gradients don't vanish.
+        gradient_checkpointing: Recompute the activations of UNet and VAE in the backward
+            pass: less memory, a third more time for an update.
+        attention_slicing: Compute attention head by head; needless where torch has a
+            memory-efficient kernel.
+        vae_slicing: Encode and decode images one at a time.
+        vae_tiling: Decode in overlapping tiles, which changes the images a little.
+        compile: Compile the UNet (``torch.compile``), one graph for sampling and
+            updates, so that both give the same numbers.
+        channels_last: Memory format of convolutions; faster on GPUs in half precision.
+        gpu_memory_gb: GPU memory that these settings need; a run doesn't start on less.
+    """
+
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    attention_slicing: bool = False
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    compile: bool = False
+    channels_last: bool = False
+    gpu_memory_gb: NonNegativeFloat = 0.0
+
+
+class TrainingSettings(ComputeSettings):
     """What the scale owns: the sampler, the adapter and the budget of a run.
 
     Attributes:
+        preset: Name among ``presets``. It gives each of its settings that is null here.
+        presets: Settings for devices of different memory, by name.
         epochs: Outer epochs: sample, score, update.
         samples_per_epoch: Images sampled (= reward queries) an epoch, N.
         num_inference_steps: Denoising steps of a trajectory, T.
@@ -88,6 +133,8 @@ class TrainingSettings(Settings):
         threads: Threads of the training process on a CPU (0: torch's default).
     """
 
+    preset: str | None = None
+    presets: dict[str, MemorySettings] = Field(default={}, exclude=True, repr=False)
     epochs: PositiveInt
     samples_per_epoch: PositiveInt
     num_inference_steps: PositiveInt
@@ -103,6 +150,25 @@ class TrainingSettings(Settings):
     kl_samples: PositiveInt
     min_reward_std: NonNegativeFloat = 1e-6
     threads: NonNegativeInt = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_from_preset(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("preset") is None:
+            return data
+        open_settings = {
+            name for name in MemorySettings.model_fields if data.get(name) is None
+        }
+        if not open_settings:
+            return data
+        presets = data.get("presets") or {}
+        if data["preset"] not in presets:
+            raise ValueError(
+                f"there is no preset '{data['preset']}'; training.presets has "
+                f"{', '.join(presets) or 'none'}."
+            )
+        preset = MemorySettings.model_validate(presets[data["preset"]]).model_dump()
+        return {**data, **{name: preset[name] for name in open_settings}}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -232,6 +298,31 @@ class ExplorationSettings(Settings):
         return epoch <= self.fraction * epochs + 1e-9
 
 
+class MethodScaleSettings(Settings):
+    """What a method's own paper does at another scale than its neighbours'.
+
+    One environment may stand for several papers. Each value that is given takes the
+    place of the scale's for the runs of the method.
+
+    Attributes:
+        epochs: Outer epochs.
+        samples_per_epoch: Images sampled an epoch.
+        guidance_scale: Guidance weight, in training and evaluation.
+        finetune: Adapters, or the whole UNet.
+        checkpoint_every: Epochs between kept checkpoints.
+    """
+
+    epochs: PositiveInt | None = None
+    samples_per_epoch: PositiveInt | None = None
+    guidance_scale: NonNegativeFloat | None = None
+    finetune: Literal["lora", "full"] | None = None
+    checkpoint_every: PositiveInt | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The values that are given, by name."""
+        return self.model_dump(exclude_none=True)
+
+
 class AlgorithmSettings(Settings):
     """Parent of every algorithm's settings; ``algorithm`` picks the class.
 
@@ -241,6 +332,7 @@ class AlgorithmSettings(Settings):
     Attributes:
         algorithm: Name in the algorithm registry, or ``module:Class`` of one's own.
         exploration: DiffExp's exploration while sampling, or None.
+        scale: What the method does at another scale than the environment's.
     """
 
     needs_encoder: ClassVar[bool] = False
@@ -251,6 +343,7 @@ class AlgorithmSettings(Settings):
 
     algorithm: str
     exploration: ExplorationSettings | None = None
+    scale: MethodScaleSettings = MethodScaleSettings()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -262,6 +355,11 @@ class AlgorithmSettings(Settings):
         if "algorithm" not in data:
             raise ValueError("a method needs the key 'algorithm'.")
         return algorithm_class(data["algorithm"]).Settings.model_validate(data)
+
+    def scaled(self, training: TrainingSettings) -> TrainingSettings:
+        """The scale's settings, with what this method has otherwise."""
+        values = training.model_dump() | self.scale.given()
+        return TrainingSettings.model_validate(values)
 
     @property
     def critic_encoder(self) -> str | None:
@@ -332,6 +430,12 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        for name, value in self.algorithm.scale.given().items():
+            if getattr(self.training, name) != value:
+                raise ValueError(
+                    f"the method {self.method} has scale.{name}: {value}, but "
+                    f"training.{name} is {getattr(self.training, name)}."
+                )
         self.algorithm.check(self.training)
         for name in self.training.monitor:
             reward_path(name)
