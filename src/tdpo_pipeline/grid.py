@@ -67,10 +67,10 @@ def runs(subset: Subset = "all", conf: Path = CONF) -> list[Run]:
             ``quick`` is unknown.
     """
     path = conf / "parameters.yml"
-    experiment = _section(path, "experiment")
-    entries = _mapping(experiment.get("runs"), "experiment.runs", path)
-    methods = _section(conf / "parameters_methods.yml", "methods")
-    rewards = _section(conf / "parameters_rewards.yml", "rewards")
+    experiment = section(path, "experiment")
+    entries = mapping(experiment.get("runs"), "experiment.runs", path)
+    methods = section(conf / "parameters_methods.yml", "methods")
+    rewards = section(conf / "parameters_rewards.yml", "rewards")
     found = {
         key: _run(key, entry, methods, rewards, path) for key, entry in entries.items()
     }
@@ -93,8 +93,8 @@ def _run(
             f"{where}: write exactly {{method: ..., reward: ..., seed: ...}}; "
             f"got {entry!r}."
         )
-    _check_known(entry["method"], methods, f"{where}.method", "parameters_methods.yml")
-    _check_known(entry["reward"], rewards, f"{where}.reward", "parameters_rewards.yml")
+    check_known(entry["method"], methods, f"{where}.method", "parameters_methods.yml")
+    check_known(entry["reward"], rewards, f"{where}.reward", "parameters_rewards.yml")
     seed = entry["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise GridError(f"{where}.seed: a whole number from 0 up; got {seed!r}.")
@@ -113,14 +113,14 @@ def _quick_keys(quick: Any, known: Mapping[str, Run], path: Path) -> list[str]:
     if not isinstance(quick, list) or not quick:
         raise GridError(f"{where}: a list of keys of experiment.runs; got {quick!r}.")
     for key in quick:
-        _check_known(key, known, where, "experiment.runs")
+        check_known(key, known, where, "experiment.runs")
     twice = sorted({key for key in quick if quick.count(key) > 1})
     if twice:
         raise GridError(f"{where}: given twice: {', '.join(twice)}.")
     return quick
 
 
-def _check_known(name: Any, known: Iterable[str], where: str, source: str) -> None:
+def check_known(name: Any, known: Iterable[str], where: str, source: str) -> None:
     """Raise a GridError with near matches unless ``name`` is a usable, known name."""
     names = list(known)
     if name not in names:
@@ -137,7 +137,7 @@ def _check_known(name: Any, known: Iterable[str], where: str, source: str) -> No
         )
 
 
-def _section(path: Path, name: str) -> dict[str, Any]:
+def section(path: Path, name: str) -> dict[str, Any]:
     """The mapping under the key ``name`` of a YAML file."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
@@ -147,10 +147,10 @@ def _section(path: Path, name: str) -> dict[str, Any]:
         raise GridError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise GridError(f"{path}: must be a mapping with the key '{name}'.")
-    return _mapping(content.get(name), name, path)
+    return mapping(content.get(name), name, path)
 
 
-def _mapping(value: Any, name: str, path: Path) -> dict[str, Any]:
+def mapping(value: Any, name: str, path: Path) -> dict[str, Any]:
     """``value`` if it is a mapping that isn't empty."""
     if not isinstance(value, dict) or not value:
         raise GridError(f"{path}: the key '{name}' must hold a mapping; got {value!r}.")
