@@ -16,8 +16,8 @@ from tdpo_pipeline.pipelines.prompts.nodes import (
 )
 from tdpo_pipeline.prompts import PromptError
 
-MENAGERIE = PromptSettings(vocabulary="menagerie")
-OPEN = PromptSettings(vocabulary="open")
+MENAGERIE = PromptSettings(vocabulary="menagerie", files="none")
+OPEN = PromptSettings(vocabulary="open", files="none")
 
 
 def task(prompts: str | Path) -> RewardSettings:

@@ -11,7 +11,7 @@ from tdpo_pipeline.pipelines.sample.nodes import SampleSettings, sample
 from tdpo_pipeline.prompts import PromptError
 from tests import tiny
 
-MENAGERIE = PromptSettings(vocabulary="menagerie")
+MENAGERIE = PromptSettings(vocabulary="menagerie", files="none")
 
 
 @pytest.fixture(scope="module")

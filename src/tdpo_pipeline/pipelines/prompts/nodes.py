@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tdpo_pipeline.config import EvaluationSettings, RewardSettings, Settings
+from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.prompts import PromptError, prompt_set
 
 
@@ -15,9 +16,11 @@ class PromptSettings(Settings):
     Attributes:
         vocabulary: ``menagerie`` refuses prompts outside the embedded world's
             language, ``open`` takes any text.
+        files: Folder of published prompt files, relative to the project.
     """
 
     vocabulary: Literal["menagerie", "open"]
+    files: str
 
 
 def training_prompts(
@@ -38,8 +41,9 @@ def training_prompts(
         PromptError: If the set is unknown, the file unusable, a prompt not allowed or
             none of them evaluated.
     """
-    prompts = _checked(task.train_prompts, settings)
-    evaluated = {p for name in evaluation.prompt_sets for p in prompt_set(name)}
+    prompts = checked_prompts(task.train_prompts, settings)
+    files = ROOT / settings.files
+    evaluated = {p for name in evaluation.prompt_sets for p in prompt_set(name, files)}
     if evaluated.isdisjoint(prompts):
         raise PromptError(
             f"None of the prompts of '{task.train_prompts}' is evaluated. Add the set "
@@ -58,7 +62,7 @@ def evaluation_prompts(
             prompt of the sample strip in none of the sets.
     """
     sets = {
-        name: list(dict.fromkeys(_checked(name, settings)))
+        name: list(dict.fromkeys(checked_prompts(name, settings)))
         for name in evaluation.prompt_sets
     }
     evaluated = {prompt for prompts in sets.values() for prompt in prompts}
@@ -71,9 +75,9 @@ def evaluation_prompts(
     return sets
 
 
-def _checked(source: str, settings: PromptSettings) -> list[str]:
+def checked_prompts(source: str, settings: PromptSettings) -> list[str]:
     """The prompts of a set or file, all of them allowed."""
-    prompts = prompt_set(source)
+    prompts = prompt_set(source, ROOT / settings.files)
     if settings.vocabulary == "menagerie":
         check_vocabulary(prompts, source)
     return prompts

@@ -10,8 +10,12 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from tdpo_pipeline.config import Settings
 from tdpo_pipeline.grid import ROOT
-from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings, check_vocabulary
-from tdpo_pipeline.prompts import PROMPT_SETS, prompt_set
+from tdpo_pipeline.pipelines.prompts.nodes import (
+    PromptSettings,
+    check_vocabulary,
+    checked_prompts,
+)
+from tdpo_pipeline.prompts import is_prompt_source
 
 
 class SampleSettings(Settings):
@@ -64,8 +68,8 @@ def sample(
 
 def _prompts(source: str, allowed: PromptSettings) -> list[str]:
     """The prompts of a set or a file, or the one prompt that ``source`` is."""
-    named = source in PROMPT_SETS or source.endswith(".txt")
-    prompts = prompt_set(source) if named else [source]
+    if is_prompt_source(source):
+        return checked_prompts(source, allowed)
     if allowed.vocabulary == "menagerie":
-        check_vocabulary(prompts, source)
-    return prompts
+        check_vocabulary([source], source)
+    return [source]

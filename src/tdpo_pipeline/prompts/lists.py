@@ -1,0 +1,58 @@
+"""Prompts that are listed or put together here, as the papers' code has them.
+
+Where a paper prints another spelling than its code has, both are sets of their own.
+"""
+
+from __future__ import annotations
+
+from tdpo_pipeline.menagerie import vocabulary
+
+COMPLEX = (
+    "A green colored rabbit",
+    "Four wolves in the park",
+    "A cat and a dog",
+    "A dog on the moon",
+)
+"""The TDPO paper's complex prompts: colour, count, composition, location."""
+
+QUICK_ANIMALS = ("cat", "horse", "zebra", "bird", "lion", "fish", "frog", "camel")
+"""Eight of the 45 training animals, unlike each other, for runs of a few minutes."""
+
+FIRST_UNSEEN_ANIMALS = vocabulary.UNSEEN_ANIMALS[:6]
+"""The unseen animals of AlignProp and DiffExp; TDPO has two more."""
+
+PRINTED_ACTIVITIES = ("washing dishes", "riding a bike", "playing chess")
+"""The activities as the DDPO paper prints them; its code washes "the dishes"."""
+
+IMAGENET_ANIMALS = 398
+"""ImageNet-1k's classes 0 to 397 are animals, from the tench to the puffer."""
+
+
+def dpok_complex() -> tuple[str, ...]:
+    """The complex prompts as DPOK has them, each with a period."""
+    return tuple(f"{prompt}." for prompt in COMPLEX)
+
+
+def with_activities(
+    animals: tuple[str, ...], activities: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Every animal with every activity, such as ``"an ant riding a bike"``."""
+    return tuple(
+        f"{vocabulary.article(animal)} {animal} {activity}"
+        for animal in animals
+        for activity in activities
+    )
+
+
+def imagenet_animals() -> tuple[str, ...]:
+    """The names of ImageNet's animals, with all their synonyms.
+
+    As in DDPO a prompt is the whole entry of the class index, such as
+    ``"tench, Tinca tinca"``. The index is timm's.
+    """
+    from timm.data import ImageNetInfo
+
+    index = ImageNetInfo("imagenet-1k")
+    return tuple(
+        index.index_to_description(i, detailed=False) for i in range(IMAGENET_ANIMALS)
+    )
