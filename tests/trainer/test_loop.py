@@ -11,7 +11,7 @@ from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.trainer import loop, state
 from tdpo_pipeline.trainer.loop import TrainingStoppedError, train_run
-from tdpo_pipeline.trainer.state import disk_needed
+from tdpo_pipeline.trainer.state import disk_needed, run_identity
 from tests import tiny
 
 EXPLORATION = {"guidance": {"threshold": 600}, "prompt_weighting": {"high": 1.5}}
@@ -209,6 +209,17 @@ def test_states_without_a_record_are_not_resumed(train, tmp_path):
 def test_the_disk_budget_can_be_raised_in_mid_run(train, monkeypatch):
     interrupt(train, monkeypatch, tiny.run_config())
     train(tiny.run_config(disk_budget_mb=3000.0))
+
+
+def test_settings_that_have_their_default_are_no_part_of_an_identity(tmp_path):
+    """A setting that is added later doesn't make strangers of older checkpoints."""
+
+    def identity(**changes):
+        config = tiny.run_config(**changes)
+        return run_identity(config, ["cat"], tmp_path, tmp_path)
+
+    assert "min_reward_std" not in identity()["config"]["training"]
+    assert identity(min_reward_std=1e-6) == identity() != identity(min_reward_std=1e-5)
 
 
 def interrupt(train, monkeypatch, config):

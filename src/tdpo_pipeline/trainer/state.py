@@ -79,11 +79,12 @@ def run_identity(
 ) -> dict[str, Any]:
     """What a run's result depends on: configuration, inputs and code.
 
-    The disk budget and the number of threads are left out.
+    The disk budget and the number of threads are left out, and so are settings that have
+    their default, so that checkpoints outlive settings that are added later.
     """
-    values = config.model_dump(mode="json")
+    values = config.model_dump(mode="json", exclude_defaults=True)
     for name in ("disk_budget_mb", "threads"):
-        del values["training"][name]
+        values["training"].pop(name, None)
     return {
         "config": values,
         "base model": fingerprint([base_model]),
