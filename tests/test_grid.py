@@ -12,6 +12,8 @@ experiment:
   runs:
     tdpo_r-aesthetic-mini-s0: {method: tdpo_r, reward: aesthetic-mini, seed: 0}
     ddpo_2-pick-mini-s12: {method: ddpo_2, reward: pick-mini, seed: 12}
+  sd14:
+    tdpo_r-pick-mini-s4: {method: tdpo_r, reward: pick-mini, seed: 4}
 """
 
 
@@ -38,6 +40,20 @@ def test_run_knows_its_key_and_namespace() -> None:
     assert run.namespace == "tdpo_r.aesthetic-mini.s3"
 
 
+def test_an_environment_has_a_grid_of_its_own(conf: Path) -> None:
+    (run,) = runs("sd14", conf)
+    assert run == Run("tdpo_r", "pick-mini", 4, grid="sd14")
+    assert run.parameter == "experiment.sd14.tdpo_r-pick-mini-s4"
+    assert runs("all", conf)[0].parameter == "experiment.runs.tdpo_r-aesthetic-mini-s0"
+    edit(conf, "tdpo_r-pick-mini-s4:", "tdpo_r-pick-mini-s5:")
+    with pytest.raises(
+        GridError, match=r"experiment\.sd14\.tdpo_r-pick-mini-s5: the key"
+    ):
+        runs("sd14", conf)
+    with pytest.raises(GridError, match=r"'experiment\.sdxl' must hold a mapping"):
+        runs("sdxl", conf)
+
+
 def test_all_runs_in_the_order_of_the_file(conf: Path) -> None:
     assert runs("all", conf) == [
         Run("tdpo_r", "aesthetic-mini", 0),
@@ -62,6 +78,21 @@ def test_the_committed_grid() -> None:
         Run("ddpo_100_timestep_major", "aesthetic-mini", 0),
         Run("tdpo_r", "aesthetic-mini", 0),
     ]
+
+
+def test_the_committed_grids_of_the_environments() -> None:
+    compared = {
+        (method, reward)
+        for method in ("ddpo_2", "ddpo_100", "tdpo", "tdpo_r")
+        for reward in ("aesthetic", "pickscore", "hpsv2")
+    }
+    sd14 = runs("sd14", CONF)
+    for method, reward in compared:
+        seeds = {run.seed for run in sd14 if run[:2] == (method, reward)}
+        assert seeds == {0, 1, 2}
+    explored = {run.method for run in runs("sdxl", CONF)}
+    assert explored == {"alignprop_trl", "alignprop_diffexp"}
+    assert explored < {run.method for run in runs("sd15", CONF)}
 
 
 @pytest.mark.parametrize(

@@ -33,15 +33,22 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(
-    start: Path, end: Path, given: dict[str, Any] | None = None, *groups: str
+    start: Path,
+    end: Path,
+    given: dict[str, Any] | None = None,
+    *groups: str,
+    env: str | None = None,
+    name: str = "everything",
 ) -> None:
     catalog = DataCatalog(
         {"start": TextDataset(filepath=start), "end": TextDataset(filepath=end)}
     )
-    for name in ("group", "group.deep", "group.deep.scale", *groups):
-        catalog[f"params:{name}"] = 1
+    for group in ("group", "group.deep", "group.deep.scale", *groups):
+        catalog[f"params:{group}"] = 1
     PreflightHooks().before_pipeline_run(
-        run_params={"runtime_params": given}, pipeline=PIPELINE, catalog=catalog
+        run_params={"runtime_params": given, "env": env, "pipeline_names": [name]},
+        pipeline=PIPELINE,
+        catalog=catalog,
     )
 
 
@@ -49,6 +56,47 @@ def test_a_run_that_can_succeed_passes(tmp_path: Path) -> None:
     (tmp_path / "start.txt").write_text("x")
     check(tmp_path / "start.txt", tmp_path / "new" / "end.txt")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("env", "name", "words"),
+    [
+        (
+            None,
+            "sd14",
+            "of the environment sd14: kedro run --env sd14 --pipelines sd14",
+        ),
+        ("sd15", "sd14", "of the environment sd14: kedro run --env sd14"),
+        ("sd14", "__default__", "isn't of the environment sd14, whose runs are: kedro"),
+        ("sdxl", "base_model", "isn't of the environment sdxl"),
+    ],
+)
+def test_a_pipeline_of_another_environment(
+    tmp_path: Path, env: str | None, name: str, words: str
+) -> None:
+    # Nothing else is checked, so the missing input isn't named.
+    with pytest.raises(PreflightError) as caught:
+        check(tmp_path / "start.txt", tmp_path / "end.txt", env=env, name=name)
+    assert words in caught.value.message
+    assert "is missing" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [("sd14", "sd14"), ("sd15", "sample"), ("sdxl", "fetch"), ("study", "study")],
+)
+def test_pipelines_in_their_environments(tmp_path: Path, env: str, name: str) -> None:
+    (tmp_path / "start.txt").write_text("x")
+    check(tmp_path / "start.txt", tmp_path / "end.txt", env=env, name=name)
+
+
+def test_in_an_environment_only_its_pipelines_can_make_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "pipelines", {"prompts": LARGER, "sd14": LARGER})
+    message = "kedro run --env sd14 --pipelines sd14 --to-outputs start$"
+    with pytest.raises(PreflightError, match=message):
+        check(tmp_path / "start.txt", tmp_path / "end.txt", env="sd14", name="sd14")
 
 
 def test_a_missing_input_names_the_smallest_pipeline_that_makes_it(

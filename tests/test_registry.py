@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from kedro.pipeline import Pipeline
 
-from tdpo_pipeline.grid import Run, runs
+from tdpo_pipeline.grid import SCALES, Run, runs
 from tests.conftest import Project
 
 SINGLE = {
@@ -30,7 +30,8 @@ def namespaces(pipeline: Pipeline) -> set[str]:
 
 
 def test_names(registry: dict[str, Pipeline]) -> None:
-    assert set(registry) == SINGLE | {"train_eval", "study", "all", "__default__"}
+    spans = {"train_eval", "study", "all", "__default__", *SCALES}
+    assert set(registry) == SINGLE | spans
 
 
 def test_default_is_train_eval(registry: dict[str, Pipeline]) -> None:
@@ -45,6 +46,9 @@ def test_default_is_train_eval(registry: dict[str, Pipeline]) -> None:
         ("all", "all"),
         ("training", "all"),
         ("evaluation", "all"),
+        ("sd14", "sd14"),
+        ("sd15", "sd15"),
+        ("sdxl", "sdxl"),
     ],
 )
 def test_spans(registry: dict[str, Pipeline], name: str, subset: str) -> None:
@@ -65,6 +69,20 @@ def test_each_run_is_configured_trained_and_evaluated(
     assert "params:methods.tdpo" in study.inputs()
     assert "params:rewards.pick-mini" in study.inputs()
     assert "train_prompts_pick-mini" in study.inputs()
+
+
+@pytest.mark.parametrize("env", SCALES)
+def test_a_pipeline_of_an_environment_has_its_own_entries(
+    registry: dict[str, Pipeline], env: str
+) -> None:
+    entries = {
+        name.split(".")[1]
+        for name in registry[env].inputs()
+        if name.startswith("params:experiment.")
+    }
+    assert entries == {env}
+    free = {n for n in registry[env].inputs() if not n.startswith("params:")}
+    assert free <= {"parameters", "base_model", "reward_weights", "prompt_files"}
 
 
 def test_all_starts_from_parameters_alone(registry: dict[str, Pipeline]) -> None:

@@ -64,13 +64,16 @@ class OptimizerSettings(Settings):
 class MemorySettings(Settings):
     """What a device's memory decides: it changes the speed, and the result by rounding.
 
-    Attributes:
-        chunk_size: See :class:`TrainingSettings`.
-        micro_batch_size: See :class:`TrainingSettings`.
+    Attributes are those of :class:`TrainingSettings` of the same names.
     """
 
     chunk_size: PositiveInt
     micro_batch_size: PositiveInt
+    gradient_checkpointing: bool = False
+    attention_slicing: bool = False
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    gpu_memory_gb: NonNegativeFloat = 0.0
 
 
 class ComputeSettings(Settings):
@@ -134,7 +137,9 @@ class TrainingSettings(ComputeSettings):
     """
 
     preset: str | None = None
-    presets: dict[str, MemorySettings] = Field(default={}, exclude=True, repr=False)
+    presets: dict[str, MemorySettings] = Field(
+        default_factory=dict, exclude=True, repr=False
+    )
     epochs: PositiveInt
     samples_per_epoch: PositiveInt
     num_inference_steps: PositiveInt

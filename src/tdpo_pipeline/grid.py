@@ -1,9 +1,10 @@
-"""The experiment grid: one YAML file, read by Kedro, by DVC and by the report.
+"""The experiment grids: one YAML file, read by Kedro, by DVC and by the report.
 
 ``conf/base/parameters.yml`` names every run of the study under ``experiment.runs``,
-keyed ``<method>-<reward>-s<seed>``, and those of the quick job under
-``experiment.quick``. The file is read as plain YAML: a second Kedro configuration
-loader would take over the resolvers of the first, and with them the data folder.
+keyed ``<method>-<reward>-s<seed>``, those of the quick job under ``experiment.quick``,
+and those of each Stable Diffusion environment under a grid of its name. The file is
+read as plain YAML: a second Kedro configuration loader would take over the resolvers of
+the first, and with them the data folder.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CONF = ROOT / "conf" / "base"
 
-Subset = Literal["quick", "all"]
+SCALES = ("sd14", "sd15", "sdxl")
+"""Environments of larger base models. Each has a grid and a pipeline of its name."""
+
+Subset = Literal["quick", "all", "sd14", "sd15", "sdxl"]
 
 
 class GridError(ValueError):
@@ -31,17 +35,19 @@ class GridError(ValueError):
 
 
 class Run(NamedTuple):
-    """One run of the grid.
+    """One run of a grid.
 
     Attributes:
         method: Key in ``parameters_methods.yml``, such as ``tdpo_r``.
         reward: Key in ``parameters_rewards.yml``, such as ``aesthetic-mini``.
         seed: Training seed, at least 0.
+        grid: Key under ``experiment`` of the grid that it is in.
     """
 
     method: str
     reward: str
     seed: int
+    grid: str = "runs"
 
     @property
     def key(self) -> str:
@@ -53,12 +59,18 @@ class Run(NamedTuple):
         """Kedro namespace, ``<method>.<reward>.s<seed>``."""
         return f"{self.method}.{self.reward}.s{self.seed}"
 
+    @property
+    def parameter(self) -> str:
+        """Name of the parameter that is its entry, ``experiment.<grid>.<key>``."""
+        return f"experiment.{self.grid}.{self.key}"
+
 
 def runs(subset: Subset = "all", conf: Path = CONF) -> list[Run]:
-    """The runs of the grid, in the order of the file.
+    """The runs of a grid, in the order of the file.
 
     Args:
-        subset: ``all`` for every run, ``quick`` for those of the quick job.
+        subset: ``all`` for every run of the study, ``quick`` for those of the quick
+            job, or the name of an environment with a grid of its own.
         conf: Folder of the parameter files.
 
     Raises:
@@ -68,18 +80,21 @@ def runs(subset: Subset = "all", conf: Path = CONF) -> list[Run]:
     """
     path = conf / "parameters.yml"
     experiment = section(path, "experiment")
-    entries = mapping(experiment.get("runs"), "experiment.runs", path)
+    grid = subset if subset in SCALES else "runs"
+    entries = mapping(experiment.get(grid), f"experiment.{grid}", path)
     methods = section(conf / "parameters_methods.yml", "methods")
     rewards = section(conf / "parameters_rewards.yml", "rewards")
     found = {
-        key: _run(key, entry, methods, rewards, path) for key, entry in entries.items()
+        key: _run(grid, key, entry, methods, rewards, path)
+        for key, entry in entries.items()
     }
-    if subset == "all":
+    if subset != "quick":
         return list(found.values())
     return [found[key] for key in _quick_keys(experiment.get("quick"), found, path)]
 
 
 def _run(
+    grid: str,
     key: str,
     entry: Any,
     methods: Iterable[str],
@@ -87,8 +102,8 @@ def _run(
     path: Path,
 ) -> Run:
     """The run that the entry of ``key`` describes, held against the contract."""
-    where = f"{path}: experiment.runs.{key}"
-    if not isinstance(entry, Mapping) or set(entry) != set(Run._fields):
+    where = f"{path}: experiment.{grid}.{key}"
+    if not isinstance(entry, Mapping) or set(entry) != {"method", "reward", "seed"}:
         raise GridError(
             f"{where}: write exactly {{method: ..., reward: ..., seed: ...}}; "
             f"got {entry!r}."
@@ -98,7 +113,7 @@ def _run(
     seed = entry["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise GridError(f"{where}.seed: a whole number from 0 up; got {seed!r}.")
-    run = Run(entry["method"], entry["reward"], seed)
+    run = Run(entry["method"], entry["reward"], seed, grid)
     if key != run.key:
         raise GridError(
             f"{where}: the key must be <method>-<reward>-s<seed> of its entry, which "

@@ -1,8 +1,9 @@
 """What is checked between ``kedro run`` and the first node.
 
-A run may take minutes or days, so that a misspelt parameter, a missing checkpoint or
-a folder that can't be written to has to be found before it starts. Values within a
-group of parameters are checked by their types (see ``config.py``), before this.
+A run may take minutes or days, so that a misspelt parameter, the pipeline of another
+environment, a missing checkpoint or a folder that can't be written to has to be found
+before it starts. Values within a group of parameters are checked by their types (see
+``config.py``), before this.
 """
 
 from __future__ import annotations
@@ -18,31 +19,58 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.pipeline import Pipeline
 
+from tdpo_pipeline.grid import SCALES
+
+SHARED = ("fetch", "sample")
+"""Pipelines that run in the Stable Diffusion environments besides their own."""
+
 
 class PreflightError(ClickException):
     """A run that can't succeed; on the command line the message alone is shown."""
 
 
 class PreflightHooks:
-    """Refuse unknown parameters, missing inputs, and outputs that can't be written."""
+    """Refuse a run whose environment, parameters, inputs or outputs can't be right."""
 
     @hook_impl
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any
     ) -> None:
-        """Check the parameters, what ``pipeline`` starts from and what it makes.
+        """Check environment and parameters, and what ``pipeline`` starts from and makes.
 
         Raises:
             PreflightError: Naming each problem, and what to do about it.
         """
         registry = dict(pipelines)
-        problems = [
+        env = run_params.get("env")
+        names = run_params.get("pipeline_names") or ["__default__"]
+        problems = list(_of_another_environment(names, env)) or [
             *_unknown_parameters(run_params["runtime_params"] or {}, catalog, registry),
-            *_missing_inputs(pipeline, catalog, registry, run_params.get("env")),
+            *_missing_inputs(pipeline, catalog, registry, env),
             *_unwritable_outputs(pipeline, catalog),
         ]
         if problems:
             raise PreflightError("The run can't start:\n- " + "\n- ".join(problems))
+
+
+def _of_another_environment(names: Iterable[str], env: str | None) -> Iterator[str]:
+    """A line for every pipeline that another environment's parameters belong to."""
+    for name in names:
+        if name in SCALES and name != env:
+            yield (
+                f"the pipeline '{name}' has the runs of the environment {name}: "
+                f"kedro run --env {name} --pipelines {name}"
+            )
+        elif env in SCALES and name not in (env, *SHARED):
+            yield (
+                f"the pipeline '{name}' isn't of the environment {env}, whose runs are: "
+                f"kedro run --env {env} --pipelines {env}"
+            )
+
+
+def _runs_in(name: str, env: str | None) -> bool:
+    """Whether the pipeline ``name`` may run in an environment."""
+    return name in SHARED or not any(_of_another_environment([name], env))
 
 
 def _unknown_parameters(
@@ -100,12 +128,18 @@ def _missing_inputs(
 
 def _how_to_make(name: str, registry: Mapping[str, Pipeline], env: str | None) -> str:
     """The command that makes the dataset: of the pipelines that do, the smallest."""
-    makers = [key for key, value in registry.items() if name in value.all_outputs()]
+    makers = [
+        key
+        for key, value in registry.items()
+        if name in value.all_outputs() and _runs_in(key, env)
+    ]
     if not makers:
         return "no pipeline makes it: put it there."
     smallest = min(makers, key=lambda key: len(registry[key].nodes))
     where = f"--env {env} " if env else ""
-    return f"make it first with: kedro run {where}--pipelines {smallest}"
+    # A pipeline of a whole grid makes much more than what is missing.
+    only = f" --to-outputs {name}" if smallest in SCALES else ""
+    return f"make it first with: kedro run {where}--pipelines {smallest}{only}"
 
 
 def _unwritable_outputs(pipeline: Pipeline, catalog: Any) -> Iterator[str]:

@@ -1,15 +1,18 @@
 """The project's pipelines, named one by one.
 
-``training``, ``evaluation`` and ``reporting`` alone span every run of the grid;
-``train_eval`` spans the quick ones. Two spans never meet in one sum, because the report
-of both is the same file.
+``training``, ``evaluation`` and ``reporting`` alone span every run of the study;
+``train_eval`` spans the quick ones, and ``sd14``, ``sd15`` and ``sdxl`` those of the
+environments of these names. Two spans never meet in one sum, because the report of both
+is the same file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kedro.pipeline import Pipeline
 
-from tdpo_pipeline.grid import runs
+from tdpo_pipeline.grid import Run, runs
 from tdpo_pipeline.pipelines import (
     base_model,
     evaluation,
@@ -23,21 +26,9 @@ from tdpo_pipeline.pipelines import (
 
 def register_pipelines() -> dict[str, Pipeline]:
     """All pipelines by name; ``__default__`` is ``train_eval``."""
-    quick, every = runs("quick"), runs("all")
-
+    every = runs("all")
     world = base_model.create_pipeline() + proxy_rewards.create_pipeline()
-    study = (
-        prompts.create_pipeline(every)
-        + training.create_pipeline(every)
-        + evaluation.create_pipeline(every)
-        + reporting.create_pipeline(every)
-    )
-    train_eval = (
-        prompts.create_pipeline(quick)
-        + training.create_pipeline(quick)
-        + evaluation.create_pipeline(quick)
-        + reporting.create_pipeline(quick)
-    )
+    study, train_eval = _span(every), _span(runs("quick"))
     return {
         "__default__": train_eval,
         "train_eval": train_eval,
@@ -50,4 +41,17 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluation": evaluation.create_pipeline(every),
         "reporting": reporting.create_pipeline(every),
         "sample": sample.create_pipeline(),
+        "sd14": _span(runs("sd14")),
+        "sd15": _span(runs("sd15")),
+        "sdxl": _span(runs("sdxl")),
     }
+
+
+def _span(grid: Sequence[Run]) -> Pipeline:
+    """From the prompts to the report of a set of runs."""
+    return (
+        prompts.create_pipeline(grid)
+        + training.create_pipeline(grid)
+        + evaluation.create_pipeline(grid)
+        + reporting.create_pipeline(grid)
+    )

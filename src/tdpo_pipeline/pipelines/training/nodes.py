@@ -49,7 +49,7 @@ def build_config(
         method=run.method,
         reward=run.reward,
         seed=run.seed,
-        training=training,
+        training=algorithm.scaled(training),
         algorithm=algorithm,
         task=task,
     )

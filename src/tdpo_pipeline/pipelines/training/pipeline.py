@@ -45,7 +45,7 @@ def _run_pipeline(run: Run) -> Pipeline:
             "reward_weights": "reward_weights",
         },
         parameters={
-            "params:run": f"params:experiment.runs.{run.key}",
+            "params:run": f"params:{run.parameter}",
             "params:training": "params:training",
             "params:method": f"params:methods.{run.method}",
             "params:reward": f"params:rewards.{run.reward}",
