@@ -16,6 +16,7 @@ from tdpo_pipeline.overoptimization import (
 from tdpo_pipeline.overoptimization.intervals import (
     Cells,
     cell_means,
+    crossed_deviations,
     deviations,
     estimates,
     lowest_change,
@@ -232,3 +233,27 @@ def test_simultaneous_intervals_pay_for_their_number() -> None:
     # Thirty together need the z of 1 - 0.05 / 30 and not of 0.05: 3.14 / 1.96 = 1.6.
     assert 1.4 < reach[0] / expected < 1.8
     assert np.isnan(simultaneous(changes[:, :1])[1]).all()
+
+
+def test_crossed_deviations_of_a_mean_are_those_of_its_parts() -> None:
+    """Two prompts and one seed: a prompt is drawn 0, 1 or 2 times of 2."""
+    values = np.array([[[1.0], [3.0]]])
+    joint = deviations(values, Bootstrap(draws=500))
+    reach = np.sqrt(2) * 12.7062 / 1.959964  # stretch(2), see above
+    expected = {-1.0, 0.0, 1.0}
+    found = {round(float(d), 6) for d in joint[:, 0] / reach}
+    assert found == expected
+
+
+def test_crossed_deviations_follow_a_statistic_that_is_not_linear() -> None:
+    """max of the means of two seeds: resampling only ever repeats one of them."""
+    values = np.array([0.0, 1.0])
+
+    def largest(seeds: np.ndarray) -> np.ndarray:
+        return (values * (seeds > 0)).max(axis=1, keepdims=True)
+
+    joint = crossed_deviations(largest, [2], Bootstrap(draws=400))
+    drawn = joint[:, 0] / stretch(2, 0.95)
+    # Only if the first seed is drawn twice (one in four) is the maximum 0 and not 1.
+    assert set(np.round(drawn, 9)) == {-1.0, 0.0}
+    assert (drawn < -0.5).mean() == pytest.approx(0.25, abs=0.07)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 INDEX_COLUMNS = (
@@ -92,6 +93,45 @@ def reward_columns(scores: pd.DataFrame) -> list[str]:
     if not rewards:
         raise ScoreTableError("The score table has no reward column.")
     return rewards
+
+
+IMAGE_KEYS = ("run", "epoch", "eta", "prompt_set", "prompt", "image")
+"""What one row of the score table is of."""
+
+
+def check_scores(scores: pd.DataFrame) -> None:
+    """Refuse a score table that would give wrong numbers without a word.
+
+    A reward that a whole run was not scored by is fine: it is left out for that run.
+
+    Raises:
+        ScoreTableError: If the table is empty, lacks a column, holds an image twice, or
+            a reward is NaN or infinite for some of a run's images.
+    """
+    rewards = reward_columns(scores)
+    if scores.empty:
+        raise ScoreTableError("The score table has no rows. Evaluate the runs.")
+    twice = scores.duplicated(list(IMAGE_KEYS))
+    if twice.any():
+        first = scores[list(IMAGE_KEYS)][twice].iloc[0].to_dict()
+        raise ScoreTableError(
+            f"{int(twice.sum())} rows of the score table are there more than once; the "
+            f"first is {first}. Were tables put together twice?"
+        )
+    for name in rewards:
+        values = scores[name].astype("float64")
+        good = np.isfinite(values)
+        if good.all():
+            continue
+        scored = values.notna().groupby(scores["run"]).transform("any")
+        bad = ~good & scored
+        if bad.any():
+            where = scores[["run", "epoch", "prompt"]][bad].iloc[0].to_dict()
+            raise ScoreTableError(
+                f"The reward '{name}' is NaN or infinite for {int(bad.sum())} images; "
+                f"the first is {where}. A mean over the others would compare other "
+                "images at each checkpoint. Score them again, or leave the reward out."
+            )
 
 
 def with_group(scores: pd.DataFrame) -> pd.DataFrame:
