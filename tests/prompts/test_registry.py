@@ -20,7 +20,7 @@ MENAGERIE = (
     *("simple_animals", "quick_animals", "unseen_animals", "unseen_animals_6"),
     *("complex", "complex_dpok", "activities", "unseen_activities"),
     *("unseen_animals_unseen_activities", "unseen_animals_6_unseen_activities"),
-    *("everyday_objects", "rarely_drawn", "rare_compositions"),
+    *("everyday_objects", "broad_scenes", "rarely_drawn", "rare_compositions"),
 )
 """Sets in the language of the embedded world."""
 
@@ -130,6 +130,14 @@ def test_sets_are_what_their_names_say():
     assert set(QUICK_ANIMALS) < set(animals)
     assert not set(prompt_set("unseen_animals")) & set(animals)
     assert "a cat riding a bike" in prompt_set("activities")
+
+
+def test_broad_scenes_leave_out_what_stays_unseen():
+    """9 scenes of each of 45 animals, less the three rare compositions among them."""
+    broad = {parse(prompt) for prompt in prompt_set("broad_scenes")}
+    assert len(broad) == 45 * 9 - 3
+    for name in ("complex", "rare_compositions", "unseen_animals", "unseen_activities"):
+        assert not broad & {parse(prompt) for prompt in prompt_set(name)}
 
 
 def test_unknown_set_suggests_a_name():

@@ -5,6 +5,8 @@ Where a paper prints another spelling than its code has, both are sets of their 
 
 from __future__ import annotations
 
+from typing import Any
+
 from tdpo_pipeline.menagerie import vocabulary
 
 COMPLEX = (
@@ -56,3 +58,38 @@ def imagenet_animals() -> tuple[str, ...]:
     return tuple(
         index.index_to_description(i, detailed=False) for i in range(IMAGENET_ANIMALS)
     )
+
+
+def broad_scenes() -> tuple[str, ...]:
+    """Each of the 45 animals in nine scenes, for rewards that are about the prompt.
+
+    Plain, coloured, counted, in a place, busy, with a companion, and in three pairs of
+    these; which colour, number and so on goes round with the animal. The complex prompts
+    and the rare compositions are left out, so that fine-tuning never sees these.
+    """
+    from tdpo_pipeline.menagerie.scenes import Scene, describe, parse
+
+    animals, numbers = vocabulary.ANIMALS, tuple(vocabulary.NUMBERS.values())
+    unseen = {parse(prompt) for prompt in COMPLEX + vocabulary.RARE_COMPOSITIONS}
+    scenes = []
+    for i, animal in enumerate(animals):
+        colour, other = (_nth(vocabulary.COLOURS, i + shift) for shift in (0, 3))
+        place, elsewhere = (_nth(vocabulary.PLACES, i + shift) for shift in (1, 4))
+        number, companion = _nth(numbers, i), _nth(animals, i + 7)
+        scenes += [
+            Scene(animal),
+            Scene(animal, colour=colour),
+            Scene(animal, count=number),
+            Scene(animal, place=place),
+            Scene(animal, activity=_nth(vocabulary.ACTIVITIES, i)),
+            Scene(animal, companion=companion),
+            Scene(animal, colour=other, place=elsewhere),
+            Scene(animal, count=_nth(numbers, i + 1), place=elsewhere),
+            Scene(animal, count=_nth(numbers, i + 2), colour=other),
+        ]
+    return tuple(describe(scene) for scene in scenes if scene not in unseen)
+
+
+def _nth(values: tuple[Any, ...], index: int) -> Any:
+    """The value at an index that goes round."""
+    return values[index % len(values)]

@@ -63,7 +63,9 @@ PROMPT_SETS: dict[str, PromptSet] = {
     "hpdv2_photo": PromptSet(800, PUBLISHED["hpdv2_photo"]),
     "drawbench": PromptSet(58, PUBLISHED["drawbench"]),
     "parti": PromptSet(PARTI_COUNT, PUBLISHED["parti"]),
-    # Menagerie's own: what its base model never saw together.
+    # Menagerie's own: scenes of every kind in place of human-written prompts, and what
+    # its base model never saw together.
+    "broad_scenes": PromptSet(402, lists.broad_scenes),
     "rarely_drawn": PromptSet(7, lambda: vocabulary.RARELY_DRAWN),
     "rare_compositions": PromptSet(10, lambda: vocabulary.RARE_COMPOSITIONS),
 }
