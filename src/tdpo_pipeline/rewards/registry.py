@@ -13,6 +13,19 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tdpo_pipeline.rewards.model_files import (
+    AESTHETIC_HEAD,
+    BERT_TOKENIZER,
+    CLIP_L,
+    DEBERTA,
+    HPS_V2,
+    HPS_V2_1,
+    IMAGE_REWARD,
+    LLAVA,
+    PICKSCORE,
+    Repository,
+)
+
 if TYPE_CHECKING:
     from tdpo_pipeline.config import EnsemblePartSettings
     from tdpo_pipeline.rewards.base import ImageEncoder, Reward
@@ -26,11 +39,13 @@ class RewardEntry(NamedTuple):
             the reward.
         has_encoder: Whether it has an image encoder for a temporal critic.
         differentiable: Whether a gradient reaches the images.
+        repositories: Published files that the reward and its encoder are loaded from.
     """
 
     path: str
     has_encoder: bool
     differentiable: bool = False
+    repositories: tuple[Repository, ...] = ()
 
 
 REWARDS = {
@@ -45,6 +60,46 @@ REWARDS = {
     ),
     "imagereward-mini": RewardEntry(
         "tdpo_pipeline.rewards.imagereward_mini:load", True, differentiable=True
+    ),
+    "aesthetic": RewardEntry(
+        "tdpo_pipeline.rewards.aesthetic:load",
+        True,
+        differentiable=True,
+        repositories=(CLIP_L, AESTHETIC_HEAD),
+    ),
+    "pickscore": RewardEntry(
+        "tdpo_pipeline.rewards.pickscore:load",
+        True,
+        differentiable=True,
+        repositories=(PICKSCORE,),
+    ),
+    "hpsv2": RewardEntry(
+        "tdpo_pipeline.rewards.hpsv2:load",
+        True,
+        differentiable=True,
+        repositories=(HPS_V2,),
+    ),
+    "hpsv2_1": RewardEntry(
+        "tdpo_pipeline.rewards.hpsv2:load_v2_1",
+        True,
+        differentiable=True,
+        repositories=(HPS_V2_1,),
+    ),
+    "imagereward": RewardEntry(
+        "tdpo_pipeline.rewards.imagereward:load",
+        True,
+        differentiable=True,
+        repositories=(IMAGE_REWARD, BERT_TOKENIZER, CLIP_L),
+    ),
+    "llava_bertscore": RewardEntry(
+        "tdpo_pipeline.rewards.llava_bertscore:load",
+        True,
+        repositories=(LLAVA, DEBERTA, CLIP_L),
+    ),
+    "llava_strict": RewardEntry(
+        "tdpo_pipeline.rewards.llava_bertscore:load_strict_mode",
+        True,
+        repositories=(LLAVA, CLIP_L),
     ),
     "gold_match": RewardEntry("tdpo_pipeline.rewards.gold_match:load", False),
     "gold_taste": RewardEntry("tdpo_pipeline.rewards.gold_taste:load", False),
@@ -171,7 +226,10 @@ def _no_encoder(name: str) -> NoEncoderError:
 
 
 def load_reward(name: str, weights: Path) -> Reward:
-    """The reward ``name``, ready to score.
+    """The reward ``name``, ready to score, on the CPU in float32.
+
+    Published models are loaded once and shared by all who ask for them (see
+    :func:`tdpo_pipeline.rewards.loading.shared`).
 
     Args:
         name: Name in the registry, or ``module:Class``.
@@ -184,6 +242,10 @@ def load_reward(name: str, weights: Path) -> Reward:
     """
     path = reward_path(name)
     if name in REWARDS:
+        if REWARDS[name].repositories:
+            from tdpo_pipeline.rewards.loading import shared
+
+            return shared(_attribute(path), weights)
         return _attribute(path)(weights)
     reward = _attribute(path)()
     _check_own_name(path, getattr(reward, "name", None))

@@ -1,0 +1,76 @@
+"""From an image to what CLIP-like scorers see: one way for all of them, with a gradient.
+
+    8 bits (unless a gradient is asked for)
+    bicubic resize with antialiasing, shortest side to the model's size
+    centre crop
+    CLIP's mean and standard deviation
+
+The scorers' own code does this with PIL, which has no gradient. Torch's bicubic kernel
+with antialiasing is the same up to PIL's rounding to 8 bits; without antialiasing it
+would be off by tens of levels. For square images HPSv2's official geometry (longest
+side, padded) comes to the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def wants_gradient(images: Tensor) -> bool:
+    """Whether a gradient is to reach these images."""
+    return torch.is_grad_enabled() and images.requires_grad
+
+
+def eight_bit(images: Tensor) -> Tensor:
+    """Images in [0, 1] rounded to 8 bits, as if saved and read; there is no gradient."""
+    return (images * 255).round().clamp(0, 255) / 255
+
+
+def resize_and_crop(images: Tensor, size: int) -> Tensor:
+    """The central square of images whose shortest side is resized to ``size``.
+
+    Bicubic with antialiasing; the longer side is rounded down and the crop's corner to
+    the nearest, as in torchvision and OpenCLIP.
+
+    Args:
+        images: Float, shape (N, 3, H, W).
+        size: Side of the result.
+
+    Returns:
+        Shape (N, 3, size, size); values may overshoot a little at hard edges.
+    """
+    height, width = images.shape[-2:]
+    short = min(height, width)
+    if short != size:
+        target = [int(size * side / short) for side in (height, width)]
+        images = F.interpolate(
+            images, target, mode="bicubic", antialias=True, align_corners=False
+        )
+    top, left = (round((side - size) / 2) for side in images.shape[-2:])
+    return images[..., top : top + size, left : left + size]
+
+
+def clip_pixels(images: Tensor, size: int) -> Tensor:
+    """Pixel values of images for a scorer that sees ``size`` x ``size`` pixels.
+
+    Images are rounded to 8 bits first, as every scorer's own pipeline does, except
+    where a gradient is asked for, which rounding would cut.
+
+    Args:
+        images: Float in [0, 1], shape (N, 3, H, W).
+        size: Side of what the scorer sees.
+
+    Returns:
+        Normalised, float32, shape (N, 3, size, size).
+    """
+    images = images.float()
+    if not wants_gradient(images):
+        images = eight_bit(images)
+    pixels = resize_and_crop(images, size)
+    mean, std = (pixels.new_tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    return (pixels - mean) / std
