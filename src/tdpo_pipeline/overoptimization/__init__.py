@@ -4,6 +4,7 @@ Everything here takes pandas tables (the history and score tables that training 
 evaluation write) and returns pandas tables. Nothing needs Kedro or PyTorch.
 """
 
+from tdpo_pipeline.overoptimization.cubes import Cube, cubes
 from tdpo_pipeline.overoptimization.curves import (
     METHOD,
     RUN,
@@ -19,6 +20,11 @@ from tdpo_pipeline.overoptimization.intervals import (
     drop_from_peak,
     paired_difference,
 )
+from tdpo_pipeline.overoptimization.matched import (
+    AXES,
+    matched_curves,
+    matched_differences,
+)
 from tdpo_pipeline.overoptimization.summary import (
     final_rows,
     gold_report,
@@ -30,6 +36,7 @@ from tdpo_pipeline.overoptimization.tables import (
     GROUPS,
     TRAINING_ETA,
     ScoreTableError,
+    check_scores,
     gold_of,
     group_label,
     reward_columns,
@@ -37,6 +44,12 @@ from tdpo_pipeline.overoptimization.tables import (
 )
 
 __all__ = [
+    "AXES",
+    "Cube",
+    "check_scores",
+    "cubes",
+    "matched_curves",
+    "matched_differences",
     "GROUPS",
     "METHOD",
     "RUN",

@@ -1,0 +1,238 @@
+"""Curves at equal x: by hand, with gaps instead of extrapolation, and coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tdpo_pipeline.overoptimization import Bootstrap, ScoreTableError
+from tdpo_pipeline.overoptimization.matched import (
+    first_crossing,
+    matched_curves,
+    matched_differences,
+)
+from tests.synthetic_tables import synthetic_scores
+
+FEW = Bootstrap(draws=300)
+PROMPTS = {"simple_animals": ["cat", "dog", "fox"], "unseen_animals": ["snail", "yak"]}
+PROXY = "aesthetic-mini"
+
+
+def scores(
+    method: str = "tdpo",
+    seed: int = 0,
+    proxy: tuple[float, ...] = (0, 1, 2),
+    gold: tuple[float, ...] = (0, 4, 2),
+    **how: object,
+) -> pd.DataFrame:
+    settings = {
+        "epochs": (0, 4, 8),
+        "prompts": PROMPTS,
+        "trained_on": ("cat", "dog", "fox"),
+        "seed_sd": 0.0,
+    }
+    gains = {PROXY: proxy, "gold_taste": gold}
+    return synthetic_scores(method, PROXY, seed, gains=gains, **(settings | how))
+
+
+def at(table: pd.DataFrame, level: float, scored: str = "gold_taste") -> pd.Series:
+    rows = table[np.isclose(table["level"], level) & (table["scored"] == scored)]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+def test_first_crossing_by_hand() -> None:
+    x = np.array([0.0, 2.0, 1.0, 4.0])
+    y = np.array([[0.0], [10.0], [50.0], [80.0]])
+    # 1 is passed on the way to 2 (halfway: 5), again on the way down, and up: first.
+    assert first_crossing(x, y, 1.0) == pytest.approx([5.0])
+    assert first_crossing(x, y, 2.0) == pytest.approx([10.0])
+    # 3 lies two thirds of the way from 1 to 4: 50 + 2/3 * 30.
+    assert first_crossing(x, y, 3.0) == pytest.approx([70.0])
+    assert first_crossing(x, y, 0.0) == pytest.approx([0.0])
+    assert first_crossing(x, y, -5.0) == pytest.approx([0.0])
+    assert np.isnan(first_crossing(x, y, 4.1)).all()
+
+
+def test_first_crossing_of_many_paths_at_once() -> None:
+    x = np.array([[0.0, 1.0, 2.0], [0.0, 2.0, 2.0]])
+    y = np.array([[[0.0], [1.0], [4.0]], [[0.0], [6.0], [7.0]]])
+    assert first_crossing(x, y, 1.5)[:, 0] == pytest.approx([2.5, 4.5])
+
+
+def test_a_flat_path_is_read_where_it_gets_to_the_level() -> None:
+    x, y = np.array([0.0, 1.0, 1.0]), np.array([[0.0], [1.0], [9.0]])
+    assert first_crossing(x, y, 1.0) == pytest.approx([1.0])
+
+
+@pytest.mark.parametrize(
+    ("along", "level", "gold"),
+    [
+        # Halfway between the checkpoints 4 and 8: gold halfway between 4 and 2.
+        ("reward_queries", 6 * 128, 3.0),
+        ("kl", 1.5, 3.0),
+        ("seconds", 60.0, 3.0),
+        ("reward_queries", 0, 0.0),
+    ],
+)
+def test_values_by_hand(along, level: float, gold: float) -> None:
+    seconds = pd.DataFrame(
+        {"run": f"tdpo-{PROXY}-s0", "epoch": range(1, 9), "total_s": 10.0}
+    )
+    found = matched_curves(
+        scores(), along, levels=[level], timings=seconds, bootstrap=FEW
+    )
+    row = at(found, level)
+    assert row["mean"] == pytest.approx(gold)
+    assert (row["gap"], row["n_seeds"], row["n_prompts"]) == ("", 1, 3)
+
+
+def test_training_reward_is_in_base_sd_whatever_the_group() -> None:
+    table = scores()
+    ruler = table[(table["epoch"] == 0) & table["seen"]][PROXY].std()
+    for group in ("seen", "unseen"):
+        found = matched_curves(
+            table,
+            "training_reward",
+            group=group,
+            levels=[0.5 / ruler],
+            bootstrap=FEW,
+        )
+        # Proxy +0.5 is halfway to the first checkpoint, where gold is 2.
+        assert at(found, 0.5 / ruler)["mean"] == pytest.approx(2.0)
+        assert at(found, 0.5 / ruler, PROXY)["mean"] == pytest.approx(0.5)
+
+
+def test_nothing_is_extrapolated() -> None:
+    table = pd.concat([scores("tdpo"), scores("ddpo", proxy=(0, 0.2, 0.4))])
+    found = matched_curves(table, "training_reward", bootstrap=FEW)
+    far = found["level"] > found.loc[found["gap"] != "", "level"].min()
+    assert found[far & (found["method"] == "ddpo")]["mean"].isna().all()
+    assert found[found["method"] == "tdpo"]["mean"].notna().all()
+    gap = found[far & (found["method"] == "ddpo")]["gap"].iloc[-1]
+    assert "ddpo: 1 of 1 seeds never reached" in gap
+    differences = matched_differences(
+        table, "training_reward", reference="ddpo", bootstrap=FEW
+    )
+    # Only as far as the slower one got: 0.4 of the base's standard deviation.
+    base = table[(table["epoch"] == 0) & (table["method"] == "ddpo") & table["seen"]]
+    ruler = base[PROXY].std()
+    assert differences["level"].max() == pytest.approx(0.4 / ruler, rel=1e-6)
+    assert differences["mean"].notna().all()
+
+
+def test_a_level_counts_only_if_every_seed_reaches_it() -> None:
+    table = pd.concat([scores(seed=0), scores(seed=1, proxy=(0, 0.5, 0.5))])
+    ruler = table[(table["epoch"] == 0) & table["seen"]][PROXY].std()
+    levels = [0.4 / ruler, 1.0 / ruler]
+    found = matched_curves(table, "training_reward", levels=levels, bootstrap=FEW)
+    # Seed 0 is at 0.4 of the way to gold 4, seed 1 at 0.8 of it: 1.6 and 3.2.
+    assert at(found, levels[0])["mean"] == pytest.approx(2.4)
+    beyond = at(found, levels[1])
+    assert "1 of 2 seeds never reached" in beyond["gap"]
+    assert beyond[["mean", "low", "high"]].isna().all()
+
+
+def test_curves_that_never_overlap_are_told_so() -> None:
+    table = pd.concat([scores("tdpo"), scores("ddpo", proxy=(0, -1, -2))])
+    found = matched_differences(
+        table, "training_reward", reference="ddpo", bootstrap=FEW
+    )
+    assert found["gap"].str.contains("never at equal trained reward").all()
+    assert found["gap"].iloc[0].count("ddpo") == 1
+    assert found[["level", "mean", "low", "high"]].isna().all(axis=None)
+
+
+def test_one_checkpoint_has_no_overlap_either() -> None:
+    table = pd.concat([scores("tdpo"), scores("ddpo")])
+    only_base = table[table["epoch"] == 0]
+    found = matched_differences(
+        only_base, "reward_queries", reference="ddpo", bootstrap=FEW
+    )
+    assert found["gap"].str.contains("tdpo from 0 to 0").all()
+    assert found["mean"].isna().all()
+
+
+def test_equal_methods_do_not_differ() -> None:
+    one = scores("tdpo", seed_sd=0.1)
+    two = one.assign(method="ddpo", run=f"ddpo-{PROXY}-s0")
+    found = matched_differences(
+        pd.concat([one, two]), "reward_queries", reference="ddpo", bootstrap=FEW
+    )
+    # The same prompts and noise for both, one seed each: no doubt is left.
+    assert (found[["mean", "low", "high"]].abs() < 1e-9).all(axis=None)
+
+
+def test_runs_of_unequal_length_end_at_the_common_checkpoint() -> None:
+    stopped = scores(seed=1)
+    table = pd.concat([scores(seed=0), stopped[stopped["epoch"] <= 4]])
+    found = matched_curves(table, "reward_queries", bootstrap=FEW)
+    assert found["level"].max() == 4 * 128
+
+
+def test_one_seed_and_one_prompt_have_no_interval() -> None:
+    table = scores(prompts={"simple_animals": ["cat"]}, trained_on=("cat",))
+    row = at(matched_curves(table, "kl", levels=[1.0], bootstrap=FEW), 1.0)
+    assert row["mean"] == pytest.approx(4.0)
+    assert np.isnan(row["low"])
+    assert row["gap"] == "one seed and one prompt"
+
+
+@pytest.mark.parametrize(
+    ("change", "along", "message"),
+    [
+        (lambda t: t.assign(kl_to_base=np.nan), "kl", "not recorded"),
+        (lambda t: t, "seconds", "need the timings"),
+        (lambda t: t, "epochs", "is none of"),
+        (lambda t: t.drop(columns=PROXY), "training_reward", "was not scored"),
+        (lambda t: t.assign(**{PROXY: 1.0}), "training_reward", "does not vary"),
+    ],
+)
+def test_what_cannot_be_matched(change, along, message: str) -> None:
+    with pytest.raises(ScoreTableError, match=message):
+        matched_curves(change(scores()), along, bootstrap=FEW)
+
+
+def test_an_unknown_reference_is_an_error_that_lists_the_methods() -> None:
+    with pytest.raises(ScoreTableError, match=r"'ddpo', only of \['tdpo'\]"):
+        matched_differences(scores(), "kl", reference="ddpo")
+
+
+def test_intervals_at_equal_training_reward_cover_the_truth() -> None:
+    """Gold falls by 1 for each proxy point, whatever prompt and seed do to the proxy.
+
+    Levels and bands must cover; a method's x and y are both random here.
+    """
+    rng = np.random.default_rng(0)
+    hits, bands, n = 0, 0, 60
+    for trial in range(n):
+        runs = []
+        for seed in range(4):
+            run = scores(seed=seed, images=1, proxy=(0, 2, 4), gold=(0, -2, -4))
+            late = run["epoch"] / 8
+            speed, slope = rng.normal(0, 0.3), rng.normal(0, 0.3)
+            by_prompt = {
+                prompt: rng.normal(0, 0.3) for prompt in run["prompt"].unique()
+            }
+            run[PROXY] += late * speed
+            run["gold_taste"] -= late * (speed + slope + run["prompt"].map(by_prompt))
+            runs.append(run)
+        table = pd.concat(runs)
+        ruler = table[(table["epoch"] == 0) & table["seen"]][PROXY].std()
+        levels = np.array([0.5, 1.5, 2.5]) / ruler
+        found = matched_curves(
+            table,
+            "training_reward",
+            levels=levels,
+            bootstrap=Bootstrap(draws=200, rng=trial),
+        ).query("scored == 'gold_taste'")
+        truth = -found["level"] * ruler
+        inside = (found["low"] <= truth) & (truth <= found["high"])
+        hits += bool(inside.iloc[-1])
+        bands += bool(
+            ((found["band_low"] <= truth) & (truth <= found["band_high"])).all()
+        )
+    least = 0.95 - 3 * np.sqrt(0.95 * 0.05 / n)
+    assert hits / n > least
+    assert bands / n > least
