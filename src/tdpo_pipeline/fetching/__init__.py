@@ -1,0 +1,1 @@
+"""Downloads: published files, resumed where they stopped and held to their checksums."""

@@ -1,0 +1,137 @@
+"""A folder of fetched files: whole or not there.
+
+Files are downloaded beside the folder, into ``.<name>.partial``, and go into place only
+when all of them are whole. A second fetch reads the manifest and downloads nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tdpo_pipeline.fetching.download import (
+    FetchError,
+    RemoteFile,
+    describe,
+    download,
+    verify,
+)
+from tdpo_pipeline.fetching.manifest import (
+    Entry,
+    entry_of,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
+
+log = logging.getLogger(__name__)
+
+
+def fetch_folder(folder: Path, files: Sequence[RemoteFile], title: str) -> None:
+    """Bring files into a folder, and record them in its manifest.
+
+    Args:
+        folder: Where they go; other files in it are left alone.
+        files: What to fetch. The first comes into place last, so that a folder that
+            is known by it is whole.
+        title: What they are, for the progress.
+
+    Raises:
+        FetchError: If a file can't be had or isn't what it should be, or the disk is
+            too small.
+    """
+    entries = read_manifest(folder)
+    missing = [file for file in files if not _is_there(folder, file, entries)]
+    if not missing:
+        log.info("%s: all %d files are in %s", title, len(files), folder)
+        return
+    described = [describe(file) for file in missing]
+    staging = folder.with_name(f".{folder.name}.partial")
+    _check_disk(folder, staging, described)
+    checksums = _download_all(described, folder, staging, title)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in reversed(described):
+        path = folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(staging / file.name, path)
+        entries[file.name] = entry_of(path, file.url, checksums[file.name])
+    write_manifest(folder, entries)
+    shutil.rmtree(staging)
+    log.info("%s: fetched %d files into %s", title, len(described), folder)
+
+
+def _is_there(folder: Path, file: RemoteFile, entries: dict[str, Entry]) -> bool:
+    """Whether the folder has a file, from there and whole.
+
+    A file that was copied or touched since is read again, and its entry renewed.
+    """
+    entry, path = entries.get(file.name), folder / file.name
+    if entry is None or entry.url != file.url:
+        return False
+    if entry.describes(path):
+        return True
+    if not path.is_file() or sha256_of(path) != entry.sha256:
+        return False
+    entries[file.name] = entry_of(path, entry.url, entry.sha256)
+    write_manifest(folder, entries)
+    return True
+
+
+def _check_disk(folder: Path, staging: Path, files: Sequence[RemoteFile]) -> None:
+    """Raise FetchError if the disk can't hold what is still to be downloaded."""
+    needed = sum(file.size or 0 for file in files)
+    if staging.is_dir():
+        needed -= sum(p.stat().st_size for p in staging.rglob("*") if p.is_file())
+    disk = next(p for p in folder.absolute().parents if p.exists())
+    free = shutil.disk_usage(disk).free
+    if needed > free:
+        raise FetchError(
+            f"{needed / 1e9:.3g} GB are to be downloaded to {folder}, and its disk has "
+            f"only {free / 1e9:.3g} GB free."
+        )
+
+
+def _download_all(
+    files: Sequence[RemoteFile], folder: Path, staging: Path, title: str
+) -> dict[str, str]:
+    """Bring every file whole into ``staging``; their SHA-256 by name."""
+    checksums = {}
+    terminal = sys.stderr.isatty()
+    with tqdm(
+        total=sum(file.size or 0 for file in files),
+        desc=title,
+        unit="B",
+        unit_scale=True,
+        disable=not terminal,
+    ) as bar:
+        for number, file in enumerate(files, start=1):
+            if not terminal:
+                size = f" ({file.size / 1e6:.3g} MB)" if file.size else ""
+                log.info("%s: %d/%d %s%s", title, number, len(files), file.name, size)
+            _adopt(folder / file.name, staging / file.name, file)
+            checksums[file.name] = download(file, staging / file.name, bar.update)
+    return checksums
+
+
+def _adopt(path: Path, staged: Path, file: RemoteFile) -> None:
+    """Take a file that somebody put in place, if it can only be the right one."""
+    known = file.sha256 or file.git_sha1
+    if staged.exists() or not known or not path.is_file():
+        return
+    if path.stat().st_size != file.size:
+        return
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, staged)
+    except OSError:
+        shutil.copyfile(path, staged)
+    try:
+        verify(file, staged)
+    except FetchError:
+        log.info("%s is another file than is published; it is fetched again", path)
