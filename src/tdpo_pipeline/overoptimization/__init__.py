@@ -4,6 +4,14 @@ Everything here takes pandas tables (the history and score tables that training 
 evaluation write) and returns pandas tables. Nothing needs Kedro or PyTorch.
 """
 
+from tdpo_pipeline.overoptimization.comparison import (
+    Power,
+    compare_methods,
+    holm,
+    interquartile_mean,
+    probability_of_improvement,
+    seeds_needed,
+)
 from tdpo_pipeline.overoptimization.cubes import Cube, cubes
 from tdpo_pipeline.overoptimization.curves import (
     METHOD,
@@ -44,6 +52,12 @@ from tdpo_pipeline.overoptimization.tables import (
 )
 
 __all__ = [
+    "Power",
+    "compare_methods",
+    "holm",
+    "interquartile_mean",
+    "probability_of_improvement",
+    "seeds_needed",
     "AXES",
     "Cube",
     "check_scores",
