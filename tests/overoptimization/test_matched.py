@@ -162,6 +162,7 @@ def test_equal_methods_do_not_differ() -> None:
     )
     # The same prompts and noise for both, one seed each: no doubt is left.
     assert (found[["mean", "low", "high"]].abs() < 1e-9).all(axis=None)
+    assert found["low"].dtype == float
 
 
 def test_runs_of_unequal_length_end_at_the_common_checkpoint() -> None:

@@ -21,6 +21,7 @@ from tdpo_pipeline.overoptimization.curves import (
     reward_curves,
     training_curves,
 )
+from tdpo_pipeline.overoptimization.goodhart import fit_goodhart, goodhart_bands
 from tdpo_pipeline.overoptimization.intervals import (
     Bootstrap,
     Estimate,
@@ -52,6 +53,8 @@ from tdpo_pipeline.overoptimization.tables import (
 )
 
 __all__ = [
+    "fit_goodhart",
+    "goodhart_bands",
     "Power",
     "compare_methods",
     "holm",

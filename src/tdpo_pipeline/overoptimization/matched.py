@@ -140,9 +140,8 @@ def matched_differences(
     if not any(path.cube.names["method"] == reference for path in paths):
         there = sorted({str(path.cube.names["method"]) for path in paths})
         raise ScoreTableError(f"No run of the method '{reference}', only of {there}.")
-    return pd.concat([pd.DataFrame(columns=_DIFFERENCE_COLUMNS), *blocks])[
-        _DIFFERENCE_COLUMNS
-    ].reset_index(drop=True)
+    table = pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame()
+    return table.reindex(columns=_DIFFERENCE_COLUMNS)
 
 
 _WHAT = ["reward", "group", "along", "level", "scored", "role", "mean"]
