@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from common import BASE_MODEL, output_argument, parameters, write
 
-from tdpo_pipeline.diffusion.policy import load_pipeline
+from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.menagerie.base_model import sample_images
 from tdpo_pipeline.menagerie.base_model_report import plain_readings, train_readers
 from tdpo_pipeline.menagerie.base_model_settings import BaseModelSettings

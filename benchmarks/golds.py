@@ -25,7 +25,7 @@ from common import BASE_MODEL, output_argument, write
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from tdpo_pipeline.diffusion.policy import load_pipeline
+from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.menagerie.base_model import sample_images, to_tensor
 from tdpo_pipeline.menagerie.gold import (
     QUALITY_NEEDED,

@@ -35,7 +35,8 @@ from runs import append, digest, folder, not_logged, train_all
 from scipy import stats
 
 from tdpo_pipeline.config import RunConfig
-from tdpo_pipeline.diffusion.policy import Policy, load_pipeline
+from tdpo_pipeline.diffusion.loading import load_pipeline
+from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import rollout
 from tdpo_pipeline.overoptimization.tables import gold_of
 from tdpo_pipeline.prompts import prompt_set

@@ -16,7 +16,8 @@ import torch
 from common import BASE_MODEL, PROXY_REWARDS, output_argument, parameters, plain, write
 
 from tdpo_pipeline.config import TrainingSettings
-from tdpo_pipeline.diffusion.policy import Policy, load_pipeline
+from tdpo_pipeline.diffusion.loading import load_pipeline
+from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import rollout
 from tdpo_pipeline.prompts import prompt_set
 from tdpo_pipeline.rewards.registry import load_rewards

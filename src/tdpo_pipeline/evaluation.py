@@ -20,7 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tdpo_pipeline.config import EvaluationSettings, RunConfig
-from tdpo_pipeline.diffusion.policy import CheckpointError, Policy, load_pipeline
+from tdpo_pipeline.diffusion.devices import resolve_device
+from tdpo_pipeline.diffusion.loading import load_pipeline
+from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
 from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, rollout
 from tdpo_pipeline.rewards.base import Reward
 from tdpo_pipeline.rewards.probe import probe_rewards
@@ -76,7 +78,9 @@ def evaluate_run(
         CheckpointError: If there are no checkpoints, or one is truncated or of another
             run.
         RewardError: If a reward can't score the base model's pictures.
+        DeviceError: If the device is not there, or too small.
     """
+    resolve_device(config.training)
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     policy = Policy(
@@ -84,9 +88,12 @@ def evaluate_run(
         num_inference_steps=config.training.num_inference_steps,
         lora=config.training.lora if config.training.finetune == "lora" else None,
         seed=config.seed,
+        compute=config.training,
     )
     scorers = (*settings.rewards, config.task.scorer)
     rewards = list(load_rewards(scorers, weights, config.task.ensembles).values())
+    for reward in rewards:
+        reward.to(policy.device)
     images = _image_table(settings, prompt_sets, train_prompts)
     _strip_rows(settings, images)
     identity = run_identity(config, train_prompts, base_model, weights)

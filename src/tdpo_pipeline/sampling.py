@@ -1,6 +1,6 @@
 """Pictures from any checkpoint, by plain diffusers: what somebody who deploys it does.
 
-A LoRA is loaded with ``StableDiffusionPipeline.load_lora_weights``, a whole UNet into
+A LoRA is loaded with the pipeline's ``load_lora_weights``, a whole UNet into
 the pipeline's own, so that what this draws is what other tools draw.
 """
 
@@ -11,20 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 
+from tdpo_pipeline.diffusion.loading import BasePipeline, load_pipeline
 from tdpo_pipeline.diffusion.policy import (
     LORA_FILE,
     UNET_FILE,
     CheckpointError,
-    load_pipeline,
     read_safetensors,
 )
 
 
-def load_checkpoint(
-    base_model: Path, checkpoint: Path | None
-) -> StableDiffusionPipeline:
+def load_checkpoint(base_model: Path, checkpoint: Path | None) -> BasePipeline:
     """The base model with a checkpoint's weights, or as it is without one.
 
     Raises:
@@ -48,7 +45,7 @@ def load_checkpoint(
 
 
 def sample_grid(
-    pipeline: StableDiffusionPipeline,
+    pipeline: BasePipeline,
     prompts: Sequence[str],
     *,
     images_per_prompt: int,

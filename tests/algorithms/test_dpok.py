@@ -131,7 +131,7 @@ def test_values_are_those_of_the_states_before_the_steps():
     with torch.no_grad():
         expected = algorithm.value(
             trajectory.latents[:, 2],
-            trajectory.embeds.mean(1),
+            trajectory.embeds.tokens.mean(1),
             torch.full((8,), 2),
         )
     torch.testing.assert_close(found[:, 2], expected)

@@ -136,11 +136,12 @@ def policy():
 
 def weighted(policy, prompts, low, high, seed=0):
     settings = PromptWeightingSettings(low=low, high=high)
-    return weighted_embeds(policy, prompts, np.random.default_rng(seed), settings)
+    rng = np.random.default_rng(seed)
+    return weighted_embeds(policy, prompts, rng, settings).tokens
 
 
 def test_the_tokens_of_one_word_are_weighted_by_hand(policy):
-    plain, null = policy.encode(["catdog"]).clone(), policy.encode([""])
+    plain, null = policy.encode(["catdog"]).tokens, policy.encode([""]).tokens
     found = weighted(policy, ["catdog"], 1.5, 1.5)
     # The word has places 1 and 2: c_null + 1.5 (c - c_null) = 1.5 c - 0.5 c_null.
     expected = 1.5 * plain - 0.5 * null
@@ -148,12 +149,12 @@ def test_the_tokens_of_one_word_are_weighted_by_hand(policy):
     assert not torch.allclose(found[:, 1:3], plain[:, 1:3])
     assert torch.equal(found[:, [0, 3]], plain[:, [0, 3]])
     # The embeddings that the policy keeps for its prompts are as they were.
-    assert torch.equal(policy.encode(["catdog"]), plain)
+    assert torch.equal(policy.encode(["catdog"]).tokens, plain)
 
 
 def test_one_random_word_gets_its_own_random_weight(policy):
     prompts = ["cat dog"] * 200
-    plain, null = policy.encode(prompts), policy.encode([""])
+    plain, null = policy.encode(prompts).tokens, policy.encode([""]).tokens
     found = weighted(policy, prompts, 1.0, 1.2)
     changed = (found != plain).any(-1)
     assert not changed[:, [0, 3]].any()
@@ -175,9 +176,11 @@ def test_a_samples_draw_is_not_that_of_its_neighbours_prompts(policy):
 
 
 def test_nothing_to_weigh_changes_nothing(policy):
-    assert torch.equal(weighted(policy, ["", " "], 1.2, 1.2), policy.encode(["", " "]))
+    assert torch.equal(
+        weighted(policy, ["", " "], 1.2, 1.2), policy.encode(["", " "]).tokens
+    )
     words = ["cat", "cat dog"]
-    assert torch.equal(weighted(policy, words, 1.0, 1.0), policy.encode(words))
+    assert torch.equal(weighted(policy, words, 1.0, 1.0), policy.encode(words).tokens)
 
 
 # As wide as at Stable Diffusion, 1e-4, though the tiny model has 64 dimensions.
@@ -219,7 +222,7 @@ def test_exploration_changes_the_samples(exploration):
     # Timesteps 751, 501, 251, 1 at threshold 600.
     guidance = [1.0, 2.0, 2.0, 2.0] if "guidance" in exploration else [2.0] * 4
     assert [float(found.guidance_at(torch.tensor(i))) for i in range(4)] == guidance
-    changed = not torch.equal(found.embeds, plain.embeds)
+    changed = not torch.equal(found.embeds.tokens, plain.embeds.tokens)
     assert changed == ("prompt_weighting" in exploration)
 
 
@@ -241,8 +244,8 @@ def test_low_guidance_at_all_steps_is_plain_sampling_with_it():
 def test_every_epoch_draws_words_of_its_own():
     algorithm = build(**WORDS)
     first, second = algorithm.sample(1, PROMPTS), algorithm.sample(2, PROMPTS)
-    assert not torch.equal(first.embeds, second.embeds)
-    assert torch.equal(algorithm.sample(1, PROMPTS).embeds, first.embeds)
+    assert not torch.equal(first.embeds.tokens, second.embeds.tokens)
+    assert torch.equal(algorithm.sample(1, PROMPTS).embeds.tokens, first.embeds.tokens)
 
 
 def test_after_the_first_part_sampling_is_plain():
@@ -250,7 +253,7 @@ def test_after_the_first_part_sampling_is_plain():
     for number in (3, 4):
         found, plain = algorithm.sample(number, PROMPTS), plainly(algorithm, number)
         assert torch.equal(found.latents, plain.latents) == (number == 4)
-    assert torch.equal(found.embeds, plain.embeds)
+    assert torch.equal(found.embeds.tokens, plain.embeds.tokens)
     assert torch.equal(found.log_probs, plain.log_probs)
     assert found.guidance == plain.guidance == 2.0
 
@@ -275,7 +278,7 @@ def test_target_replays_plainly_with_log_probs_of_its_own():
     trajectory = algorithm.sample(1, PROMPTS)
     found = algorithm.to_replay(trajectory)
     assert found.guidance == 2.0
-    assert torch.equal(found.embeds, algorithm.policy.encode(PROMPTS))
+    assert torch.equal(found.embeds.tokens, algorithm.policy.encode(PROMPTS).tokens)
     assert torch.equal(found.latents, trajectory.latents)
     pairs = torch.tensor([[0, 0], [3, 1], [6, 2], [7, 3]])
     with torch.no_grad():

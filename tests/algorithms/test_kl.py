@@ -220,7 +220,7 @@ def test_penalties_are_taken_off_the_returns_of_all_earlier_steps(penalty):
     reference = algorithm.reference(trajectory)
     seen = []
     algorithm.critic.step = lambda inputs, old, targets: seen.append(targets)
-    algorithm.critic.losses, algorithm.critic.norms = [0.0], [0.0]
+    algorithm.critic.losses = algorithm.critic.norms = [torch.zeros(())]
     algorithm.critic.begin_epoch = lambda: None
     pairs = list(algorithm.updates(1, trajectory))
     rewards = torch.linspace(-1, 1, 8)

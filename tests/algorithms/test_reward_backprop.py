@@ -286,7 +286,7 @@ def test_gradient_is_that_of_a_plain_sampler(eta, live, exploration):
     if exploration:
         assert trajectory.guidance.tolist() == [1.0, 2.0, 2.0, 2.0]
         plain_embeds = made.policy.encode(trajectory.prompts)
-        assert not torch.equal(trajectory.embeds, plain_embeds)
+        assert not torch.equal(trajectory.embeds.tokens, plain_embeds.tokens)
     policy = made.policy
     expected = gradients(policy, score(policy, plain_sampler(policy, trajectory, live)))
     actual = gradients(
@@ -431,7 +431,7 @@ def test_refl_scores_the_image_that_a_step_foresees():
     for row, (sample, step) in enumerate(pairs.tolist()):
         x, t = trajectory.latents[sample, step], trajectory.timesteps[step]
         eps = policy.predict_noise(
-            x[None], t[None], trajectory.embeds[sample][None], 1.0
+            x[None], t[None], trajectory.embeds[sample : sample + 1], 1.0
         )[0]
         a = policy.scheduler.alphas_cumprod[t]
         x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()

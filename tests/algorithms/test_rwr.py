@@ -226,7 +226,7 @@ def gradients(algorithm, monkeypatch):
         for weight, loss in parts:
             (weight * loss).backward()
         found.append(flat_gradient(self.parameters))
-        self.norms.append(0.0)
+        self.norms.append(torch.zeros(()))
 
     monkeypatch.setattr(PolicyOptimizer, "step", step)
     monkeypatch.setattr(PolicyOptimizer, "metrics", lambda self: {})

@@ -84,14 +84,14 @@ def test_double_unscale_divides_by_the_scale_once_more(monkeypatch):
     total = critic.settings.optimizer.max_grad_norm
     critic.step(inputs, torch.zeros(4), targets)
     step = -float(bias.detach())
-    norm = critic.norms[0]
+    norm = float(critic.norms[0])
     scaled = expected * min(1.0, total / norm) / 65536
     assert step == pytest.approx(scaled, rel=2e-2)
 
 
 def test_weight_change_starts_at_0():
     critic = learner()
-    critic.losses, critic.norms = [0.0], [0.0]
+    critic.losses = critic.norms = [torch.zeros(())]
     assert critic.metrics()["critic_weight_change"] == 0
 
 

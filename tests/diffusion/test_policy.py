@@ -2,12 +2,8 @@ import pytest
 import torch
 
 from tdpo_pipeline.config import LoraSettings
-from tdpo_pipeline.diffusion.policy import (
-    LORA_FILE,
-    CheckpointError,
-    Policy,
-    load_pipeline,
-)
+from tdpo_pipeline.diffusion.loading import load_pipeline
+from tdpo_pipeline.diffusion.policy import LORA_FILE, CheckpointError, Policy
 from tests import tiny
 
 
@@ -95,7 +91,7 @@ def test_plain_diffusers_loads_the_adapter(tmp_path):
     plain = tiny.pipeline()
     plain.load_lora_weights(tmp_path)
     x, t = torch.ones(1, 4, 4, 4), torch.tensor([1])
-    embeds = source.encode(["cat"])
+    embeds = source.encode(["cat"]).tokens
     with torch.no_grad():
         ours = source.unet(x, t, embeds).sample
         theirs = plain.unet(x, t, embeds).sample
@@ -140,7 +136,7 @@ def test_a_scheduler_of_another_kind_is_an_error(tmp_path):
 
 def test_prompts_are_encoded_once_and_alike():
     target = policy()
-    embeds = target.encode(["cat", "dog", "cat"])
+    embeds = target.encode(["cat", "dog", "cat"]).tokens
     assert embeds.shape == (3, 4, 8)
     assert torch.equal(embeds[0], embeds[2])
     assert not torch.equal(embeds[0], embeds[1])

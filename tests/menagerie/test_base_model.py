@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from pydantic import ValidationError
 from transformers import CLIPTokenizer
 
-from tdpo_pipeline.diffusion.policy import load_pipeline
+from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.menagerie.autoencoder import (
     build_autoencoder,
     gradient_difference,

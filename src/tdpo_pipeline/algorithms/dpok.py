@@ -141,7 +141,7 @@ class Dpok(PolicyGradient):
         assert isinstance(self.config.algorithm, DpokSettings)
         self.settings = self.config.algorithm
         value = self.settings.value
-        inputs = self.policy.latent_dims + self.policy.encode([""]).shape[-1]
+        inputs = self.policy.latent_dims + self.policy.embedding_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self.config.seed, "value weights"))
             network = ValueFunction(
@@ -191,7 +191,7 @@ class Dpok(PolicyGradient):
         """V of pairs, given as two index tensors (B,), shape (B,), with gradient."""
         device = trajectory.latents.device
         sample, step = sample.to(device), step.to(device)
-        prompts = trajectory.embeds[sample].mean(1)
+        prompts = trajectory.embeds.tokens[sample].mean(1)
         return self.value(trajectory.latents[sample, step], prompts, step)
 
     def fit_value(self, epoch: int, trajectory: Trajectory, returns: Tensor) -> float:

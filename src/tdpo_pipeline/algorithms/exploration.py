@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from tdpo_pipeline.config import GuidanceScheduleSettings, PromptWeightingSettings
 from tdpo_pipeline.diffusion.policy import Policy
+from tdpo_pipeline.diffusion.prompt_embeds import PromptEmbeds
 
 
 def guidance_schedule(
@@ -49,29 +51,37 @@ def weighted_embeds(
     prompts: Sequence[str],
     rng: np.random.Generator,
     settings: PromptWeightingSettings,
-) -> Tensor:
+) -> PromptEmbeds:
     """Embeddings of prompts in each of which one random word has a random weight.
 
     At the word's tokens, and nowhere else, c becomes c_null + w (c - c_null), with the
     embedding c_null of the empty prompt at the same position and w ~ U(low, high).
 
+    The paper is about one text encoder. For the two of Stable Diffusion XL this is our
+    reading: the word has one weight in both, c_null is what each makes of the empty
+    prompt (not the zeros that guidance may use), and the pooled embedding, which belongs
+    to no word, stays as it is.
+
     Args:
-        policy: Gives embeddings and tokenizer.
+        policy: Gives embeddings and tokenizers.
         prompts: N prompts.
         rng: Draws words and weights.
         settings: Range of the weights.
 
     Returns:
-        float32, shape (N, L, d).
+        Embeddings of the N prompts.
     """
-    embeds, null = policy.encode(prompts).clone(), policy.encode([""])[0]
-    for embed, prompt in zip(embeds, prompts, strict=True):
-        words = word_tokens(policy.pipeline.tokenizer, prompt)
+    plain, null = policy.encode(prompts), policy.encode([""]).tokens[0]
+    tokens = plain.tokens.clone()
+    # Both tokenizers of XL cut words alike; what differs is how they fill up.
+    tokenizer = policy.pipeline.tokenizer
+    for embed, prompt in zip(tokens, prompts, strict=True):
+        words = word_tokens(tokenizer, prompt)
         draw, weight = rng.random(), rng.uniform(settings.low, settings.high)
         if words and weight != 1:
             at = words[int(draw * len(words))]
             embed[at] = null[at] + weight * (embed[at] - null[at])
-    return embeds
+    return replace(plain, tokens=tokens)
 
 
 def word_tokens(tokenizer: Any, prompt: str) -> list[list[int]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,22 +37,30 @@ class GradientSpread:
     """
 
     total: Tensor | None = None
-    squared: float = 0.0
+    squared: Tensor | None = None
     count: int = 0
 
     def add(self, gradient: Tensor) -> None:
-        """Add one flat gradient."""
-        self.total = gradient.clone() if self.total is None else self.total + gradient
-        self.squared += float(gradient.double().square().sum())
+        """Add one flat gradient, without waiting for the device."""
+        squared = gradient.double().square().sum()
+        if self.total is None or self.squared is None:
+            self.total, self.squared = gradient.clone(), squared
+        else:
+            self.total, self.squared = self.total + gradient, self.squared + squared
         self.count += 1
 
     def value(self) -> float:
         """The spread, relative to the norm of the mean gradient."""
-        if self.total is None:
+        if self.total is None or self.squared is None:
             return float("nan")
         mean = float((self.total.double() / self.count).square().sum())
-        variance = max(self.squared / self.count - mean, 0.0)
+        variance = max(float(self.squared) / self.count - mean, 0.0)
         return (variance / mean) ** 0.5 if mean else float("nan")
+
+
+def fetched(values: Sequence[Tensor]) -> list[float]:
+    """Scalars of a device as numbers, for which it is waited once."""
+    return torch.stack(list(values)).tolist() if values else []
 
 
 def flat_gradient(parameters: list[nn.Parameter]) -> Tensor:
@@ -65,8 +73,15 @@ def flat_gradient(parameters: list[nn.Parameter]) -> Tensor:
     )
 
 
+LEAST_LOSS_SCALE = 2.0**-14
+
+
 class PolicyOptimizer:
     """Takes optimizer steps on a policy, and measures its gradients over an epoch.
+
+    A policy that computes in fp16 has its loss scaled, by a scale of this optimizer's
+    own: gradients are unscaled once, before they are clipped, and a step whose gradient
+    overflowed is skipped and not counted.
 
     Args:
         policy: The policy.
@@ -77,12 +92,16 @@ class PolicyOptimizer:
         self.parameters = policy.parameters()
         self.settings = settings
         self.adamw = adamw(self.parameters, settings)
+        self.scaler = torch.amp.GradScaler(
+            policy.device.type, enabled=policy.dtype == torch.float16
+        )
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
         """Forget the measurements of the last epoch."""
         self.spread = GradientSpread()
-        self.norms: list[float] = []
+        self.norms: list[Tensor] = []  # of the steps that were taken
+        self.skipped = 0
 
     def step(self, parts: Iterable[tuple[float, Tensor]]) -> None:
         """One step on the sum of weight x loss over the parts of an update.
@@ -91,34 +110,58 @@ class PolicyOptimizer:
             parts: Weight and scalar loss of each micro-batch; weights sum to 1. Each
                 is backpropagated before the next is asked for, so that one graph is in
                 memory at a time.
+
+        Raises:
+            FloatingPointError: If gradients overflow fp16 however small the loss scale.
         """
         self.adamw.zero_grad(set_to_none=True)
+        scale, spread = self._loss_scale(), replace(self.spread)
         before = torch.zeros(1)
         for weight, loss in parts:
-            (weight * loss).backward()
+            self.scaler.scale(weight * loss).backward()
             after = flat_gradient(self.parameters)
-            self.spread.add((after - before.to(after)) / weight)
+            spread.add((after - before.to(after)) / (weight * scale))
             before = after
+        self.scaler.unscale_(self.adamw)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        self.norms.append(float(norm))
-        self.adamw.step()
+        if self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
+            self.skipped += 1
+        else:
+            self.norms.append(norm.detach())
+            self.spread = spread
+        if any(p.grad is not None for p in self.parameters):
+            self.scaler.step(self.adamw)
+            self.scaler.update()
+
+    def _loss_scale(self) -> float:
+        scale = self.scaler.get_scale()
+        if scale < LEAST_LOSS_SCALE:
+            raise FloatingPointError(
+                f"The policy's gradients overflow fp16 even at a loss scale of {scale:g}. "
+                "Set training.precision to bf16 or fp32."
+            )
+        return scale
 
     def metrics(self) -> dict[str, float]:
         """Mean gradient norm before clipping, and the spread, of the epoch."""
-        if not self.norms:
-            return {
-                "policy_grad_norm": float("nan"),
-                "policy_grad_spread": float("nan"),
-            }
-        return {
-            "policy_grad_norm": float(np.mean(self.norms)),
-            "policy_grad_spread": self.spread.value(),
+        measured = {
+            "policy_grad_norm": float("nan"),
+            "policy_grad_spread": float("nan"),
         }
+        if self.norms:
+            measured = {
+                "policy_grad_norm": float(np.mean(fetched(self.norms))),
+                "policy_grad_spread": self.spread.value(),
+            }
+        if self.scaler.is_enabled():
+            measured["skipped_updates"] = float(self.skipped)
+        return measured
 
     def state_dict(self) -> dict[str, Any]:
-        """AdamW's state."""
-        return self.adamw.state_dict()
+        """AdamW's state, and the loss scale's."""
+        return {"adamw": self.adamw.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` gave."""
-        self.adamw.load_state_dict(state)
+        self.adamw.load_state_dict(state["adamw"])
+        self.scaler.load_state_dict(state["scaler"])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tdpo_pipeline.algorithms.advantages import PerPromptStatTracker, whiten
 from tdpo_pipeline.algorithms.base import Algorithm
-from tdpo_pipeline.algorithms.optimization import PolicyOptimizer
+from tdpo_pipeline.algorithms.optimization import PolicyOptimizer, fetched
 from tdpo_pipeline.config import (
     CLIP_REFERENCE_DIMS,
     AlgorithmSettings,
@@ -267,8 +267,8 @@ class SurrogateUpdate:
     def begin_epoch(self) -> None:
         """Forget the measurements of the last epoch."""
         self.optimizer.begin_epoch()
-        self.kls: list[float] = []
-        self.clipped: list[float] = []
+        self.kls: list[Tensor] = []
+        self.clipped: list[Tensor] = []
         self.ratio_error = 0.0
 
     def updates(
@@ -283,7 +283,7 @@ class SurrogateUpdate:
             steps,
             group_size=samples if major else settings.group_size,
             shuffle_steps=settings.timestep_order == "shuffled",
-        )
+        ).to(self.policy.device)
         yield from order.split(settings.pairs_per_update(self.training))
 
     def step(
@@ -344,14 +344,14 @@ class SurrogateUpdate:
                     "different. Use one precision and batch shape for both "
                     "(micro_batch_size = chunk_size), or old_log_prob: recompute."
                 )
-        self.kls.append(float(0.5 * ((log_probs - old) ** 2).mean()))
-        self.clipped.append(float((error > self.clip_range).float().mean()))
+        self.kls.append(0.5 * ((log_probs - old) ** 2).mean())
+        self.clipped.append((error > self.clip_range).float().mean())
 
     def metrics(self) -> dict[str, float]:
         """Measurements of the epoch."""
         return {
-            "approx_kl": float(np.mean(self.kls)),
-            "clip_fraction": float(np.mean(self.clipped)),
+            "approx_kl": float(np.mean(fetched(self.kls))),
+            "clip_fraction": float(np.mean(fetched(self.clipped))),
             "ratio_error": self.ratio_error,
             **self.optimizer.metrics(),
         }

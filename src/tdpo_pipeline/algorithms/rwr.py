@@ -39,6 +39,7 @@ from tdpo_pipeline.algorithms.base import Algorithm
 from tdpo_pipeline.algorithms.optimization import PolicyOptimizer
 from tdpo_pipeline.config import AlgorithmSettings, OptimizerSettings, TrainingSettings
 from tdpo_pipeline.diffusion.policy import Policy
+from tdpo_pipeline.diffusion.prompt_embeds import PromptEmbeds
 from tdpo_pipeline.diffusion.randomness import generator, noise
 from tdpo_pipeline.diffusion.trajectory import Trajectory
 
@@ -204,7 +205,9 @@ def encode_images(policy: Policy, images: Tensor, chunk_size: int) -> Tensor:
     """
     vae = policy.pipeline.vae
     parts = [
-        vae.encode(2 * chunk - 1, return_dict=False)[0].parameters.float()
+        vae.encode((2 * chunk - 1).to(vae.dtype), return_dict=False)[
+            0
+        ].parameters.float()
         for chunk in images.split(chunk_size)
     ]
     return torch.cat(parts)
@@ -231,7 +234,7 @@ def denoising_losses(
     latents: Tensor,
     timesteps: Tensor,
     noises: Tensor,
-    embeds: Tensor,
+    embeds: PromptEmbeds,
     guidance_scale: float,
 ) -> Tensor:
     """Mean squared error of the predicted noise for each image, with gradient.
@@ -241,7 +244,7 @@ def denoising_losses(
         latents: Clean latents, float32, shape (B, C, H, W).
         timesteps: Training timesteps, int64, shape (B,).
         noises: Standard normal, float32, shape (B, C, H, W).
-        embeds: Text embeddings, float32, shape (B, L, d).
+        embeds: Text embeddings of the B prompts.
         guidance_scale: Guidance of the prediction; 1 for none.
 
     Returns:
@@ -419,4 +422,5 @@ class Rwr(Algorithm):
         """Load what :meth:`state_dict` gave."""
         self.data = RoundData(**state["data"])
         self.data.moments = self.data.moments.to(self.policy.device)
+        self.data.rewards = self.data.rewards.to(self.policy.device)
         self.base_std = state["base_std"]

@@ -131,7 +131,7 @@ def critic_inputs(
         steps.append(torch.cat([encoder(image).float() for image in images]))
     features = torch.stack(steps, 1)
     if settings.inputs == "image_prompt":
-        text = nn.functional.normalize(trajectory.embeds.mean(1), dim=-1)
+        text = nn.functional.normalize(trajectory.embeds.tokens.mean(1), dim=-1)
         text = text[:, None].expand(-1, features.shape[1], -1)
         features = torch.cat([features, text], -1)
     return features
@@ -162,10 +162,10 @@ class Tdpo(PolicyGradient):
         self.settings = self.config.algorithm
         self.encoder = critic_encoder(
             self.reward, self.config.critic_encoder, self.weights
-        )
+        ).to(self.policy.device)
         dim = self.encoder.embedding_dim
         if self.settings.critic.inputs == "image_prompt":
-            dim += self.policy.encode([""]).shape[-1]
+            dim += self.policy.embedding_dim
         self.critic = CriticLearner(
             dim,
             self.settings.critic,

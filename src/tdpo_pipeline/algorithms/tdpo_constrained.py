@@ -113,7 +113,8 @@ class TdpoConstrained(Tdpo):
         assert isinstance(settings, TdpoConstrainedSettings)
         statistics = settings.per_prompt
         self.auxiliary = {
-            name: load_reward(name, self.weights) for name in settings.constraints
+            name: load_reward(name, self.weights).to(self.policy.device)
+            for name in settings.constraints
         }
         self.multipliers = {
             name: Multiplier(constraint.slack, settings.multiplier_rate)

@@ -113,7 +113,7 @@ class TdpoReplay(Tdpo):
         """TDPO's state and the buffer."""
         return super().state_dict() | {
             "buffer": [
-                {"trajectory": vars(kept), "advantages": advantages}
+                {"trajectory": kept.state_dict(), "advantages": advantages}
                 for kept, advantages in self.buffer
             ]
         }
@@ -123,5 +123,6 @@ class TdpoReplay(Tdpo):
         super().load_state_dict(state)
         self.buffer.clear()
         for entry in state["buffer"]:
-            kept = Trajectory(**entry["trajectory"]).to(self.policy.device)
+            kept = Trajectory.from_state_dict(entry["trajectory"])
+            kept = kept.to(self.policy.device)
             self.buffer.append((kept, entry["advantages"].to(self.policy.device)))

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tdpo_pipeline.config import OptimizerSettings, Settings
+from tdpo_pipeline.diffusion.devices import to_device
 
 ACTIVATIONS = {
     "none": nn.Identity,
@@ -68,6 +69,17 @@ class CriticSettings(Settings):
         return self
 
 
+class HostDropout(nn.Dropout):
+    """Dropout whose mask the CPU draws, so that it is the same on every device."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero random elements of ``x`` in training, and scale up the others."""
+        if not self.training or self.p == 0:
+            return x
+        kept = torch.empty_like(x, device="cpu").bernoulli_(1 - self.p)
+        return x * to_device(kept.div_(1 - self.p), x.device)
+
+
 class TemporalCritic(nn.Module):
     """MLP from an embedding (B, d) to a predicted reward (B,).
 
@@ -87,7 +99,7 @@ class TemporalCritic(nn.Module):
         self.activation = ACTIVATIONS[settings.activation]()
         rates = [*settings.dropout, *[0.0] * len(settings.hidden)]
         self.dropouts = nn.ModuleList(
-            nn.Dropout(rate) for rate in rates[: len(settings.hidden)]
+            HostDropout(rate) for rate in rates[: len(settings.hidden)]
         )
         for linear in self.layers:
             nn.init.zeros_(linear.bias)
@@ -100,10 +112,12 @@ class TemporalCritic(nn.Module):
 
     def initial_weight(self, linear: nn.Linear) -> Tensor:
         """A fresh draw of a layer's weights from its initial distribution."""
-        weight = torch.empty_like(linear.weight)
+        weight = torch.empty_like(linear.weight, device="cpu")
         if self.init == "official":
-            return nn.init.normal_(weight, std=1 / (self.embedding_dim + 1))
-        return nn.init.kaiming_uniform_(weight, a=5**0.5)
+            nn.init.normal_(weight, std=1 / (self.embedding_dim + 1))
+        else:
+            nn.init.kaiming_uniform_(weight, a=5**0.5)
+        return weight.to(linear.weight.device)
 
     def hidden(self, embeddings: Tensor) -> list[Tensor]:
         """Outputs of the hidden linear layers, before activation, each (B, width)."""

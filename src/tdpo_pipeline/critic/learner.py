@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdpo_pipeline.algorithms.optimization import GradientSpread, adamw, flat_gradient
+from tdpo_pipeline.algorithms.optimization import (
+    GradientSpread,
+    adamw,
+    fetched,
+    flat_gradient,
+)
 from tdpo_pipeline.critic.critic import CriticSettings, TemporalCritic, critic_loss
 from tdpo_pipeline.critic.neurons import (
     NeuronSettings,
@@ -60,8 +65,8 @@ class CriticLearner:
 
     def begin_epoch(self) -> None:
         """Forget the measurements of the last epoch."""
-        self.losses: list[float] = []
-        self.norms: list[float] = []
+        self.losses: list[Tensor] = []
+        self.norms: list[Tensor] = []
         self.spread = GradientSpread()
 
     @torch.no_grad()
@@ -85,7 +90,7 @@ class CriticLearner:
             self.optimizer.step()
         else:
             self._official_step(self.scaler, loss)
-        self.losses.append(float(loss.detach()))
+        self.losses.append(loss.detach())
 
     def _official_step(self, scaler: torch.amp.GradScaler, loss: Tensor) -> None:
         """The official code's calls of the loss scaler that its two optimizers share.
@@ -103,7 +108,7 @@ class CriticLearner:
     def _clip(self) -> None:
         self.spread.add(flat_gradient(self.parameters))
         limit = self.settings.optimizer.max_grad_norm
-        self.norms.append(float(nn.utils.clip_grad_norm_(self.parameters, limit)))
+        self.norms.append(nn.utils.clip_grad_norm_(self.parameters, limit))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.scaler is None:
@@ -183,8 +188,8 @@ class CriticLearner:
         """
         change = (self._flat_weights() - self.initial).norm() / self.initial.norm()
         return {
-            "critic_loss": sum(self.losses) / len(self.losses),
-            "critic_grad_norm": sum(self.norms) / len(self.norms),
+            "critic_loss": sum(fetched(self.losses)) / len(self.losses),
+            "critic_grad_norm": sum(fetched(self.norms)) / len(self.norms),
             "critic_grad_spread": self.spread.value(),
             "critic_weight_change": float(change),
         }

@@ -80,8 +80,8 @@ def reset_adapter_neurons(
         Number of neurons reset.
     """
     for (down, up), mask in zip(lora_layers(unet).values(), masks, strict=True):
-        fresh = torch.randn_like(down.weight) / len(mask)
-        down.weight[mask] = fresh[mask]
+        fresh = torch.randn_like(down.weight, device="cpu") / len(mask)
+        down.weight[mask] = fresh.to(down.weight.device)[mask]
         up.weight[:, mask] = 0.0
         for weight, index in ((down.weight, (mask,)), (up.weight, (slice(None), mask))):
             state = optimizer.state.get(weight, {})

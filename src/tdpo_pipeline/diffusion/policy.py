@@ -1,8 +1,12 @@
 """The policy: a Stable Diffusion pipeline whose UNet is being fine-tuned.
 
-Works with any ``StableDiffusionPipeline``, Menagerie's as well as the real ones. The
-VAE and the text encoder are frozen; what is trained is LoRA adapters on the UNet
-(peft, through diffusers' own adapter interface) or the whole UNet.
+Works with any pipeline of Stable Diffusion 1.x or XL, Menagerie's as well as the real
+ones. The VAE and the text encoders are frozen; what is trained is LoRA adapters on the
+UNet (peft, through diffusers' own adapter interface) or the whole UNet.
+
+In half precision the frozen weights are in that format and the trained ones in float32;
+the UNet computes under autocast, in sampling and in training alike, and everything that
+leaves the networks is float32.
 """
 
 from __future__ import annotations
@@ -14,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
-from diffusers.utils import logging as diffusers_logging
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.utils import logging as transformers_logging
 
-from tdpo_pipeline.config import LoraSettings
+from tdpo_pipeline.config import ComputeSettings, LoraSettings
+from tdpo_pipeline.diffusion.devices import DTYPES, resolve_device
+from tdpo_pipeline.diffusion.loading import BasePipeline
+from tdpo_pipeline.diffusion.prompt_embeds import PromptEmbeds
 from tdpo_pipeline.diffusion.randomness import torch_seed
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -35,89 +41,54 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, truncated, or of another configuration."""
 
 
-def load_pipeline(base_model: Path) -> StableDiffusionPipeline:
-    """Load a ``StableDiffusionPipeline`` directory in float32, its DDIM scheduler set.
-
-    Raises:
-        FileNotFoundError: If there is no pipeline at that path.
-        ValueError: If its scheduler is not one that the log-prob is made for.
-    """
-    if not (base_model / "model_index.json").is_file():
-        raise FileNotFoundError(
-            f"There is no diffusers pipeline in {base_model} (model_index.json is "
-            "missing). Menagerie's is made by: kedro run --pipelines base_model"
-        )
-    with _without_progress_bars():
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            base_model, dtype=torch.float32, local_files_only=True
-        )
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    _check_scheduler(pipeline.scheduler, base_model)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def _check_scheduler(scheduler: DDIMScheduler, base_model: Path) -> None:
-    """Raise ValueError where the transition would not be the one of `ddim.py`."""
-    expected = {
-        "prediction_type": "epsilon",
-        "clip_sample": False,
-        "thresholding": False,
-        "set_alpha_to_one": False,
-    }
-    wrong = {
-        k: scheduler.config[k] for k, v in expected.items() if scheduler.config[k] != v
-    }
-    if wrong:
-        raise ValueError(
-            f"The scheduler of {base_model} has {wrong}; the log-prob of a step is made "
-            f"for { ({k: expected[k] for k in wrong}) }, as Stable Diffusion 1 has it."
-        )
-
-
-@contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in (diffusers_logging, transformers_logging):
-            library.enable_progress_bar()
-
-
 class Policy:
     """A UNet to fine-tune, with everything that sampling from it needs.
 
     Args:
-        pipeline: The base model. Its UNet is changed in place.
+        pipeline: The base model in float32. It is changed in place.
         num_inference_steps: Denoising steps T.
         lora: Adapters to add, or None to train the whole UNet.
         seed: Seed of the adapters' initial weights.
+        compute: Device, precision and what trades memory for time; by default the CPU
+            and float32.
+
+    Raises:
+        DeviceError: If the device is not there, or too small.
     """
 
     def __init__(
         self,
-        pipeline: StableDiffusionPipeline,
+        pipeline: BasePipeline,
         *,
         num_inference_steps: int,
         lora: LoraSettings | None,
         seed: int = 0,
+        compute: ComputeSettings | None = None,
     ) -> None:
+        compute = ComputeSettings() if compute is None else compute
+        device = resolve_device(compute)
         self.pipeline = pipeline
+        self.compute = compute
+        self.dtype = DTYPES[compute.precision]
         self.unet: Any = pipeline.unet
         self.scheduler: DDIMScheduler = pipeline.scheduler
-        self.scheduler.set_timesteps(num_inference_steps)
-        for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
+        for part in _networks(pipeline):
             part.requires_grad_(False).eval()
         self.lora = lora
-        self._base: dict[str, Tensor] | None = None
         if lora is None:
-            self._base = {k: v.clone() for k, v in self.unet.state_dict().items()}
             self.unet.requires_grad_(True)
         else:
             self._add_adapters(lora, seed)
-        self._text: dict[str, Tensor] = {}
+        self._place(device)
+        self._base: dict[str, Tensor] | None = None
+        if lora is None:
+            self._base = {k: v.clone() for k, v in self.unet.state_dict().items()}
+        self.scheduler.set_timesteps(num_inference_steps, device)
+        self._time_ids = self._image_sizes()
+        self._compiled: Any = None
+        if compute.compile:
+            self._compiled = torch.compile(self.unet, dynamic=False)
+        self._text: dict[str, PromptEmbeds] = {}
 
     def _add_adapters(self, lora: LoraSettings, seed: int) -> None:
         targets = list(lora.target_modules)
@@ -136,6 +107,37 @@ class Policy:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, "lora"))
             self.unet.add_adapter(config, adapter_name=_ADAPTER)
+        for module in self.unet.modules():
+            if isinstance(module, BaseTunerLayer):
+                # Autocast casts what an adapter reads; peft would cast it there and back.
+                module.cast_input_dtype_enabled = self.dtype == torch.float32
+
+    def _place(self, device: torch.device) -> None:
+        """Bring all parts to the device, and the frozen ones to the precision."""
+        compute, pipeline = self.compute, self.pipeline
+        frozen = {
+            part: _frozen_dtype(pipeline, part, self.dtype)
+            for part in _networks(pipeline)
+        }
+        for part, dtype in frozen.items():
+            for weight in part.parameters():
+                if not weight.requires_grad:
+                    weight.data = weight.data.to(dtype)
+            part.to(device)
+            if compute.channels_last:
+                part.to(memory_format=torch.channels_last)
+        if compute.gradient_checkpointing:
+            pipeline.unet.enable_gradient_checkpointing()
+            pipeline.vae.enable_gradient_checkpointing()
+        if compute.attention_slicing:
+            pipeline.enable_attention_slicing()
+        if compute.vae_slicing:
+            pipeline.vae.enable_slicing()
+        if compute.vae_tiling:
+            pipeline.vae.enable_tiling()
+        scheduler = self.scheduler
+        scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(device)
+        scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(device)
 
     @property
     def device(self) -> torch.device:
@@ -157,28 +159,51 @@ class Policy:
     @property
     def timesteps(self) -> Tensor:
         """The T timesteps of a trajectory, from noise to image, int64."""
-        return self.scheduler.timesteps.to(self.device, torch.long)
+        return self.scheduler.timesteps.long()
 
     def parameters(self) -> list[nn.Parameter]:
         """What is trained."""
         return [p for p in self.unet.parameters() if p.requires_grad]
 
-    def encode(self, prompts: Sequence[str]) -> Tensor:
-        """Text embeddings, float32, shape (N, L, d); each prompt is encoded once."""
-        new = [p for p in dict.fromkeys(prompts) if p not in self._text]
-        for prompt in new:
-            with torch.no_grad():
-                embeds, _ = self.pipeline.encode_prompt(
-                    prompt, self.device, 1, do_classifier_free_guidance=False
-                )
-            self._text[prompt] = embeds[0].float()
-        return torch.stack([self._text[p] for p in prompts])
+    def encode(self, prompts: Sequence[str]) -> PromptEmbeds:
+        """Embeddings of N prompts, as the pipeline makes them; each is encoded once."""
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self._text:
+                self._text[prompt] = self._encode(prompt)
+        return PromptEmbeds.cat([self._text[prompt] for prompt in prompts])
+
+    @torch.no_grad()
+    def _encode(self, prompt: str) -> PromptEmbeds:
+        tokens, *others = self.pipeline.encode_prompt(
+            prompt,
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )
+        # XL gives the pooled embedding too: tokens, None, pooled, None.
+        pooled = others[1].float() if len(others) > 1 else None
+        return PromptEmbeds(tokens.float(), pooled)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Size d of a token's embedding."""
+        return self.encode([""]).tokens.shape[-1]
+
+    def unconditional(self, count: int) -> PromptEmbeds:
+        """What guidance leads away from: the empty prompt, or zeros where XL has them."""
+        null = self.encode([""])
+        if self.pipeline.config.get("force_zeros_for_empty_prompt", False):
+            assert null.pooled is not None
+            null = PromptEmbeds(
+                torch.zeros_like(null.tokens), torch.zeros_like(null.pooled)
+            )
+        return null.expand(count)
 
     def predict_noise(
         self,
         latents: Tensor,
         timesteps: Tensor,
-        embeds: Tensor,
+        embeds: PromptEmbeds,
         guidance_scale: float | Tensor,
     ) -> Tensor:
         """Predicted noise with classifier-free guidance, in sampling and training.
@@ -189,7 +214,7 @@ class Policy:
         Args:
             latents: x_t, float32, shape (B, C, H, W).
             timesteps: int64, shape (B,).
-            embeds: Text embeddings, shape (B, L, d).
+            embeds: Text embeddings of B prompts.
             guidance_scale: Weight w of eps_u + w (eps_c - eps_u): a number, or one for
                 each sample, shape (B,).
 
@@ -199,23 +224,64 @@ class Policy:
         if isinstance(guidance_scale, Tensor):
             guidance_scale = guidance_scale.view(-1, 1, 1, 1)
         elif guidance_scale == 1.0:
-            return self._unet(latents, timesteps, embeds).float()
-        null = self.encode([""]).expand_as(embeds)
+            return self._unet(latents, timesteps, embeds)
         both = self._unet(
             torch.cat([latents, latents]),
             torch.cat([timesteps, timesteps]),
-            torch.cat([null, embeds]),
+            PromptEmbeds.cat([self.unconditional(len(embeds)), embeds]),
         )
-        unconditional, conditional = both.float().chunk(2)
+        unconditional, conditional = both.chunk(2)
         return unconditional + guidance_scale * (conditional - unconditional)
 
-    def _unet(self, latents: Tensor, timesteps: Tensor, embeds: Tensor) -> Tensor:
-        return self.unet(latents, timesteps, embeds, return_dict=False)[0]
+    def _unet(self, latents: Tensor, timesteps: Tensor, embeds: PromptEmbeds) -> Tensor:
+        """The UNet's output, float32. All of sampling and training goes through here.
+
+        A compiled UNet has one graph with gradient and another without, which round
+        differently; so it always gets the one with.
+        """
+        gradient, one_graph = torch.is_grad_enabled(), self._compiled is not None
+        with self._autocast(), torch.set_grad_enabled(gradient or one_graph):
+            output = (self._compiled or self.unet)(
+                latents,
+                timesteps,
+                embeds.tokens.to(self.dtype),
+                added_cond_kwargs=self._added_conditions(embeds),
+                return_dict=False,
+            )[0].float()
+        return output if gradient else output.detach()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def _added_conditions(self, embeds: PromptEmbeds) -> dict[str, Tensor] | None:
+        """What XL's UNet reads besides: pooled text and sizes."""
+        if embeds.pooled is None:
+            return None
+        time_ids = self._time_ids.expand(len(embeds), -1)
+        return {"text_embeds": embeds.pooled, "time_ids": time_ids}
+
+    def _image_sizes(self) -> Tensor:
+        """Original size, corner of the crop and target size, for XL, shape (1, 6)."""
+        _, *latent = self.latent_shape
+        size = [side * self.pipeline.vae_scale_factor for side in latent]
+        return torch.tensor([[*size, 0.0, 0.0, *size]], device=self.device)
+
+    @contextlib.contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Within this context the UNet runs as it is, so that its hooks see their data."""
+        compiled, self._compiled = self._compiled, None
+        try:
+            yield
+        finally:
+            self._compiled = compiled
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents, float32 in [0, 1], shape (N, 3, 8H, 8W) for SD."""
         vae = self.pipeline.vae
-        images = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
+        images = vae.decode(scaled, return_dict=False)[0]
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def set_strength(self, strength: float) -> None:
@@ -286,7 +352,7 @@ class Policy:
         if self.lora is None:
             save_file(weights, directory / UNET_FILE)
         else:
-            StableDiffusionPipeline.save_lora_weights(
+            self.pipeline.save_lora_weights(
                 directory, unet_lora_layers=convert_state_dict_to_diffusers(weights)
             )
 
@@ -325,6 +391,25 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             f"{path} is truncated or not a safetensors file ({error}). Train the run "
             "again."
         ) from error
+
+
+def _networks(pipeline: BasePipeline) -> list[nn.Module]:
+    """VAE, text encoders and UNet."""
+    names = ("vae", "text_encoder", "text_encoder_2", "unet")
+    parts = [getattr(pipeline, name, None) for name in names]
+    return [part for part in parts if part is not None]
+
+
+def _frozen_dtype(
+    pipeline: BasePipeline, part: nn.Module, dtype: torch.dtype
+) -> torch.dtype:
+    """Format of a part's frozen weights: XL's VAE, unless mended, overflows in fp16."""
+    upcast = isinstance(pipeline, StableDiffusionXLPipeline) and (
+        pipeline.vae.config.force_upcast
+    )
+    if part is pipeline.vae and dtype == torch.float16 and upcast:
+        return torch.float32
+    return dtype
 
 
 def _peft_name(name: str) -> str:

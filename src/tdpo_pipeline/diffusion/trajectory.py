@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,9 @@ from tdpo_pipeline.diffusion.ddim import (
     ddim_transition,
     transition_kl,
 )
+from tdpo_pipeline.diffusion.devices import to_device
 from tdpo_pipeline.diffusion.policy import Policy
+from tdpo_pipeline.diffusion.prompt_embeds import PromptEmbeds
 from tdpo_pipeline.diffusion.randomness import noise
 
 
@@ -24,7 +26,7 @@ class Trajectory:
 
     Attributes:
         prompts: The N prompts.
-        embeds: Text embeddings, float32, shape (N, L, d).
+        embeds: Text embeddings of the N prompts.
         timesteps: Training timestep of each step, int64, shape (T,).
         guidance: Guidance weight of all steps, or one for each, float32, shape (T,).
         eta: DDIM's eta.
@@ -38,7 +40,7 @@ class Trajectory:
     """
 
     prompts: list[str]
-    embeds: Tensor
+    embeds: PromptEmbeds
     timesteps: Tensor
     guidance: float | Tensor
     eta: float
@@ -78,9 +80,18 @@ class Trajectory:
         moved: dict[str, Any] = {
             name: value.to(device)
             for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+            if isinstance(value, (Tensor, PromptEmbeds))
         }
         return replace(self, **moved)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trajectories as plain values and tensors."""
+        return vars(self) | {"embeds": vars(self.embeds)}
+
+    @staticmethod
+    def from_state_dict(state: dict[str, Any]) -> Trajectory:
+        """What :meth:`state_dict` gave, as trajectories."""
+        return Trajectory(**(state | {"embeds": PromptEmbeds(**state["embeds"])}))
 
     def pairs(self) -> Tensor:
         """All (sample, step), sample by sample, int64, shape (N x T, 2)."""
@@ -101,7 +112,7 @@ def rollout(
     chunk_size: int,
     purpose: str = "rollout",
     addresses: Sequence[int] | None = None,
-    embeds: Tensor | None = None,
+    embeds: PromptEmbeds | None = None,
 ) -> Trajectory:
     """Sample one trajectory for each prompt, in chunks of ``chunk_size``.
 
@@ -119,7 +130,7 @@ def rollout(
         chunk_size: Samples computed together.
         purpose: Name of the noise stream.
         addresses: Number of each sample in the noise's address; by default its place.
-        embeds: Text embeddings (N, L, d) to use instead of the prompts' own.
+        embeds: Text embeddings to use instead of the prompts' own.
     """
     if embeds is None:
         embeds = policy.encode(prompts)
@@ -127,10 +138,10 @@ def rollout(
     parts = []
     for start in range(0, len(prompts), chunk_size):
         samples = numbers[start : start + chunk_size]
-        noises = [
+        noises = (
             noise(seed, purpose, epoch, samples, step, policy.latent_shape)
             for step in range(len(policy.timesteps) + 1)
-        ]
+        )
         chunk = embeds[start : start + chunk_size]
         parts.append(_rollout_chunk(policy, chunk, noises, guidance_scale, eta))
     latents, noise_preds, log_probs = (
@@ -152,16 +163,18 @@ def rollout(
 
 def _rollout_chunk(
     policy: Policy,
-    embeds: Tensor,
-    noises: Sequence[Tensor],
+    embeds: PromptEmbeds,
+    noises: Iterator[Tensor],
     guidance_scale: float | Tensor,
     eta: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Latents (B, T + 1, C, H, W), noise predictions and log-probs of one chunk.
 
-    ``noises[0]`` is the initial noise, ``noises[i + 1]`` that of step i.
+    ``noises`` are the initial noise, and that of each step. They are drawn when they
+    are needed: on a GPU, while it is busy with the step before.
     """
-    x = noises[0].to(policy.device) * policy.scheduler.init_noise_sigma
+    device = policy.device
+    x = to_device(next(noises), device) * policy.scheduler.init_noise_sigma
     latents, noise_preds, log_probs = [x], [], []
     for i, t in enumerate(policy.timesteps):
         timestep = t.expand(len(x))
@@ -169,7 +182,7 @@ def _rollout_chunk(
         if isinstance(weight, Tensor):
             weight = weight[i].expand(len(x))
         noise_pred = policy.predict_noise(x, timestep, embeds, weight)
-        step_noise = noises[i + 1].to(x) if eta > 0 else torch.zeros_like(x)
+        step_noise = to_device(next(noises), device) if eta > 0 else torch.zeros_like(x)
         x, log_prob = ddim_step_with_log_prob(
             policy.scheduler, noise_pred, timestep, x, eta=eta, noise=step_noise
         )
@@ -252,6 +265,7 @@ def kl_to_base(
     Returns:
         Nats per image.
     """
+    samples = samples.to(policy.device)
     total = torch.zeros(len(samples), device=policy.device)
     with policy.reference():
         for i, t in enumerate(trajectory.timesteps):

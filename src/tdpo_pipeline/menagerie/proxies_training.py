@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tdpo_pipeline.diffusion.policy import load_pipeline
+from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.menagerie.base_model import (
     sample_images,
     to_tensor,

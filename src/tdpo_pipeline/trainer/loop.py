@@ -22,7 +22,9 @@ from tdpo_pipeline.diffusion.adapter_neurons import (
     adapter_neuron_scores,
     dormant_percents,
 )
-from tdpo_pipeline.diffusion.policy import Policy, load_pipeline
+from tdpo_pipeline.diffusion.devices import resolve_device
+from tdpo_pipeline.diffusion.loading import load_pipeline
+from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator
 from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, replay
 from tdpo_pipeline.rewards.base import Reward, RewardError
@@ -81,7 +83,9 @@ def train_run(
         CheckpointError: If the folder holds another run's unfinished state, or lacks
             a checkpoint that can't be made again.
         RewardError: If a reward can't score the base model's pictures.
+        DeviceError: If the device is not there, or too small.
     """
+    resolve_device(config.training)
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     if not prompts:
@@ -145,10 +149,13 @@ class Trainer:
             num_inference_steps=settings.num_inference_steps,
             lora=settings.lora if settings.finetune == "lora" else None,
             seed=config.seed,
+            compute=settings,
         )
         rewards = load_rewards(
             (config.task.scorer, *settings.monitor), weights, config.task.ensembles
         )
+        for loaded in rewards.values():
+            loaded.to(policy.device)
         reward = rewards[config.task.scorer]
         if reward.name != config.reward:
             raise ValueError(
@@ -261,9 +268,10 @@ class Trainer:
         rng = generator(self.config.seed, "adapter neurons", self.epoch + 1)
         steps = torch.from_numpy(rng.integers(trajectory.num_steps, size=count))
         pairs = torch.stack([torch.arange(count), steps], 1)
-        return adapter_neuron_scores(
-            self.policy.unet, lambda: replay(self.policy, trajectory, pairs)
-        )
+        with self.policy.uncompiled():
+            return adapter_neuron_scores(
+                self.policy.unet, lambda: replay(self.policy, trajectory, pairs)
+            )
 
     def _record(
         self,

@@ -37,7 +37,7 @@ def measure(base_model: Path, settings: BaseModelSettings) -> dict[str, Any]:
     Returns:
         The report, see ``base_model_report``.
     """
-    from tdpo_pipeline.diffusion.policy import load_pipeline
+    from tdpo_pipeline.diffusion.loading import load_pipeline
     from tdpo_pipeline.menagerie.base_model import torch_threads
     from tdpo_pipeline.menagerie.base_model_report import base_model_report
 

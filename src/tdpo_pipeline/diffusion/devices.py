@@ -1,0 +1,59 @@
+"""The device and the number format of a run, held against the machine before any work."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tdpo_pipeline.config import ComputeSettings
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""What networks compute in, by the name of the precision."""
+
+
+class DeviceError(ValueError):
+    """The machine lacks the device, the memory or the precision that is asked for."""
+
+
+def resolve_device(settings: ComputeSettings) -> torch.device:
+    """The device that the settings ask for; of several GPUs torch's current one.
+
+    Raises:
+        DeviceError: If it isn't there, has less memory than the settings need, or can't
+            compute in their precision.
+    """
+    found = torch.cuda.is_available()
+    if settings.device == "cpu" or (settings.device == "auto" and not found):
+        return torch.device("cpu")
+    if not found:
+        raise DeviceError(
+            f"training.device is cuda, but torch {torch.__version__} finds no GPU. Set "
+            "training.device to cpu or auto, or install a driver, and a torch built "
+            "for it."
+        )
+    device = torch.device("cuda", torch.cuda.current_device())
+    if settings.precision == "bf16" and not torch.cuda.is_bf16_supported():
+        raise DeviceError(
+            f"{torch.cuda.get_device_name(device)} can't compute in bf16; set "
+            "training.precision to fp16."
+        )
+    _check_memory(device, settings.gpu_memory_gb)
+    return device
+
+
+def _check_memory(device: torch.device, needed_gb: float) -> None:
+    free, total = (size / 1e9 for size in torch.cuda.mem_get_info(device))
+    if free < needed_gb:
+        raise DeviceError(
+            f"The settings need {needed_gb:g} GB of GPU memory, and "
+            f"{torch.cuda.get_device_name(device)} has {free:.1f} GB of its "
+            f"{total:.1f} GB free. Take a smaller training.chunk_size and "
+            "micro_batch_size, gradient_checkpointing and vae_slicing, or another GPU."
+        )
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device, without waiting for what the device still does."""
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,128 @@
+"""Base models: Stable Diffusion 1.x and XL, from directories of diffusers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+BasePipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
+
+# The parts that play no role here aren't loaded, even where they lie in the directory.
+PIPELINES: dict[str, tuple[type[BasePipeline], dict[str, Any]]] = {
+    "StableDiffusionPipeline": (
+        StableDiffusionPipeline,
+        {
+            "safety_checker": None,
+            "requires_safety_checker": False,
+            "feature_extractor": None,
+            "image_encoder": None,
+        },
+    ),
+    "StableDiffusionXLPipeline": (
+        StableDiffusionXLPipeline,
+        {
+            "add_watermarker": False,
+            "feature_extractor": None,
+            "image_encoder": None,
+        },
+    ),
+}
+
+
+def load_pipeline(base_model: Path) -> BasePipeline:
+    """Load a pipeline directory in float32, its scheduler made DDIM's.
+
+    Raises:
+        FileNotFoundError: If there is no pipeline at that path, or a part of it or its
+            safetensors file is missing.
+        ValueError: If it is of another class, or its scheduler is not one that the
+            log-prob is made for.
+    """
+    index = base_model / "model_index.json"
+    if not index.is_file():
+        raise FileNotFoundError(
+            f"There is no diffusers pipeline in {base_model} (model_index.json is "
+            "missing). Menagerie's is made by: kedro run --pipelines base_model; any "
+            "other is downloaded by: kedro run --env <its environment> --pipelines fetch"
+        )
+    name = json.loads(index.read_text()).get("_class_name")
+    if name not in PIPELINES:
+        raise ValueError(
+            f"{index} is of a {name}; a base model is one of {', '.join(PIPELINES)}."
+        )
+    cls, unused = PIPELINES[name]
+    with _without_progress_bars():
+        try:
+            pipeline = cls.from_pretrained(
+                base_model,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                **unused,
+            )
+        except OSError as error:
+            raise FileNotFoundError(
+                f"The base model in {base_model} is incomplete: {error}"
+            ) from error
+    pipeline.scheduler = ddim_scheduler(pipeline.scheduler.config, base_model)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def ddim_scheduler(config: dict[str, Any], base_model: Path) -> DDIMScheduler:
+    """DDIM with the noise schedule and the timesteps of any scheduler of diffusers.
+
+    Stable Diffusion comes with PNDM, XL with Euler. What such a scheduler doesn't know,
+    and so leaves open, is set as Stable Diffusion has it.
+
+    Args:
+        config: Configuration of the base model's scheduler.
+        base_model: For error messages.
+
+    Raises:
+        ValueError: If the transitions would not be those of ``ddim.py``.
+    """
+    expected = {
+        "prediction_type": "epsilon",
+        "timestep_spacing": "leading",
+        "clip_sample": False,
+        "thresholding": False,
+        "set_alpha_to_one": False,
+        "rescale_betas_zero_snr": False,
+    }
+    unknown = {key: value for key, value in expected.items() if key not in config}
+    scheduler = DDIMScheduler.from_config(config, **unknown)
+    wrong = {
+        key: scheduler.config[key]
+        for key, value in expected.items()
+        if scheduler.config[key] != value
+    }
+    if wrong:
+        raise ValueError(
+            f"The scheduler of {base_model} has {wrong}; the log-prob of a step is made "
+            f"for { ({key: expected[key] for key in wrong}) }, as Stable Diffusion has it."
+        )
+    return scheduler
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in (diffusers_logging, transformers_logging):
+            library.enable_progress_bar()
