@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tdpo_pipeline.rewards.loading import load_pretrained, shared
+from tdpo_pipeline.rewards.loading import frozen, load_pretrained, shared
 from tdpo_pipeline.rewards.model_files import DEBERTA, require_files
 
 LAYER = 40
@@ -60,6 +60,7 @@ class BertScorer(nn.Module):
         model.encoder.layer = model.encoder.layer[:layer]
         self.model = model
         self.encode = encode
+        frozen(self)
 
     @torch.no_grad()
     def embed(self, text: str) -> Tensor:

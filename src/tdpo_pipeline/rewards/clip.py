@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tdpo_pipeline.rewards.base import ImageEncoder, PaperScale, Reward, Scores
-from tdpo_pipeline.rewards.loading import load_pretrained, shared
+from tdpo_pipeline.rewards.loading import frozen, load_pretrained, shared
 from tdpo_pipeline.rewards.model_files import CLIP_L, require_files
 from tdpo_pipeline.rewards.preprocessing import clip_pixels
 from tdpo_pipeline.rewards.reading import PromptReader
@@ -37,6 +37,7 @@ class ClipImageEncoder(ImageEncoder):
         self.visual_projection = model.visual_projection
         self.image_size: int = model.vision_model.config.image_size
         self.embedding_dim = model.visual_projection.out_features
+        frozen(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """L2-normalised embeddings (N, d) of images in [0, 1]."""
@@ -64,6 +65,7 @@ class ClipTextEncoder(nn.Module):
         # What fills up comes after the token that ends the prompt, at which a causal
         # tower is read, so its id doesn't matter.
         self.reader = PromptReader(encode, CONTEXT_LENGTH, pad_id=0, reader=name)
+        frozen(self)
 
     def forward(self, prompts: Sequence[str]) -> Tensor:
         """L2-normalised embeddings (N, d) of N prompts; equal ones are read once."""

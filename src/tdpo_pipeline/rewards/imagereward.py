@@ -208,7 +208,7 @@ def load(weights: Path) -> Reward:
     path = require_files(IMAGE_REWARD, weights) / IMAGE_REWARD.files[0].name
     vocab = require_files(BERT_TOKENIZER, weights) / BERT_TOKENIZER.files[0].name
     with init_empty_weights():
-        network = ImageRewardNetwork()
+        network = ImageRewardNetwork(VISION, TEXT)
     load_strict(network, from_upstream(read_tensors(path), path), path)
     tokenizer = BertTokenizer(vocab=str(vocab))
     reader = PromptReader(

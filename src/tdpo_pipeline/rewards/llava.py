@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tdpo_pipeline.rewards.loading import WeightsError, load_pretrained, shared
+from tdpo_pipeline.rewards.loading import WeightsError, frozen, load_pretrained, shared
 from tdpo_pipeline.rewards.model_files import LLAVA, require_files
 from tdpo_pipeline.rewards.preprocessing import clip_pixels, eight_bit
 
@@ -47,6 +47,7 @@ class Llava(nn.Module):
         patches = (vision.image_size // vision.patch_size) ** 2
         with_class = model.config.vision_feature_select_strategy == "full"
         self.image_tokens = patches + with_class
+        frozen(self)
 
     def forward(self, images: Tensor, questions: Sequence[str]) -> list[str]:
         """The answer to each image's question.
