@@ -8,7 +8,7 @@ from kedro.pipeline import Pipeline
 
 from tests.conftest import ROOT, catalog_of
 
-LAYERS = {"model_input", "models", "model_output", "reporting"}
+LAYERS = {"raw", "model_input", "models", "model_output", "reporting"}
 ENVIRONMENTS = {"base": "data", "study": "data/study", "smoke": "data/smoke"}
 
 

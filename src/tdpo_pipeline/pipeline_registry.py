@@ -16,6 +16,7 @@ from tdpo_pipeline.grid import Run, runs
 from tdpo_pipeline.pipelines import (
     base_model,
     evaluation,
+    fetch,
     prompts,
     proxy_rewards,
     reporting,
@@ -40,6 +41,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "training": training.create_pipeline(every),
         "evaluation": evaluation.create_pipeline(every),
         "reporting": reporting.create_pipeline(every),
+        "fetch": fetch.create_pipeline(),
         "sample": sample.create_pipeline(),
         "sd14": _span(runs("sd14")),
         "sd15": _span(runs("sd15")),

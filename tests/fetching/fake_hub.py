@@ -19,7 +19,7 @@ class FakeHub:
     Attributes:
         files: Content by ``repo/resolve/revision/name``.
         break_after: Bytes after which the next responses break off, one each.
-        ranges: The ``Range`` header of every GET, or None.
+        ranges: The ``Range`` header of every GET of a file, or None.
         lie_about: A file whose checksum the hub states wrongly.
         endpoint: Its address.
     """
@@ -55,10 +55,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._head()
 
     def do_GET(self) -> None:
-        self.hub.ranges.append(self.headers.get("Range"))
         content = self._head()
         if content is None:
             return
+        self.hub.ranges.append(self.headers.get("Range"))
         if self.hub.break_after:
             content = content[: self.hub.break_after.pop(0)]
             self.close_connection = True

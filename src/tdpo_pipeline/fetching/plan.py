@@ -1,0 +1,120 @@
+"""What an environment needs from the network: base model, reward weights, prompts.
+
+This module imports neither torch nor Kedro.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from tdpo_pipeline.config import (
+    EvaluationSettings,
+    RewardSettings,
+    Settings,
+    TrainingSettings,
+)
+from tdpo_pipeline.fetching.download import RemoteFile
+from tdpo_pipeline.prompts import PUBLISHED, PromptError
+from tdpo_pipeline.rewards.model_files import ModelFile, Repository
+from tdpo_pipeline.rewards.registry import REWARDS, reward_path
+
+
+class BaseModelSettings(Settings):
+    """A published base model.
+
+    Attributes:
+        id: ``organisation/name`` on the hub.
+        revision: Commit.
+        files: The files that are needed of it.
+    """
+
+    id: str
+    revision: str
+    files: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def repository(self) -> Repository:
+        """The same as a repository."""
+        return Repository(self.id, self.revision, tuple(map(ModelFile, self.files)))
+
+
+def remote_files(repository: Repository) -> list[RemoteFile]:
+    """What is to be fetched of a repository."""
+    return [
+        RemoteFile(
+            name=file.name,
+            url=repository.url(file),
+            # A size is exact only where the checksum is known.
+            size=file.size if file.sha256 else None,
+            sha256=file.sha256,
+        )
+        for file in repository.files
+    ]
+
+
+def prompt_files(sources: Mapping[str, str]) -> list[RemoteFile]:
+    """The published prompt files, from ``sources`` where these name another place.
+
+    Args:
+        sources: Address or path of the file of a prompt set, by the set's name.
+
+    Raises:
+        PromptError: If a name is no set that is read from a file.
+    """
+    for name in sources:
+        if name not in PUBLISHED:
+            near = difflib.get_close_matches(name, PUBLISHED, n=2)
+            raise PromptError(
+                f"fetch.prompts names '{name}', which is no set that is read from a "
+                f"file{': did you mean ' + ' or '.join(near) + '?' if near else '.'} "
+                f"There are {', '.join(PUBLISHED)}."
+            )
+    return [
+        RemoteFile(file.name, sources.get(name, file.url))
+        for name, file in PUBLISHED.items()
+    ]
+
+
+def rewards_in_use(
+    tasks: Iterable[RewardSettings],
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+) -> list[str]:
+    """Every reward that is trained on, lends its encoder, is monitored or evaluated."""
+    names: dict[str, None] = {}
+    for task in tasks:
+        names |= dict.fromkeys(task.ensemble or [task.scorer])
+        names |= dict.fromkeys(filter(None, [task.critic_encoder]))
+    names |= dict.fromkeys((*training.monitor, *evaluation.rewards))
+    return list(names)
+
+
+def repositories_of(names: Iterable[str]) -> list[Repository]:
+    """The repositories that rewards are loaded from, each once.
+
+    Raises:
+        UnknownRewardError: If there is no such reward.
+    """
+    found: dict[Repository, None] = {}
+    for name in names:
+        reward_path(name)
+        if name in REWARDS:
+            found |= dict.fromkeys(REWARDS[name].repositories)
+    return list(found)
+
+
+def files_of_others(names: Iterable[str], weights: Path) -> set[Path]:
+    """Files under a folder of weights that only other rewards than these are loaded from."""
+
+    def files(repositories: Iterable[Repository]) -> set[Path]:
+        return {
+            repository.folder(weights) / file.name
+            for repository in repositories
+            for file in repository.files
+        }
+
+    return files(repositories_of(REWARDS)) - files(repositories_of(names))

@@ -1,0 +1,140 @@
+"""Nodes that download what an environment needs, and give the folders it is in.
+
+Each fetches into the folder that its dataset names, where the next one finds what is
+there already; where an environment has nothing to fetch, the folder is left as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from tdpo_pipeline.config import (
+    EvaluationSettings,
+    RewardSettings,
+    Settings,
+    TrainingSettings,
+)
+from tdpo_pipeline.fetching.folder import fetch_folder
+from tdpo_pipeline.fetching.plan import (
+    BaseModelSettings,
+    prompt_files,
+    remote_files,
+    repositories_of,
+    rewards_in_use,
+)
+from tdpo_pipeline.grid import ROOT, SCALES, runs
+from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
+
+log = logging.getLogger(__name__)
+
+
+class ModelSettings(Settings):
+    """The models of an environment.
+
+    Attributes:
+        base_model: The published base model, or None: the environment makes its own.
+    """
+
+    base_model: BaseModelSettings | None
+
+
+class FetchSettings(Settings):
+    """What to fetch, and where to.
+
+    Attributes:
+        base_model: Folder of the base model, relative to the project.
+        reward_weights: Folder of reward weights, relative to the project.
+        grid: The environment's grid, whose rewards are fetched; None: it has none.
+        rewards: Rewards to fetch the weights of, in place of all that the grid uses.
+        prompts: Address or path of a prompt set's file, where another than the
+            published one is wanted, by the name of the set.
+    """
+
+    base_model: str
+    reward_weights: str
+    grid: Literal["sd14", "sd15", "sdxl"] | None
+    rewards: tuple[str, ...] | None
+    prompts: dict[str, str]
+
+
+def fetch_base_model(settings: FetchSettings, models: ModelSettings) -> Path:
+    """Fetch the base model.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        FetchError: If it can't be had.
+    """
+    folder = ROOT / settings.base_model
+    if models.base_model is None:
+        log.info("base model: this environment has its own, in %s", folder)
+        return folder
+    repository = models.base_model.repository
+    fetch_folder(folder, remote_files(repository), repository.id)
+    return folder
+
+
+def fetch_reward_weights(
+    settings: FetchSettings,
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+    **tasks: Any,
+) -> Path:
+    """Fetch the weights of the rewards that the environment uses.
+
+    Args:
+        settings: Which grid, or which rewards.
+        training: Names the rewards that are monitored.
+        evaluation: Names the rewards that are evaluated.
+        tasks: The tasks of the grids, by name.
+
+    Returns:
+        Folder of a folder for each repository.
+
+    Raises:
+        FetchError: If a file can't be had.
+        UnknownRewardError: If there is no such reward.
+    """
+    folder = ROOT / settings.reward_weights
+    for repository in repositories_of(_rewards(settings, training, evaluation, tasks)):
+        fetch_folder(repository.folder(folder), remote_files(repository), repository.id)
+    return folder
+
+
+def fetch_prompts(settings: FetchSettings, prompts: PromptSettings) -> Path:
+    """Fetch the prompt files that others publish.
+
+    Returns:
+        Their folder.
+
+    Raises:
+        FetchError: If one can't be had.
+        PromptError: If ``settings`` name a set that isn't read from a file.
+    """
+    folder = ROOT / prompts.files
+    fetch_folder(folder, prompt_files(settings.prompts), "prompts")
+    return folder
+
+
+def _rewards(
+    settings: FetchSettings,
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+    tasks: dict[str, Any],
+) -> list[str]:
+    """Names of the rewards to fetch."""
+    if settings.rewards is not None:
+        return list(settings.rewards)
+    if settings.grid is None:
+        return []
+    trained = {run.reward for run in runs(settings.grid)}
+    used = [RewardSettings.model_validate(tasks[name]) for name in sorted(trained)]
+    return rewards_in_use(used, training, evaluation)
+
+
+def grid_rewards() -> list[str]:
+    """Every reward that a published base model is trained on, in any grid."""
+    return sorted({run.reward for scale in SCALES for run in runs(scale)})

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+from tdpo_pipeline.config import EvaluationSettings, TrainingSettings
+from tdpo_pipeline.fetching.manifest import read_manifest
+from tdpo_pipeline.fetching.plan import files_of_others, remote_files, repositories_of
+from tdpo_pipeline.grid import SCALES, runs
+from tdpo_pipeline.pipelines.fetch import nodes
+from tdpo_pipeline.pipelines.fetch.nodes import FetchSettings, ModelSettings
+from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
+from tdpo_pipeline.prompts import PUBLISHED, PromptError
+from tdpo_pipeline.rewards.model_files import CLIP_L, HPS_V2, HPS_V2_1, PICKSCORE
+from tdpo_pipeline.rewards.registry import REWARDS, UnknownRewardError
+from tests.conftest import ROOT, Project, plain
+from tests.fetching.fake_hub import FakeHub, running_hub
+from tests.tiny import training
+
+BASE_MODEL = {
+    "id": "org/model",
+    "revision": "a" * 40,
+    "files": ["model_index.json", "unet/weights.safetensors"],
+}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    from huggingface_hub import constants
+
+    with running_hub() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        yield server
+
+
+def settings(folder: Path, **changes: Any) -> FetchSettings:
+    values = {
+        "base_model": str(folder / "base_model"),
+        "reward_weights": str(folder / "rewards"),
+        "grid": None,
+        "rewards": None,
+        "prompts": {},
+    }
+    return FetchSettings.model_validate(values | changes)
+
+
+def evaluation(*rewards: str) -> EvaluationSettings:
+    return EvaluationSettings(
+        prompt_sets=("complex",),
+        images_per_prompt=1,
+        etas=(1.0,),
+        rewards=rewards,
+        seed=0,
+        chunk_size=1,
+        strip_prompts=("A dog on the moon",),
+    )
+
+
+def test_a_base_model_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    hub.add("org/model", "model_index.json", b"{}")
+    hub.add("org/model", "unet/weights.safetensors", b"x" * 5000)
+    models = ModelSettings.model_validate({"base_model": BASE_MODEL})
+    folder = nodes.fetch_base_model(settings(tmp_path), models)
+    assert folder == tmp_path / "base_model"
+    assert (folder / "unet" / "weights.safetensors").stat().st_size == 5000
+
+
+def test_an_environment_with_a_base_model_of_its_own(tmp_path: Path) -> None:
+    folder = nodes.fetch_base_model(settings(tmp_path), ModelSettings(base_model=None))
+    assert folder == tmp_path / "base_model"
+    assert not folder.exists()
+
+
+def test_weights_go_where_rewards_read_them(hub: FakeHub, tmp_path: Path) -> None:
+    for file in PICKSCORE.files:
+        path = PICKSCORE.url(file).removeprefix("https://huggingface.co/")
+        hub.files[path] = file.name.encode()
+    folder = nodes.fetch_reward_weights(
+        settings(tmp_path, rewards=("pickscore",)), training(), evaluation("aesthetic")
+    )
+    found = {p.name for p in PICKSCORE.folder(folder).iterdir()}
+    assert found == {file.name for file in PICKSCORE.files} | {"fetched.json"}
+
+
+def test_an_unknown_reward(tmp_path: Path) -> None:
+    with pytest.raises(UnknownRewardError, match="did you mean pickscore"):
+        nodes.fetch_reward_weights(
+            settings(tmp_path, rewards=("pikscore",)), training(), evaluation("hpsv2")
+        )
+
+
+def test_prompts_from_files_of_ones_own(tmp_path: Path) -> None:
+    sources = {}
+    for name, file in PUBLISHED.items():
+        sources[name] = str(tmp_path / f"my {file.name}")
+        Path(sources[name]).write_text(name)
+    prompts = PromptSettings(vocabulary="open", files=str(tmp_path / "prompts"))
+    folder = nodes.fetch_prompts(settings(tmp_path, prompts=sources), prompts)
+    for name, file in PUBLISHED.items():
+        assert (folder / file.name).read_text() == name
+    with pytest.raises(PromptError, match="'party'.*did you mean parti"):
+        nodes.fetch_prompts(settings(tmp_path, prompts={"party": "x"}), prompts)
+
+
+@pytest.mark.parametrize("env", SCALES)
+def test_an_environment_fetches_all_that_its_grid_uses(env: str) -> None:
+    bootstrap_project(ROOT)
+    with KedroSession.create(project_path=ROOT, env=env) as session:
+        context = session.load_context()
+    params, catalog = plain(context.params), context.catalog
+    tasks = {name: params["rewards"][name] for name in nodes.grid_rewards()}
+    names = nodes._rewards(
+        FetchSettings.model_validate(params["fetch"]),
+        TrainingSettings.model_validate(params["training"]),
+        EvaluationSettings.model_validate(params["evaluation"]),
+        tasks,
+    )
+    assert {run.reward for run in runs(env)} <= set(names)  # type: ignore[arg-type]
+    assert set(params["training"]["monitor"]) <= set(names)
+    assert set(params["evaluation"]["rewards"]) <= set(names)
+    assert CLIP_L in repositories_of(names)
+    for name in ("base_model", "reward_weights"):
+        path = catalog[name]._filepath
+        assert path == type(path)(params["fetch"][name]), name
+    assert str(catalog["prompt_files"]._filepath) == params["prompts"]["files"]
+
+
+def test_every_repository_is_fetched_at_a_fixed_commit() -> None:
+    for repository in repositories_of(REWARDS):
+        assert len(repository.revision) == 40
+        assert set(repository.revision) <= set("0123456789abcdef")
+
+
+def test_a_size_is_held_to_only_where_it_is_exact() -> None:
+    assert [file.size for file in remote_files(HPS_V2)] == [None]
+    assert remote_files(CLIP_L)[1].size == 1_710_540_580
+
+
+def test_files_of_rewards_that_are_not_asked_for(tmp_path: Path) -> None:
+    others = files_of_others(["hpsv2", "jpeg_compressibility"], tmp_path)
+    folder = HPS_V2.folder(tmp_path)
+    assert folder / HPS_V2_1.files[0].name in others
+    assert folder / HPS_V2.files[0].name not in others
+    assert files_of_others(REWARDS, tmp_path) == set()
+
+
+def test_the_command(project: Project) -> None:
+    """`kedro run --env sd14 --pipelines fetch`, and once more with the hub off."""
+    conf = project.root / "conf" / "sd14"
+    models = yaml.safe_load((conf / "parameters_models.yml").read_text())["models"]
+    for name, file in PUBLISHED.items():
+        (project.root / file.name).write_text(name)
+    own = {name: str(project.root / file.name) for name, file in PUBLISHED.items()}
+    fetch = {"grid": "sd14", "rewards": ["pickscore"], "prompts": own}
+    (conf / "parameters_fetch.yml").write_text(yaml.safe_dump({"fetch": fetch}))
+    command = ("run", "--env", "sd14", "--pipelines", "fetch")
+    with running_hub() as hub:
+        source = models["base_model"]
+        for name in source["files"]:
+            path = f"{source['id']}/resolve/{source['revision']}/{name}"
+            hub.files[path] = name.encode()
+        for file in PICKSCORE.files:
+            path = PICKSCORE.url(file).removeprefix("https://huggingface.co/")
+            hub.files[path] = file.name.encode()
+        done = project.run("kedro", *command, HF_ENDPOINT=hub.endpoint)
+        count = len(hub.ranges)
+    assert count == len(source["files"]) + len(PICKSCORE.files)
+    base_model = project.root / "data" / "06_models" / "sd14" / "base_model"
+    assert set(read_manifest(base_model)) == set(source["files"])
+    assert f"1/{len(source['files'])} model_index.json" in done.stdout + done.stderr
+    again = project.run("kedro", *command, HF_HUB_OFFLINE="1")
+    assert "all 4 files are in" in again.stdout + again.stderr
