@@ -34,6 +34,7 @@ from tdpo_pipeline.overoptimization.matched import (
     matched_curves,
     matched_differences,
 )
+from tdpo_pipeline.overoptimization.sequential import Alarm, first_alarm
 from tdpo_pipeline.overoptimization.summary import (
     final_rows,
     gold_report,
@@ -53,6 +54,8 @@ from tdpo_pipeline.overoptimization.tables import (
 )
 
 __all__ = [
+    "Alarm",
+    "first_alarm",
     "fit_goodhart",
     "goodhart_bands",
     "Power",

@@ -203,7 +203,7 @@ def _basis(distance: FloatArray, form: Form) -> FloatArray:
 def _distances(cube: Cube) -> FloatArray:
     """sqrt(KL), shape (seeds, epochs); the base model is at 0."""
     kl = np.concatenate([np.zeros((len(cube.kl), 1)), cube.kl[:, 1:]], axis=1)
-    return np.sqrt(np.maximum(kl, 0.0))
+    return np.asarray(np.sqrt(np.maximum(kl, 0.0)), np.float64)
 
 
 def _reason(cube: Cube) -> str:
@@ -240,7 +240,8 @@ def _fit(cube: Cube, scored: str, form: Form, bootstrap: Bootstrap) -> _Fit:
     def solve(prompts: FloatArray, seeds: FloatArray) -> FloatArray:
         right = mean_over_seeds(mean_over_prompts(products, prompts), seeds)
         left = mean_over_seeds(squares[None], seeds)
-        return np.linalg.solve(left, right[..., None])[..., 0]
+        solved = np.linalg.solve(left, right[..., None])[..., 0]
+        return np.asarray(solved, np.float64)
 
     sizes = [len(cube.prompts), len(cube.seeds)]
     found = solve(*[np.full((1, n), 1 / n) for n in sizes])[0]
