@@ -51,7 +51,7 @@ class BertScorer(nn.Module):
     """
 
     def __init__(
-        self, model: Any, encode: Callable[[str], Sequence[int]], layer: int = LAYER
+        self, model: Any, encode: Callable[[str], Sequence[int]], layer: int
     ) -> None:
         super().__init__()
         depth = len(model.encoder.layer)
@@ -106,4 +106,4 @@ def _load(weights: Path) -> BertScorer:
     tokenizer = DebertaTokenizer(
         vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt")
     )
-    return BertScorer(model, lambda text: tokenizer(text).input_ids)
+    return BertScorer(model, lambda text: tokenizer(text).input_ids, LAYER)
