@@ -14,6 +14,7 @@ from kedro.pipeline import Pipeline
 
 from tdpo_pipeline.grid import Run, runs
 from tdpo_pipeline.pipelines import (
+    audit,
     base_model,
     evaluation,
     fetch,
@@ -43,6 +44,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "reporting": reporting.create_pipeline(every),
         "fetch": fetch.create_pipeline(),
         "sample": sample.create_pipeline(),
+        "audit": audit.create_pipeline(),
         "sd14": _span(runs("sd14")),
         "sd15": _span(runs("sd15")),
         "sdxl": _span(runs("sdxl")),

@@ -26,7 +26,9 @@ _ROW = 0.5
 _STEP = 0.26
 
 
-def reward_audit(report: pd.DataFrame, examples: np.ndarray) -> style.Drawn:
+def reward_audit(
+    report: pd.DataFrame, examples: np.ndarray, *, negligible: float = NEGLIGIBLE
+) -> style.Drawn:
     """The change of a reward, and of its gold, under every perturbation.
 
     A row per perturbation, with a picture of its greatest strength; within it a line
@@ -37,6 +39,7 @@ def reward_audit(report: pd.DataFrame, examples: np.ndarray) -> style.Drawn:
         report: From ``overoptimization.reward_audit.audit_report``, of one reward.
         examples: The first picture clean and under each perturbation in the report's
             order, one below the other, uint8 (rows x H, W, 3).
+        negligible: Change that counts as none, drawn as a band.
 
     Returns:
         The figure and its data, the report itself.
@@ -46,13 +49,13 @@ def reward_audit(report: pd.DataFrame, examples: np.ndarray) -> style.Drawn:
     legend = _legend(report)
     caption = (
         f"{audit_caption(report)} Within a row the strength grows downwards; the picture "
-        f"shows the greatest. Grey band: changes of less than {NEGLIGIBLE:g} base SD "
+        f"shows the greatest. Grey band: changes of less than {negligible:g} base SD "
         "count as none."
     )
     height = _ROW * (len(names) + 1) + 0.6
     figure, axes = style.page(1, 1, panel=(8.6, height), legend=legend, caption=caption)
     ax = axes[0][0]
-    ax.axvspan(-NEGLIGIBLE, NEGLIGIBLE, color=style.FAINT, alpha=0.5, linewidth=0)
+    ax.axvspan(-negligible, negligible, color=style.FAINT, alpha=0.5, linewidth=0)
     ax.axvline(0, color=style.INK, linewidth=0.8)
     for position, name in enumerate(names, start=1):
         _row(ax, position, report[report["perturbation"] == name])

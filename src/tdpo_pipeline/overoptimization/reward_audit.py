@@ -63,6 +63,9 @@ _VERDICTS: Mapping[tuple[Direction, Direction], Verdict] = {
 """(What the worth does, what the reward does) -> verdict."""
 
 _PROBE = ["perturbation", "kind", "strength"]
+INDEX = (*_PROBE, "prompt", "image")
+"""Columns of an audit's scores that are no reward."""
+
 _CHANGE = ["change", "low", "high", "share_up", "direction"]
 _COLUMNS = [
     *("reward", "gold", *_PROBE, *_CHANGE),
@@ -150,11 +153,7 @@ def _paired(
     Raises:
         ScoreTableError: See ``audit_report``.
     """
-    missing = [
-        name
-        for name in [*_PROBE, "prompt", "image", *rewards]
-        if name not in scores.columns
-    ]
+    missing = [name for name in [*INDEX, *rewards] if name not in scores.columns]
     if missing:
         raise ScoreTableError(
             f"The table of the audit lacks the columns {missing}; it has "
@@ -162,11 +161,12 @@ def _paired(
         )
     if not np.isfinite(scores[rewards]).all(axis=None):
         raise ScoreTableError("A score of the audit is NaN or infinite.")
-    keys = ["perturbation", "strength", "prompt", "image"]
-    table = scores.set_index(keys)[rewards].astype(np.float64)
+    where, picture = ["perturbation", "strength"], ["prompt", "image"]
+    table = scores.set_index([*where, *picture])[rewards].astype(np.float64)
     if CLEAN not in table.index.unique("perturbation"):
         raise ScoreTableError(f"The audit has no '{CLEAN}' pictures to compare with.")
-    clean = table.loc[CLEAN].droplevel("strength")
+    clean = table.xs(CLEAN, level="perturbation").droplevel("strength")
+    assert isinstance(clean, pd.DataFrame)
     probed = table.drop(CLEAN, level="perturbation")
     constant = [name for name in rewards if clean[name].nunique() < 2]
     if constant:
@@ -175,8 +175,8 @@ def _paired(
             "there is no base standard deviation to measure changes in, and nothing "
             "to learn from such a reward. Audit on other prompts or more images."
         )
-    for probe, part in probed.groupby(level=["perturbation", "strength"], sort=False):
-        own = part.droplevel(["perturbation", "strength"]).index
+    for probe, part in probed.groupby(level=where, sort=False):
+        own = part.reset_index(where).index
         if own.has_duplicates or not own.sort_values().equals(
             clean.index.sort_values()
         ):
@@ -192,7 +192,7 @@ def _answers(
 ) -> pd.DataFrame:
     """Change, interval, share and direction of each probe, indexed by probe."""
     probe = ["perturbation", "strength"]
-    order = probed.index.droplevel(["prompt", "image"]).unique()
+    order = probed.reset_index(["prompt", "image"]).index.unique()
     wide = probed.unstack(probe)[order]
     changes = wide.sub(clean, axis=0)
     by_prompt = changes.groupby(level="prompt").mean().to_numpy()
