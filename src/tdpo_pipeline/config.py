@@ -372,6 +372,11 @@ class AlgorithmSettings(Settings):
         return None
 
     @property
+    def auxiliary_rewards(self) -> tuple[str, ...]:
+        """Rewards that learning reads besides the trained one."""
+        return ()
+
+    @property
     def queries_per_sample(self) -> int:
         """Reward queries that learning takes for each sample of an epoch."""
         return 1
@@ -463,6 +468,14 @@ class RunConfig(Settings):
     def critic_encoder(self) -> str | None:
         """Reward whose image encoder the critic reads; None: the trained reward."""
         return self.algorithm.critic_encoder or self.task.critic_encoder
+
+    @property
+    def rewards_in_use(self) -> tuple[str, ...]:
+        """Every reward that is loaded: trained on, monitored, or read by the method."""
+        trained = self.task.ensemble or (self.task.scorer,)
+        encoder = () if self.critic_encoder is None else (self.critic_encoder,)
+        names = (*trained, *encoder, *self.algorithm.auxiliary_rewards)
+        return tuple(dict.fromkeys((*names, *self.training.monitor)))
 
     @property
     def key(self) -> str:

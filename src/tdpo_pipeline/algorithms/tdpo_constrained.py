@@ -53,6 +53,11 @@ class TdpoConstrainedSettings(TdpoSettings):
     constraints: dict[str, ConstraintSettings] = Field(min_length=1)
     multiplier_rate: PositiveFloat = 1.0
 
+    @property
+    def auxiliary_rewards(self) -> tuple[str, ...]:
+        """The constrained rewards."""
+        return tuple(self.constraints)
+
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError for unknown rewards, or a target that isn't normalised."""
         super().check(training)

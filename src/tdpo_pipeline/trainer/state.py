@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from torch import Tensor
 
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
+from tdpo_pipeline.fetching.manifest import MANIFEST, known_checksums, sha256_of
+from tdpo_pipeline.fetching.plan import files_of_others
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 TRAINING_CODE = (
@@ -61,23 +63,48 @@ on what these draw with, because its models are inputs of a run.
 """
 
 
-def fingerprint(places: Iterable[Path], pattern: str = "*") -> str:
-    """SHA-256 over the names and contents of files, and of the files in folders."""
+def fingerprint(
+    places: Iterable[Path], pattern: str = "*", leave_out: Collection[Path] = ()
+) -> str:
+    """SHA-256 over the names and contents of files, and of the files in folders.
+
+    A fetched file that hasn't changed isn't read: its manifest has the checksum. What is
+    hidden (half a fetch) and the manifests themselves are left out.
+
+    Args:
+        places: Files and folders.
+        pattern: Names of the files of a folder.
+        leave_out: Files that don't count.
+    """
     digest = hashlib.sha256()
     for place in places:
         folder = place if place.is_dir() else place.parent
-        paths = sorted(place.rglob(pattern)) if place.is_dir() else [place]
-        for path in (p for p in paths if p.is_file()):
+        paths = _files_in(place, pattern) if place.is_dir() else [place]
+        known = known_checksums(folder) if place.is_dir() else {}
+        for path in (p for p in paths if p not in leave_out):
             digest.update(str(path.relative_to(folder)).encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(known.get(path) or sha256_of(path)))
     return digest.hexdigest()
+
+
+def _files_in(folder: Path, pattern: str) -> list[Path]:
+    """The files under a folder that make it what it is, sorted."""
+    return [
+        path
+        for path in sorted(folder.rglob(pattern))
+        if path.is_file()
+        and path.name != MANIFEST
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def run_identity(
     config: RunConfig, prompts: Sequence[str], base_model: Path, weights: Path
 ) -> dict[str, Any]:
     """What a run's result depends on: configuration, inputs and code.
+
+    Of published reward weights, which several environments share, only those that the run
+    loads count.
 
     The disk budget and the number of threads are left out, and so are settings that have
     their default, so that checkpoints outlive settings that are added later.
@@ -88,7 +115,9 @@ def run_identity(
     return {
         "config": values,
         "base model": fingerprint([base_model]),
-        "reward weights": fingerprint([weights]),
+        "reward weights": fingerprint(
+            [weights], leave_out=files_of_others(config.rewards_in_use, weights)
+        ),
         "prompts": list(prompts),
         "code": fingerprint([_PACKAGE / name for name in TRAINING_CODE], "*.py"),
     }

@@ -137,4 +137,5 @@ def _rewards(
 
 def grid_rewards() -> list[str]:
     """Every reward that a published base model is trained on, in any grid."""
-    return sorted({run.reward for scale in SCALES for run in runs(scale)})
+    grids = (runs(scale) for scale in SCALES)  # type: ignore[arg-type]
+    return sorted({run.reward for grid in grids for run in grid})
