@@ -14,15 +14,25 @@ from matplotlib.figure import Figure
 from tdpo_pipeline.figures import (
     Drawn,
     cross_reward,
-    dormant,
+    evaluated_reward,
+    final_rewards,
+    neurons,
+    prompt_curves,
     proxy_vs_gold,
     sample_efficiency,
     save_png,
     style,
 )
-from tdpo_pipeline.overoptimization import gold_of, reward_curves
+from tdpo_pipeline.figures.sample_efficiency import by_round
+from tdpo_pipeline.overoptimization import (
+    Bootstrap,
+    ScoreTableError,
+    gold_of,
+    reward_curves,
+)
 from tests.synthetic_tables import REWARDS, synthetic_history, synthetic_scores
 
+FEW = Bootstrap(draws=100)
 METHODS = ("ddpo_100_timestep_major", "tdpo_r")
 PROMPTS = {
     "simple_animals": ["cat", "dog", "fox"],
@@ -48,7 +58,9 @@ def scores(method: str, reward: str = "aesthetic-mini", seed: int = 0) -> pd.Dat
 
 @pytest.fixture(scope="module")
 def curves() -> pd.DataFrame:
-    return reward_curves(pd.concat([scores(method) for method in METHODS]))
+    return reward_curves(
+        pd.concat([scores(method) for method in METHODS]), bootstrap=FEW
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +126,8 @@ def test_a_panel_per_trained_reward() -> None:
     assert [ax.get_ylabel() for ax in figure.axes] == list(rewards)
 
 
-def test_dormant_draws_its_table_and_the_resets(history: pd.DataFrame) -> None:
-    figure, data = dormant(history)
+def test_neurons_draws_its_table_and_the_resets(history: pd.DataFrame) -> None:
+    figure, data = neurons(history)
     assert set(data["method"]) == {"tdpo_r"}
     for panel, quantity in enumerate(("critic_dormant_pct", "critic_overlap_pct")):
         rows = data[data["quantity"] == quantity]
@@ -131,11 +143,11 @@ def test_dormant_draws_its_table_and_the_resets(history: pd.DataFrame) -> None:
     assert "one seed gives no interval" in texts(figure)
 
 
-def test_dormant_without_critics_says_so(history: pd.DataFrame) -> None:
-    figure, data = dormant(history[history["method"] == METHODS[0]])
+def test_neurons_without_critics_says_so(history: pd.DataFrame) -> None:
+    figure, data = neurons(history[history["method"] == METHODS[0]])
     assert data.empty
     (ax,) = figure.axes
-    assert "critic" in ax.texts[0].get_text()
+    assert "None of these methods has a temporal critic" in ax.texts[0].get_text()
 
 
 @pytest.mark.parametrize("group", ["seen", "untrained", "unseen", "complex"])
@@ -192,7 +204,9 @@ def test_cross_reward_of_a_group_that_was_not_evaluated(curves: pd.DataFrame) ->
 
 def test_rows_of_panels_per_trained_reward() -> None:
     rewards = ("aesthetic-mini", "hps-mini")
-    curves = reward_curves(pd.concat([scores("tdpo", reward) for reward in rewards]))
+    curves = reward_curves(
+        pd.concat([scores("tdpo", reward) for reward in rewards]), bootstrap=FEW
+    )
     figure, data = cross_reward(curves)
     labels = [ax.get_xlabel() for ax in figure.axes if ax.axison]
     assert labels == ["aesthetic-mini, trained"] * 5 + ["hps-mini, trained"] * 5
@@ -230,7 +244,7 @@ def test_only_its_own_gold_is_held_against_a_proxy(curves: pd.DataFrame) -> None
 
 
 def test_proxy_vs_gold_without_gold_says_so() -> None:
-    curves = reward_curves(scores("tdpo", "jpeg_compressibility"))
+    curves = reward_curves(scores("tdpo", "jpeg_compressibility"), bootstrap=FEW)
     figure, data = proxy_vs_gold(curves)
     assert data.empty
     assert "gold" in figure.axes[0].texts[0].get_text()
@@ -243,7 +257,7 @@ def test_equal_curves_give_equal_bytes(
     assert digest(make(curves).figure) == digest(make(curves.copy()).figure)
 
 
-@pytest.mark.parametrize("make", [sample_efficiency, dormant])
+@pytest.mark.parametrize("make", [sample_efficiency, neurons])
 def test_equal_histories_give_equal_bytes(
     history: pd.DataFrame, make: Callable[[pd.DataFrame], Drawn]
 ) -> None:
@@ -253,7 +267,262 @@ def test_equal_histories_give_equal_bytes(
 def test_points_without_interval_are_drawn() -> None:
     table = scores("tdpo")
     one = table[table["prompt"].isin(["cat", "snail", "a cat and a dog"])]
-    figure, data = cross_reward(reward_curves(one), group="unseen")
+    figure, data = cross_reward(reward_curves(one, bootstrap=FEW), group="unseen")
     assert data["low"].isna().all()
     assert len(drawn_lines(figure, 0, "tdpo")[0]) == 3
     digest(figure)
+
+
+# ------------------------------------------------------------------ rounds
+def rounds_history() -> pd.DataFrame:
+    """One run of 5 epochs that trained after its second and after its last one."""
+    return pd.DataFrame(
+        {
+            "run": "rwr-pick-mini-s0",
+            "method": "rwr",
+            "reward": "pick-mini",
+            "seed": 0,
+            "epoch": [1, 2, 3, 4, 5],
+            "reward_queries": [100, 200, 300, 400, 500],
+            "updates": [0, 50, 0, 0, 50],
+            "pick-mini_mean": [1.0, 3.0, 4.0, 5.0, 6.0],
+            "pick-mini_std": [2.0, 2.0, 1.0, 1.0, 1.0],
+        }
+    )
+
+
+def test_epochs_that_sampled_with_the_same_weights_are_one_round() -> None:
+    found = by_round(rounds_history())
+    assert found["epoch"].tolist() == [0, 1]
+    assert found["reward_queries"].tolist() == [200, 500]
+    assert found["pick-mini_mean"].tolist() == [2.0, 5.0]
+    # Within 2^2 and between 1^2 make 5; within 1 and between 2/3 make 5/3.
+    assert found["pick-mini_std"].tolist() == pytest.approx([5**0.5, (5 / 3) ** 0.5])
+
+
+def test_reward_over_rounds() -> None:
+    figure, data = sample_efficiency(rounds_history(), x="rounds")
+    assert data[["rounds", "mean", "n_samples"]].to_numpy().tolist() == [
+        [0, 2.0, 200],
+        [1, 5.0, 300],
+    ]
+    # 1.96 standard errors of 200 samples: 1.96 x sqrt(5 / 200) = 0.3099
+    assert data["high"].iloc[0] == pytest.approx(2 + 0.3099, abs=1e-4)
+    (line,) = drawn_lines(figure, 0, "rwr")
+    assert line.tolist() == [[0, 2.0], [1, 5.0]]
+    assert figure.axes[0].get_xlabel() == "rounds trained before"
+    assert "200 or 300 training samples" in texts(figure)
+    assert "one round's samples (not over seeds)" in texts(figure)
+
+
+def test_rounds_need_the_number_of_updates() -> None:
+    with pytest.raises(ScoreTableError, match="'updates'"):
+        sample_efficiency(rounds_history().drop(columns="updates"), x="rounds")
+
+
+def test_rounds_of_two_runs_are_counted_apart() -> None:
+    first, second = rounds_history(), rounds_history()
+    second = second.assign(run="rwr-pick-mini-s1", seed=1, updates=[50] * 5)
+    found = by_round(pd.concat([first, second]))
+    assert found.groupby("run")["epoch"].apply(list).to_dict() == {
+        "rwr-pick-mini-s0": [0, 1],
+        "rwr-pick-mini-s1": [0, 1, 2, 3, 4],
+    }
+
+
+# ------------------------------------------------------------------ neurons
+def test_neurons_of_the_policy() -> None:
+    history = pd.DataFrame(
+        {
+            "run": "tdpo_policy_reset_active-pick-mini-s0",
+            "method": "tdpo_policy_reset_active",
+            "reward": "pick-mini",
+            "seed": 0,
+            "epoch": [1, 2, 3],
+            "lora_dormant_pct_t0": [0.0, 1.0, 2.0],
+            "lora_dormant_pct_t01": [30.0, 40.0, 20.0],
+            "policy_neurons_reset": [0.0, 12.0, 0.0],
+        }
+    )
+    figure, data = neurons(
+        history, quantities=["lora_dormant_pct_t0", "lora_dormant_pct_t01"]
+    )
+    for panel, expected in enumerate(([0.0, 1.0, 2.0], [30.0, 40.0, 20.0])):
+        (line,) = drawn_lines(figure, panel, "tdpo_policy_reset_active")
+        assert line[:, 1].tolist() == expected
+    assert data.groupby("epoch")["neurons_reset"].max().to_dict() == {1: 0, 2: 12, 3: 0}
+    assert "LoRA layer" in texts(figure)
+    empty, rows = neurons(
+        history.drop(columns=["lora_dormant_pct_t0"]),
+        quantities=["lora_dormant_pct_t0"],
+    )
+    assert rows.empty
+    assert "has such neurons" in empty.axes[0].texts[0].get_text()
+
+
+# ------------------------------------------------------------------ evaluated rewards
+def test_evaluated_reward_draws_its_table(curves: pd.DataFrame) -> None:
+    figure, data = evaluated_reward(curves, groups=["unseen", "complex"])
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "unseen animals",
+        "complex prompts",
+    ]
+    for panel, group in enumerate(("unseen", "complex")):
+        for method in METHODS:
+            chosen = (data["method"] == method) & (data["group"] == group)
+            rows = data[chosen]
+            (line,) = drawn_lines(figure, panel, method)
+            assert line == pytest.approx(rows[["reward_queries", "mean"]].to_numpy())
+            assert rows["reward_queries"].tolist() == [0, 512, 1024]
+    assert set(data["scored"]) == {"aesthetic-mini"}
+    assert "one seed" in texts(figure)
+
+
+def test_evaluated_reward_has_the_interval_of_the_change(curves: pd.DataFrame) -> None:
+    _, data = evaluated_reward(curves, scored="hps-mini")
+    row = data[(data["method"] == "tdpo_r") & (data["epoch"] == 8)].iloc[0]
+    source = curves[
+        (curves["method"] == "tdpo_r")
+        & (curves["epoch"] == 8)
+        & (curves["scored"] == "hps-mini")
+        & (curves["group"] == "seen")
+    ].iloc[0]
+    assert row["mean"] == source["mean"]
+    assert row["low"] == pytest.approx(source["base_mean"] + source["low"])
+    assert row["high"] == pytest.approx(source["base_mean"] + source["high"])
+
+
+def test_evaluated_reward_of_what_was_not_evaluated(curves: pd.DataFrame) -> None:
+    figure, data = evaluated_reward(curves, groups=["activities"])
+    assert data.empty
+    assert "not evaluated on activities" in figure.axes[0].texts[0].get_text()
+    figure, data = evaluated_reward(curves, scored="clip-mini")
+    assert data.empty
+    assert "clip-mini was not evaluated" in figure.axes[0].texts[0].get_text()
+
+
+def test_rewards_of_one_group_stand_side_by_side() -> None:
+    rewards = ("aesthetic-mini", "hps-mini")
+    curves = reward_curves(
+        pd.concat([scores("tdpo", reward) for reward in rewards]), bootstrap=FEW
+    )
+    figure, _ = evaluated_reward(curves)
+    first, second = (ax.get_position() for ax in figure.axes)
+    assert [ax.get_ylabel() for ax in figure.axes] == list(rewards)
+    assert first.y0 == pytest.approx(second.y0) and first.x0 < second.x0
+
+
+# ------------------------------------------------------------------ final rewards
+def test_final_rewards_draws_its_table(curves: pd.DataFrame) -> None:
+    figure, data = final_rewards(curves)
+    assert (data["epoch"] == 8).all()
+    (ax,) = figure.axes
+    labels = [tick.get_text() for tick in ax.get_xticklabels()]
+    assert labels[:2] == ["aesthetic-mini\n(trained)", "gold_taste\n(its gold)"]
+    assert not any(label.startswith("jpeg") for label in labels)
+    names = [label.split("\n")[0] for label in labels]
+    for place, method in enumerate(METHODS):
+        bars = ax.containers[2 * place]
+        rows = data[data["method"] == method].set_index("scored").loc[names]
+        assert [bar.get_height() for bar in bars] == pytest.approx(
+            rows["mean"].tolist()
+        )
+        middles = [bar.get_x() + bar.get_width() / 2 for bar in bars]
+        # Two methods: clusters 0.8 wide, so bars stand 0.2 left and right of the tick.
+        offset = (-0.2, 0.2)[place]
+        assert middles == pytest.approx([i + offset for i in range(len(names))])
+    row = data[(data["method"] == "tdpo_r") & (data["scored"] == "gold_taste")].iloc[0]
+    source = curves[
+        (curves["method"] == "tdpo_r")
+        & (curves["epoch"] == 8)
+        & (curves["scored"] == "gold_taste")
+        & (curves["group"] == "seen")
+    ].iloc[0]
+    for end, name in (("mean", "difference"), ("low", "low"), ("high", "high")):
+        assert row[end] == pytest.approx(source[name] / source["base_sd"])
+    assert "one seed" in texts(figure)
+
+
+def test_final_rewards_of_chosen_rewards_and_group(curves: pd.DataFrame) -> None:
+    _, data = final_rewards(curves, group="unseen", scored=["imagereward-mini"])
+    assert set(data["scored"]) == {"imagereward-mini"}
+    figure, data = final_rewards(curves, group="activities")
+    assert data.empty
+    assert "activities" in figure.axes[0].texts[0].get_text()
+
+
+# ------------------------------------------------------------------ classes of prompts
+def alignment_scores() -> pd.DataFrame:
+    """One run, two epochs, three prompts of two classes and one of none."""
+    levels = {
+        "a cat riding a bike": (1.0, 3.0),
+        "a dog riding a bike": (3.0, 9.0),
+        "a cat playing chess": (0.0, 1.0),
+        "a cat": (5.0, 5.0),
+    }
+    rows = [
+        {
+            "run": "ddpo_is-pick-mini-s0",
+            "method": "ddpo_is",
+            "reward": "pick-mini",
+            "seed": 0,
+            "epoch": epoch,
+            "reward_queries": 64 * epoch,
+            "kl_to_base": 0.1 * epoch,
+            "eta": 1.0,
+            "prompt_set": "activities",
+            "prompt": prompt,
+            "seen": True,
+            "image": image,
+            "pick-mini": level + (0.5 if image else -0.5),
+        }
+        for prompt, pair in levels.items()
+        for epoch, level in zip((0, 4), pair, strict=True)
+        for image in range(2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_prompts_and_their_classes() -> None:
+    figure, data = prompt_curves(
+        alignment_scores(), classes=["riding a bike", "playing chess"]
+    )
+    means = data.set_index(["class", "prompt", "epoch"])["mean"].to_dict()
+    assert means == pytest.approx(
+        {
+            ("riding a bike", "", 0): 2.0,
+            ("riding a bike", "", 4): 6.0,
+            ("riding a bike", "a cat riding a bike", 0): 1.0,
+            ("riding a bike", "a cat riding a bike", 4): 3.0,
+            ("riding a bike", "a dog riding a bike", 0): 3.0,
+            ("riding a bike", "a dog riding a bike", 4): 9.0,
+            ("playing chess", "", 0): 0.0,
+            ("playing chess", "", 4): 1.0,
+            ("playing chess", "a cat playing chess", 0): 0.0,
+            ("playing chess", "a cat playing chess", 4): 1.0,
+        }
+    )
+    last = data[(data["prompt"] == "") & (data["epoch"] == 4)].set_index("class")
+    # Changes 2 and 6 of two prompts; one prompt and one seed have no interval.
+    assert last.loc["riding a bike", "low"] < 6 < last.loc["riding a bike", "high"]
+    assert np.isnan(last.loc["playing chess", "low"])
+    (ax,) = figure.axes
+    thick = [line for line in ax.lines if line.get_linewidth() > 2]
+    faint = [line for line in ax.lines if line.get_linewidth() < 1]
+    assert (len(thick), len(faint)) == (2, 3)
+    assert [list(line.get_ydata()) for line in thick] == [[0, 1], [2, 6]]
+    assert ax.get_title(loc="left").startswith("DDPO, importance sampling")
+    assert "one seed" in texts(figure)
+
+
+def test_prompts_of_no_class_say_what_to_evaluate() -> None:
+    figure, data = prompt_curves(alignment_scores(), classes=["doing laundry"])
+    assert data.empty
+    text = " ".join(figure.axes[0].texts[0].get_text().split())
+    assert "'doing laundry'" in text and "evaluation.prompt_sets" in text
+
+
+@pytest.mark.parametrize("classes", [[], ["a", "b", "c", "d", "e"]])
+def test_prompts_have_one_to_four_classes(classes: list[str]) -> None:
+    with pytest.raises(ValueError, match="1 to 4 classes"):
+        prompt_curves(alignment_scores(), classes=classes)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from tdpo_pipeline.figures import (
@@ -17,7 +18,12 @@ from tdpo_pipeline.figures import (
     save_png,
     unpack_strips,
 )
-from tdpo_pipeline.figures.sample_grid import matched_checkpoints, pick_columns
+from tdpo_pipeline.figures.sample_grid import (
+    last_checkpoints,
+    matched_checkpoints,
+    pick_columns,
+    spread_checkpoints,
+)
 from tdpo_pipeline.overoptimization import ScoreTableError
 
 PROMPTS = ("cat", "dog", "snail", "a cat and a dog")
@@ -80,6 +86,23 @@ def test_each_reward_has_its_own_target() -> None:
         "aesthetic-mini": 1.0,
         "hps-mini": 7.0,
     }
+
+
+def test_the_last_checkpoint_of_each_run() -> None:
+    found = last_checkpoints(curves({"a": [0.0, 2.0, 1.0], "b": [0.0, 3.0]}))
+    assert found[["method", "epoch", "mean"]].to_numpy().tolist() == [
+        ["a", 8, 1.0],
+        ["b", 4, 3.0],
+    ]
+    assert "target" not in found
+
+
+def test_checkpoints_spread_over_training() -> None:
+    # Epochs 4, 8, ..., 28: places 0, 3 and 6 of seven are 4, 16 and 28.
+    found = spread_checkpoints(curves({"a": [0, 1, 2, 3, 4, 5, 6, 7]}), steps=3)
+    assert found["epoch"].tolist() == [4, 16, 28]
+    few = spread_checkpoints(curves({"a": [0, 1, 2]}), steps=5)
+    assert few["epoch"].tolist() == [4, 8]
 
 
 def test_matching_needs_prompts_trained_on() -> None:
@@ -149,7 +172,7 @@ def test_grid_shows_every_pixel_as_a_square(tmp_path: Path) -> None:
     strips = {
         f"{m}-aesthetic-mini-s0": strip(i) for i, m in enumerate(("tdpo", "ddpo_2"))
     }
-    figure, data = sample_grid(strips, table, GROUPS)
+    figure, data = sample_grid(table, strips, GROUPS)
     assert data[["method", "epoch"]].to_numpy().tolist() == [["ddpo_2", 8], ["tdpo", 4]]
     save_png(figure, tmp_path / "grid.png")
     page = (imread(tmp_path / "grid.png")[..., :3] * 255).round().astype(np.uint8)
@@ -175,14 +198,74 @@ def test_grid_shows_every_pixel_as_a_square(tmp_path: Path) -> None:
 def test_grid_shows_the_first_seed_of_each_method() -> None:
     table = pd.concat([curves({"tdpo": [0.0, 0.9, 2.0]}, seed) for seed in (3, 1)])
     strips = {f"tdpo-aesthetic-mini-s{seed}": strip(seed) for seed in (1, 3)}
-    assert sample_grid(strips, table, GROUPS).data["seed"].tolist() == [1]
+    assert sample_grid(table, strips, GROUPS).data["seed"].tolist() == [1]
+
+
+def shown_tiles(figure: Figure) -> list[np.ndarray]:
+    """The tiles of a grid in the order of drawing, at their own size."""
+    return [
+        np.asarray(image.get_array())[
+            :: image.get_size()[0] // 4, :: image.get_size()[0] // 4
+        ]
+        for image in figure.images
+    ]
+
+
+def test_grid_over_training_has_a_block_per_method() -> None:
+    table = curves({"ddpo_2": [0.0, 0.5, 1.0], "tdpo": [0.0, 0.9, 2.0]})
+    strips = {
+        f"{m}-aesthetic-mini-s0": strip(i) for i, m in enumerate(("ddpo_2", "tdpo"))
+    }
+    figure, data = sample_grid(
+        table, strips, GROUPS, rows="progress", of_groups=["unseen"]
+    )
+    assert data[["method", "epoch"]].to_numpy().tolist() == [
+        *(["ddpo_2", 4], ["ddpo_2", 8], ["tdpo", 4], ["tdpo", 8]),
+    ]
+    # The third prompt is the only unseen one.
+    expected = [s.images[epoch][2] for s in strips.values() for epoch in (0, 4, 8)]
+    tiles = shown_tiles(figure)
+    assert len(tiles) == 6
+    for tile, image in zip(tiles, expected, strict=True):
+        assert (tile == image).all()
+    labels = [text.get_text() for text in figure.texts]
+    assert "DDPO-2\ntrained on\naesthetic-mini" in labels
+    assert labels.count("epoch 8, +2.00") == 1
+
+
+def test_grid_of_the_last_checkpoints_shows_chosen_prompts() -> None:
+    table = curves({"tdpo": [0.0, 0.9, 12.5]})
+    strips = {"tdpo-aesthetic-mini-s0": strip(0)}
+    figure, data = sample_grid(
+        table, strips, GROUPS, rows="last", prompts=["snail", "cat", "not there"]
+    )
+    assert data["epoch"].tolist() == [8]
+    images = strips["tdpo-aesthetic-mini-s0"].images
+    # Prompts trained on come first.
+    for tile, image in zip(
+        shown_tiles(figure),
+        [images[0][0], images[0][2], images[8][0], images[8][2]],
+        strict=True,
+    ):
+        assert (tile == image).all()
+    assert "TDPO\nepoch 8, +12.5" in [text.get_text() for text in figure.texts]
+
+
+def test_grid_without_such_prompts_says_what_to_do() -> None:
+    table = curves({"tdpo": [0.0, 0.9, 2.0]})
+    strips = {"tdpo-aesthetic-mini-s0": strip(0)}
+    figure, data = sample_grid(table, strips, GROUPS, prompts=["unicorn"])
+    assert data.empty
+    text = " ".join(figure.axes[0].texts[0].get_text().split())
+    assert "none of: unicorn" in text
+    assert "evaluation.strip_prompts" in text and "dvc repro" in text
 
 
 def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
     table = curves({"tdpo": [0.0, 0.9, 2.0]})
     digests = set()
     for name in ("a", "b"):
-        figure = sample_grid({"tdpo-aesthetic-mini-s0": strip(0)}, table, GROUPS).figure
+        figure = sample_grid(table, {"tdpo-aesthetic-mini-s0": strip(0)}, GROUPS).figure
         save_png(figure, tmp_path / name)
         digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
     assert len(digests) == 1
@@ -191,7 +274,7 @@ def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
 def test_a_missing_strip_or_checkpoint_is_an_error() -> None:
     table = curves({"tdpo": [0.0, 0.9, 2.0]})
     with pytest.raises(ScoreTableError, match="No sample strip"):
-        sample_grid({}, table, GROUPS)
+        sample_grid(table, {}, GROUPS)
     short = Strip({0: strip(0).images[0]}, PROMPTS)
     with pytest.raises(ScoreTableError, match=r"has the epochs \[0\]"):
-        sample_grid({"tdpo-aesthetic-mini-s0": short}, table, GROUPS)
+        sample_grid(table, {"tdpo-aesthetic-mini-s0": short}, GROUPS)

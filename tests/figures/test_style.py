@@ -48,7 +48,7 @@ def test_legend_order() -> None:
     ("seeds", "expected"),
     [
         ({"tdpo": 1, "tdpo_r": 1}, "one seed"),
-        ({"tdpo": 3, "tdpo_r": 1}, "one seed: TDPO-R"),
+        ({"tdpo": 3, "tdpo_r": 1}, "one seed: 1 of 2"),
         ({"tdpo": 3, "tdpo_r": 5}, ""),
     ],
 )
@@ -62,7 +62,11 @@ def test_sizes_in_words() -> None:
         {"n_seeds": [1, 3], "n_prompts": [8, 8], "n_images": [32, 96], "method": "a"}
     )
     assert style.images_text(rows) == "8 prompts x 4 images per checkpoint"
-    assert style.seeds_text(rows) == "1 to 3 training seeds per method"
+    assert style.seeds_text(rows) == "1 to 3 training seeds per method (one: a)"
+    assert style.seeds_text(rows[1:]) == "3 training seeds per method"
+    assert style.seeds_text(rows.assign(n_seeds=[2, 3])) == (
+        "2 to 3 training seeds per method"
+    )
     assert style.seeds_text(rows[:1]) == "one training seed per method"
     assert style.over_text(rows[:1]) == "over prompts (not over seeds)"
 
@@ -76,6 +80,32 @@ def test_equal_figures_give_equal_bytes_without_version(tmp_path: Path) -> None:
         assert b"Software" not in data
         digests.add(hashlib.sha256(data).hexdigest())
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "width", "columns"),
+    [
+        # An entry takes 0.72 + 0.076 inches a letter: 1.024 in for 4, 2.24 in for 20.
+        (["TDPO"], 8.8, 4),  # never more than 4
+        (["TDPO", "x" * 20], 8.8, 3),
+        (["x" * 20], 4.4, 1),
+        (["x" * 200], 4.4, 1),  # never fewer than 1
+        ([], 4.4, 4),
+    ],
+)
+def test_a_legend_has_as_many_columns_as_fit(
+    labels: list[str], width: float, columns: int
+) -> None:
+    legend = [style.handle(name, style.method_style("tdpo")) for name in labels]
+    assert style.legend_columns(legend, width) == columns
+
+
+def test_an_interval_of_a_change_becomes_one_around_the_level() -> None:
+    rows = pd.DataFrame(
+        {"base_mean": [2.0], "mean": [2.5], "low": [0.2], "high": [1.0]}
+    )
+    found = style.levels(rows).iloc[0]
+    assert found[["mean", "low", "high"]].tolist() == [2.5, 2.2, 3.0]
 
 
 def test_bars_survive_rounding_errors():

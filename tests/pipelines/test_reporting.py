@@ -18,15 +18,22 @@ from kedro_datasets.matplotlib import MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset
 from matplotlib.figure import Figure
 
-from tdpo_pipeline.figures import Strip, pack_strips
+from tdpo_pipeline.figures import FigureSettings, ReportSettings, Strip, pack_strips
 from tdpo_pipeline.grid import Run
 from tdpo_pipeline.pipelines.reporting import create_pipeline, nodes
+from tdpo_pipeline.pipelines.reporting.configured import configured_figures
 from tests.synthetic_tables import synthetic_history, synthetic_scores
 
 RUNS = [
     Run("ddpo_100_timestep_major", "aesthetic-mini", 0),
     Run("tdpo_r", "aesthetic-mini", 0),
     Run("tdpo_r", "aesthetic-mini", 1),
+]
+# What two core methods are enough for, in the order of the configuration.
+FIGURES = [
+    *("proxy_vs_gold", "sample_efficiency", "cross_reward_seen"),
+    *("cross_reward_untrained", "cross_reward_unseen", "cross_reward_complex"),
+    *("sample_grid", "critic_neurons"),
 ]
 PROMPTS = {
     "simple_animals": ["cat", "dog", "fox"],
@@ -45,13 +52,13 @@ def pipeline() -> Pipeline:
 def history(run: Run) -> pd.DataFrame:
     """A history as the trainer writes it: without the run's own columns."""
     reset_every = 2 if run.method == "tdpo_r" else 0
-    table = synthetic_history(*run, gain=2, epochs=8, reset_every=reset_every)
+    table = synthetic_history(*run[:3], gain=2, epochs=8, reset_every=reset_every)
     return table.drop(columns=["run", "method", "reward", "seed"])
 
 
 def scores(run: Run) -> pd.DataFrame:
     return synthetic_scores(
-        *run,
+        *run[:3],
         gains=GAINS,
         epochs=(0, 4, 8),
         prompts=PROMPTS,
@@ -77,11 +84,31 @@ def run_data(runs: list[Run]) -> dict[str, Any]:
     return made
 
 
+def parameters(folder: str) -> dict[str, MemoryDataset]:
+    """The parameters of the report, typed as Kedro types them."""
+    figures = configured_figures()
+    report = ReportSettings(folder=folder, figures=figures)
+    entries: dict[str, Any] = {
+        f"reporting.figures.{name}": settings for name, settings in figures.items()
+    }
+    entries["reporting"] = report
+    return {
+        f"params:{name}": MemoryDataset(value, copy_mode="assign")
+        for name, value in entries.items()
+    }
+
+
+def drawn_figures(pipeline: Pipeline) -> list[str]:
+    """Names of the figures of a pipeline, in the order of the configuration."""
+    outputs = pipeline.all_outputs()
+    return [name for name in configured_figures() if f"figure_{name}" in outputs]
+
+
 def report_on(runs: list[Run], folder: Path) -> DataCatalog:
     """Run the whole pipeline; figures, tables and metrics go through files."""
     pipeline = create_pipeline(runs)
     data = {name: MemoryDataset(value) for name, value in run_data(runs).items()}
-    data["params:reporting.folder"] = MemoryDataset(str(folder))
+    data |= parameters(str(folder))
     for name in pipeline.all_outputs():
         path = str(folder / name)
         if name.startswith("figure_"):
@@ -99,14 +126,61 @@ def report_on(runs: list[Run], folder: Path) -> DataCatalog:
     return catalog
 
 
-def test_inputs_are_what_runs_leave_and_one_parameter(pipeline: Pipeline) -> None:
-    assert pipeline.inputs() == {*run_data(RUNS), "params:reporting.folder"}
+def test_inputs_are_what_runs_leave_and_the_reports_parameters(
+    pipeline: Pipeline,
+) -> None:
+    figures = {f"params:reporting.figures.{name}" for name in FIGURES}
+    assert pipeline.inputs() == {*run_data(RUNS), "params:reporting"} | figures
+
+
+@pytest.mark.parametrize(
+    ("runs", "more"),
+    [
+        ([], []),
+        # Both methods of a comparison, and not on one reward: nothing to compare.
+        (
+            [
+                Run("tdpo", "hps-mini", 0),
+                Run("tdpo_misaligned_encoder", "pick-mini", 0),
+            ],
+            [],
+        ),
+        (
+            [Run("tdpo", "hps-mini", 0), Run("tdpo_misaligned_encoder", "hps-mini", 0)],
+            ["encoder_alignment"],
+        ),
+        (
+            [
+                Run(method, "jpeg_compressibility", 0)
+                for method in ("ddpo_sf", "ddpo_is", "rwr", "rwr_sparse")
+            ],
+            ["ddpo_and_rwr", "ddpo_progress", "ddpo_samples", "ddpo_generalisation"],
+        ),
+    ],
+)
+def test_figures_are_drawn_of_the_runs_that_there_are(
+    runs: list[Run], more: list[str]
+) -> None:
+    assert drawn_figures(create_pipeline(RUNS + runs)) == FIGURES + more
+
+
+def test_a_grid_takes_the_strips_of_its_methods_alone() -> None:
+    others = [Run(method, "aesthetic-mini", 0) for method in ("ddpo_is", "ddpo_2")]
+    nodes_ = {node.name: node for node in create_pipeline(RUNS + others).nodes}
+
+    def strips(name: str) -> list[str]:
+        taken = nodes_[f"report.draw_{name}"].inputs
+        return [data for data in taken if data.startswith("strips_")]
+
+    assert strips("ddpo_progress") == ["strips_ddpo_is"]
+    core = ["ddpo_100_timestep_major", "ddpo_2", "tdpo_r"]
+    assert strips("sample_grid") == [f"strips_{method}" for method in core]
 
 
 def test_outputs_have_no_namespace_and_no_dot(pipeline: Pipeline) -> None:
     outputs = pipeline.all_outputs()
     assert not [name for name in outputs if "." in name]
-    for name in nodes.FIGURES:
+    for name in FIGURES:
         assert {f"figure_{name}", f"table_{name}"} <= outputs
     kinds = ("history", "scores", "strips", "strip_rows")
     collected = {
@@ -133,14 +207,13 @@ def test_every_node_is_tagged(pipeline: Pipeline) -> None:
     assert pipeline.only_nodes_with_tags("tdpo_r").nodes
 
 
-@pytest.mark.parametrize(
-    "function",
-    [value for name, value in vars(nodes).items() if name.startswith("draw_")],
-)
-def test_type_hints_are_readable_at_run_time(function: Any) -> None:
+def test_type_hints_are_readable_at_run_time() -> None:
     """Kedro skips the validation of a node whose hints it can't resolve."""
-    assert get_type_hints(function)["return"] == tuple[Figure, pd.DataFrame]
-    assert get_type_hints(nodes.report)["folder"] is str
+    for function in (nodes.draw, nodes.draw_samples):
+        hints = get_type_hints(function)
+        assert hints["return"] == tuple[Figure, pd.DataFrame]
+        assert hints["figure"] is FigureSettings
+    assert get_type_hints(nodes.report)["reporting"] is ReportSettings
 
 
 def test_histories_get_the_columns_of_their_run() -> None:
@@ -199,7 +272,7 @@ def test_all_figures_and_tables_are_written(
     reported: tuple[Path, DataCatalog, str],
 ) -> None:
     folder, _, _ = reported
-    for name in nodes.FIGURES:
+    for name in FIGURES:
         picture = (folder / f"figure_{name}.png").read_bytes()
         assert picture.startswith(b"\x89PNG")
         assert b"Software" not in picture
@@ -215,7 +288,7 @@ def test_words_on_the_screen(reported: tuple[Path, DataCatalog, str]) -> None:
     assert "one seed" in words
     assert "2 seeds" in words
     assert "Did the true reward, gold_taste, fall on prompts trained on?" in words
-    assert all(f"{name}.png" in words for name in nodes.FIGURES)
+    assert all(f"{name}.png" in words for name in FIGURES)
 
 
 def test_numbers_agree_from_table_to_metrics(
@@ -242,7 +315,7 @@ def test_summary_shows_the_figures_that_show_something(
     reported: tuple[Path, DataCatalog, str],
 ) -> None:
     text = reported[1]["report_text"].load()
-    assert all(f"(figures/{name}.png)" in text for name in nodes.FIGURES)
+    assert all(f"(figures/{name}.png)" in text for name in FIGURES)
 
 
 def test_equal_runs_give_equal_files(
@@ -257,6 +330,5 @@ def test_equal_runs_give_equal_files(
 
 def test_one_method_without_critic_is_reported(tmp_path: Path) -> None:
     catalog = report_on(RUNS[:1], tmp_path)
-    assert "dormant.png" not in catalog["report_text"].load()
-    assert pd.read_csv(tmp_path / "table_dormant.csv").empty
-    assert (tmp_path / "figure_dormant.png").exists()
+    assert "critic_neurons.png" not in catalog["report_text"].load()
+    assert not (tmp_path / "figure_critic_neurons.png").exists()

@@ -1,4 +1,7 @@
-"""Rewards that were not trained on, over the one that was (TDPO, 3, 5, 11, 12)."""
+"""Rewards that were not trained on, over the one that was.
+
+TDPO, figures 3, 5, 6, 10, 11 and 12.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ _KEYS = ["method", "reward", "epoch"]
 def cross_reward(
     curves: pd.DataFrame,
     *,
+    title: str = "Held-out rewards over the trained one",
     group: str = "seen",
     held_out: Sequence[str] | None = None,
 ) -> style.Drawn:
@@ -31,6 +35,7 @@ def cross_reward(
 
     Args:
         curves: From ``reward_curves`` by method.
+        title: Title of the figure.
         group: Prompt group of the held-out rewards: "seen" (TDPO's figure 3),
             "unseen" (5 and 11), "complex" (12), "untrained", or a prompt set's name.
         held_out: Rewards to draw; by default all but JPEG sizes.
@@ -42,19 +47,22 @@ def cross_reward(
         the base model added to the base model's mean. If the group was not
         evaluated, a figure that says so and an empty table.
     """
-    title = f"Held-out rewards: {group_label(group)}"
     data = _data(curves, group, held_out)
     if data.empty:
-        text = "No such prompt was evaluated beside the prompts trained on."
+        text = (
+            f"No held-out reward was evaluated on {group_label(group)} beside the "
+            "prompts trained on."
+        )
         return style.Drawn(style.notice(title, text), data)
     pairs = _pairs(data)
     lines = {reward: -(-len(names) // _COLUMNS) for reward, names in pairs.items()}
     caption = _caption(data, group)
+    legend = style.handles(data["method"])
     figure, axes = style.page(
         sum(lines.values()),
         _COLUMNS,
         panel=(3.25, 2.65),
-        legend=data["method"].nunique(),
+        legend=legend,
         caption=caption,
     )
     for reward, names in pairs.items():
@@ -65,7 +73,7 @@ def cross_reward(
         figure,
         title=title,
         caption=caption,
-        legend=style.handles(data["method"]),
+        legend=legend,
         stamp=style.seed_stamp(data),
     )
     return style.Drawn(figure, data)
@@ -75,11 +83,7 @@ def _data(
     curves: pd.DataFrame, group: str, held_out: Sequence[str] | None
 ) -> pd.DataFrame:
     """The tidy table of the figure."""
-    curves = curves[curves["eta"] == TRAINING_ETA]
-    levels = curves.assign(
-        low=curves["base_mean"] + curves["low"],
-        high=curves["base_mean"] + curves["high"],
-    )
+    levels = style.levels(curves[curves["eta"] == TRAINING_ETA])
     trained = levels[(levels["role"] == "trained") & (levels["group"] == "seen")]
     x = trained[[*_KEYS, "mean", "low", "high"]].rename(
         columns={"mean": "x_mean", "low": "x_low", "high": "x_high"}
@@ -129,10 +133,11 @@ def _curve(ax: Axes, rows: pd.DataFrame, method: str) -> None:
 
 
 def _caption(data: pd.DataFrame, group: str) -> str:
-    x_prompts = "" if group == "seen" else " (x: prompts trained on)"
+    x_prompts = "" if group == "seen" else " (x: the prompts trained on)"
+    images = f"{style.images_text(data)} on {group_label(group)}{x_prompts}"
     return (
-        f"Each point is an evaluated checkpoint, in order of training from the base "
-        f"model (star): {style.images_text(data)}{x_prompts}, {style.seeds_text(data)}. "
-        "Bars: 95 % interval of the change since the base model, paired by prompt and "
-        f"noise, {style.over_text(data)}. Sampler: eta 1."
+        "Each point is an evaluated checkpoint, in order of training from the base model "
+        f"(star): {images}, {style.seeds_text(data)}. Bars: 95 % interval of the change "
+        f"since the base model, paired by prompt and noise, {style.over_text(data)}. "
+        "Sampler: eta 1."
     )

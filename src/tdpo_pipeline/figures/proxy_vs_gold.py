@@ -24,7 +24,12 @@ _X = {
 }
 
 
-def proxy_vs_gold(curves: pd.DataFrame, *, group: str = "seen") -> style.Drawn:
+def proxy_vs_gold(
+    curves: pd.DataFrame,
+    *,
+    title: str = "Proxy against its gold",
+    group: str = "seen",
+) -> style.Drawn:
     """Proxy and its own gold over reward queries and over KL, from the base model.
 
     Both in base standard deviations from the base model's mean, so that both start
@@ -33,6 +38,7 @@ def proxy_vs_gold(curves: pd.DataFrame, *, group: str = "seen") -> style.Drawn:
 
     Args:
         curves: From ``reward_curves`` by method.
+        title: Title of the figure.
         group: Prompt group.
 
     Returns:
@@ -41,16 +47,15 @@ def proxy_vs_gold(curves: pd.DataFrame, *, group: str = "seen") -> style.Drawn:
         deviations) and base_sd. If no trained reward has a gold, a figure that says
         so and an empty table.
     """
-    title = f"Proxy against gold: {group_label(group)}"
     data = _data(curves, group)
     if data.empty:
-        text = "No trained reward has a gold that was scored on these prompts."
+        text = f"No trained reward has a gold that was scored on {group_label(group)}."
         return style.Drawn(style.notice(title, text), data)
     rewards = sorted(data["reward"].unique())
     legend = [*style.handles(data["method"]), *_roles()]
-    caption = _caption(data)
+    caption = _caption(data, group)
     figure, axes = style.page(
-        len(rewards), 2, panel=(4.8, 3.5), legend=len(legend), caption=caption
+        len(rewards), 2, panel=(4.8, 3.5), legend=legend, caption=caption
     )
     for row, reward in zip(axes, rewards, strict=True):
         for ax, (x, name) in zip(row, _X.items(), strict=True):
@@ -123,10 +128,10 @@ def _roles() -> list[Artist]:
     ]
 
 
-def _caption(data: pd.DataFrame) -> str:
+def _caption(data: pd.DataFrame, group: str) -> str:
     return (
-        f"{style.images_text(data)}, {style.seeds_text(data)}. Bars: 95 % interval of "
-        f"the change since the base model, paired by prompt and noise, "
-        f"{style.over_text(data)}. One base SD: standard deviation over the base model's images for the "
-        "prompts trained on. Sampler: eta 1."
+        f"{style.images_text(data)} on {group_label(group)}, {style.seeds_text(data)}. "
+        "Bars: 95 % interval of the change since the base model, paired by prompt and "
+        f"noise, {style.over_text(data)}. One base SD: standard deviation over the base "
+        "model's images for the prompts trained on. Sampler: eta 1."
     )

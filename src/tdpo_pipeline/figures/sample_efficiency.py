@@ -1,57 +1,129 @@
-"""Reward over reward queries (TDPO, figure 4)."""
+"""Reward of the training samples over reward queries, or over rounds of training.
+
+TDPO, figures 4, 9 (right) and 14; DDPO, figures 4 and 8.
+"""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.figures import style
 from tdpo_pipeline.overoptimization.curves import training_curves
+from tdpo_pipeline.overoptimization.tables import ScoreTableError
+
+_X = {
+    "reward_queries": "reward queries",
+    "rounds": "rounds trained before",
+}
 
 
-def sample_efficiency(history: pd.DataFrame) -> style.Drawn:
+def sample_efficiency(
+    history: pd.DataFrame,
+    *,
+    title: str = "Sample efficiency: trained reward over reward queries",
+    x: Literal["reward_queries", "rounds"] = "reward_queries",
+) -> style.Drawn:
     """The trained reward on each epoch's training samples, a panel per reward.
 
     Args:
         history: History table with the columns run, method, reward and seed.
+        title: Title of the figure.
+        x: ``reward_queries``, a point an epoch; or ``rounds``, a point for all epochs
+            that sampled with the same weights (RWR trains only at a round's end).
 
     Returns:
-        The figure and its data, the table of ``training_curves``.
+        The figure and its data, the table of ``training_curves``; over rounds it has
+        the column ``rounds`` instead of ``epoch``.
     """
-    data = training_curves(history)
+    if x == "rounds":
+        data = training_curves(by_round(history)).rename(columns={"epoch": "rounds"})
+    else:
+        data = training_curves(history)
     rewards = sorted(data["reward"].unique())
-    caption = _caption(data)
+    caption = _caption(data, x)
+    legend = style.handles(data["method"])
     figure, axes = style.page(
         1,
         len(rewards),
-        panel=(6.6, 3.6) if len(rewards) == 1 else (4.2, 3.4),
-        legend=data["method"].nunique(),
+        panel=style.panel_size(len(rewards)),
+        legend=legend,
         caption=caption,
     )
     for ax, reward in zip(axes[0], rewards, strict=True):
         for method, rows in data[data["reward"] == reward].groupby("method"):
-            look = style.method_style(str(method))
-            style.band(ax, rows, look, "reward_queries")
-        style.label(ax, x="reward queries", y=reward)
+            style.band(ax, rows, style.method_style(str(method)), x)
+        style.label(ax, x=_X[x], y=reward)
+        ax.xaxis.set_major_locator(style.whole_numbers(6))
     style.frame(
         figure,
-        title="Sample efficiency: trained reward over reward queries",
+        title=title,
         caption=caption,
-        legend=style.handles(data["method"]),
+        legend=legend,
         stamp=style.seed_stamp(data),
     )
     return style.Drawn(figure, data)
 
 
-def _caption(data: pd.DataFrame) -> str:
+def by_round(history: pd.DataFrame) -> pd.DataFrame:
+    """Join the epochs that sampled with the same weights.
+
+    Args:
+        history: History table with the column ``updates``, which is 0 where an epoch
+            only sampled.
+
+    Returns:
+        A history with a row per run and round: ``epoch`` counts the rounds trained
+        before it, from 0; ``reward_queries`` are those up to its end; mean and
+        standard deviation are over all its samples.
+
+    Raises:
+        ScoreTableError: If the column ``updates`` is missing.
+    """
+    if "updates" not in history.columns:
+        raise ScoreTableError(
+            "The history has no column 'updates', so that rounds can't be told apart. "
+            "Train the runs again."
+        )
+    return pd.concat(
+        [_rounds(run) for _, run in history.groupby("run", sort=True)],
+        ignore_index=True,
+    )
+
+
+def _rounds(run: pd.DataFrame) -> pd.DataFrame:
+    """The rounds of one run; every epoch of it has as many samples."""
+    run = run.sort_values("epoch")
+    reward = run["reward"].iloc[0]
+    mean, std = f"{reward}_mean", f"{reward}_std"
+    trained = run["updates"].fillna(0) > 0
+    rounds = run.groupby(trained.shift(fill_value=False).cumsum().to_numpy())
+    table = rounds[["run", "method", "reward", "seed"]].first()
+    inner, outer = rounds[std].apply(_mean_square), rounds[mean].var(ddof=0)
+    return table.assign(
+        epoch=table.index,
+        reward_queries=rounds["reward_queries"].max(),
+        **{mean: rounds[mean].mean(), std: np.sqrt(inner + outer)},
+    )
+
+
+def _mean_square(values: pd.Series) -> float:
+    return float((values**2).mean())
+
+
+def _caption(data: pd.DataFrame, x: str) -> str:
     single = data["n_seeds"].min() == 1
     samples = sorted({int(n) for n in data["n_samples"] / data["n_seeds"]})
-    per_epoch = " or ".join(f"{n:,}" for n in samples)
+    count = " or ".join(f"{n:,}" for n in samples)
+    each = "epoch" if x == "reward_queries" else "round"
     bands = "95 % intervals over training seeds"
     if single:
-        bands = "95 % intervals of the mean over an epoch's samples (not over seeds)"
+        bands = f"95 % intervals of the mean over one {each}'s samples (not over seeds)"
     if single and data["n_seeds"].max() > 1:
         bands += "; over seeds where there are several"
     return (
-        f"Means over each epoch's {per_epoch} training samples, before its update; "
+        f"Means over each {each}'s {count} training samples, before its update; "
         f"{style.seeds_text(data)}. Bands: {bands}."
     )

@@ -1,11 +1,15 @@
-"""Samples of all methods at matched reward, the base model first (TDPO, 2, 7, 13)."""
+"""Samples on the same noise, the base model first: the papers' pictures.
+
+At matched reward, TDPO, figures 2, 7 and 13; at the last checkpoint, DDPO, figures 3, 6
+and 10 to 12, and DiffExp's comparisons; over training, DDPO, figures 1, 7 and 9.
+"""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,12 +31,24 @@ _GROUP_GAP = 26
 _LEFT = 270
 _RIGHT = 20
 _HEAD = 70
+_BLOCK_GAP = 30
 _NAMES = 142  # above a block: group names and prompts
-_CAPTION = (
-    "Same prompt and same noise within a column. Each method at the evaluated checkpoint "
-    "whose mean trained reward (the number) is nearest the highest level that all methods "
-    "reached; its first training seed. Sampler: eta 1."
-)
+_LABEL_LETTERS = 20  # in a line of a row's label
+_NARROWEST = 900  # a width at which title and caption can be read
+_ROWS = {
+    "matched": (
+        "Each method at the evaluated checkpoint whose mean trained reward (the number) "
+        "is nearest the highest level that all methods reached; its first training seed."
+    ),
+    "last": (
+        "Each method at its last evaluated checkpoint, with its mean trained reward; its "
+        "first training seed."
+    ),
+    "progress": (
+        "Each block is one method's first training seed over its checkpoints, with the "
+        "mean trained reward."
+    ),
+}
 
 
 def matched_checkpoints(curves: pd.DataFrame) -> pd.DataFrame:
@@ -52,6 +68,35 @@ def matched_checkpoints(curves: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ScoreTableError: If no checkpoint was evaluated on the prompts trained on.
     """
+    trained = _trained(curves)
+    best = trained.groupby(["reward", "run"])["mean"].max()
+    target = trained["reward"].map(best.groupby("reward").min())
+    distance = (trained["mean"] - target).abs()
+    order = trained.assign(target=target, distance=distance)
+    nearest = order.sort_values(["distance", "epoch"]).groupby("run").head(1)
+    return _checkpoints(nearest)
+
+
+def last_checkpoints(curves: pd.DataFrame) -> pd.DataFrame:
+    """The last checkpoint of each run; arguments and columns as below, no target."""
+    trained = _trained(curves)
+    last = trained.groupby("run")["epoch"].transform("max")
+    return _checkpoints(trained[trained["epoch"] == last])
+
+
+def spread_checkpoints(curves: pd.DataFrame, steps: int) -> pd.DataFrame:
+    """Up to ``steps`` checkpoints of each run, evenly from the first to the last."""
+    trained = _trained(curves)
+    parts = []
+    for _, run in trained.groupby("run", sort=True):
+        epochs = np.sort(run["epoch"].unique())
+        places = np.linspace(0, len(epochs) - 1, min(steps, len(epochs))).round()
+        parts.append(run[run["epoch"].isin(epochs[places.astype(int)])])
+    return _checkpoints(pd.concat(parts))
+
+
+def _trained(curves: pd.DataFrame) -> pd.DataFrame:
+    """The trained reward on the prompts trained on; the base model is left out."""
     trained = curves[
         (curves["role"] == "trained")
         & (curves["group"] == "seen")
@@ -61,70 +106,146 @@ def matched_checkpoints(curves: pd.DataFrame) -> pd.DataFrame:
     if trained.empty:
         raise ScoreTableError(
             "No trained checkpoint was evaluated on the prompts trained on, so that "
-            "none can be matched by reward."
+            "none can be picked by reward. Evaluate the runs on a prompt set that holds "
+            "their training prompts."
         )
-    best = trained.groupby(["reward", "run"])["mean"].max()
-    target = trained["reward"].map(best.groupby("reward").min())
-    distance = (trained["mean"] - target).abs()
-    order = trained.assign(target=target, distance=distance)
-    nearest = order.sort_values(["distance", "epoch"]).groupby("run").head(1)
-    columns = ["run", "method", "reward", "seed", "epoch", "mean", "target"]
-    return nearest.sort_values("run")[[*columns, "base_mean"]].reset_index(drop=True)
+    return trained
+
+
+def _checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns that the grid needs, in order."""
+    columns = ["run", "method", "reward", "seed", "epoch", "mean"]
+    columns += [name for name in ("target",) if name in rows.columns]
+    return rows.sort_values(["run", "epoch"])[[*columns, "base_mean"]].reset_index(
+        drop=True
+    )
 
 
 def sample_grid(
-    strips: Mapping[str, Strip],
     curves: pd.DataFrame,
+    strips: Mapping[str, Strip],
     groups: Mapping[str, Mapping[str, str]],
     *,
+    title: str = "Samples at matched reward",
+    rows: Literal["matched", "last", "progress"] = "matched",
+    prompts: Sequence[str] | None = None,
+    of_groups: Sequence[str] | None = None,
     per_group: int = 4,
+    steps: int = 5,
 ) -> style.Drawn:
-    """Base model and methods under each other, same prompt and noise in a column.
+    """Pictures of checkpoints under each other, same prompt and noise in a column.
 
-    A block per trained reward. Each method shows its first seed at the checkpoint
-    whose trained reward is nearest a level that all methods of the block reached.
+    A block per trained reward, and over training one per method too; the base model
+    first. Each method shows its first training seed.
 
     Args:
-        strips: Sample images, keyed by run.
         curves: From ``reward_curves`` by run.
+        strips: Sample images, keyed by run.
         groups: For each trained reward the prompt group of each prompt (see
             ``with_group``); prompts that are not there are "other prompts".
+        title: Title of the figure.
+        rows: Which checkpoints: ``matched``, the one whose trained reward is nearest
+            a level that all methods of the block reached; the ``last``; or the
+            ``progress`` of each method over training.
+        prompts: Prompts to show; by default the first of each group.
+        of_groups: Prompt groups to show; by default all.
         per_group: Prompts of each group that are shown, at most.
+        steps: Checkpoints of a method's progress, at most.
 
     Returns:
-        The figure and its data: the rows of ``matched_checkpoints`` that are shown.
+        The figure and its data: a row per checkpoint that is shown, with run, method,
+        reward, seed, epoch, mean (trained reward), base_mean and, at matched reward,
+        target. If the strips have no such prompt, a figure that says so and an empty
+        table.
 
     Raises:
         ScoreTableError: If a shown run has no strip or no image of its checkpoint.
     """
-    shown = matched_checkpoints(curves).sort_values(["reward", "seed"])
-    shown = shown.groupby(["reward", "method"]).head(1).reset_index(drop=True)
-    order = style.sort_methods(shown["method"])
-    shown = shown.sort_values(
-        ["reward", "method"],
-        key=lambda column: (
-            column.map(order.index) if column.name == "method" else column
-        ),
-    ).reset_index(drop=True)
+    shown = _first_seeds(_PICK[rows](curves, steps))
+    columns = {
+        str(reward): _columns(
+            part, strips, groups[str(reward)], prompts, of_groups, per_group
+        )
+        for reward, part in shown.groupby("reward")
+    }
+    shown = shown[shown["reward"].map(columns).map(bool)].reset_index(drop=True)
+    if shown.empty:
+        return style.Drawn(style.notice(title, _no_prompts(prompts, of_groups)), shown)
+    units = ["reward", "method"] if rows == "progress" else ["reward"]
     blocks = [
-        _Block.of(str(reward), rows, strips, groups[str(reward)], per_group)
-        for reward, rows in shown.groupby("reward")
+        _Block.of(part, strips, columns[str(keys[0])], progress=rows == "progress")
+        for keys, part in shown.groupby(units, sort=False)
     ]
-    return style.Drawn(_draw(blocks), shown)
+    caption = (
+        f"Same prompt and same noise within a column. {_ROWS[rows]} Sampler: eta 1."
+    )
+    return style.Drawn(_draw(blocks, title, caption), shown)
+
+
+_PICK = {
+    "matched": lambda curves, _: matched_checkpoints(curves),
+    "last": lambda curves, _: last_checkpoints(curves),
+    "progress": spread_checkpoints,
+}
+
+
+def _first_seeds(found: pd.DataFrame) -> pd.DataFrame:
+    """Checkpoints of each method's first training seed, in the order of the figure."""
+    first = found.groupby(["reward", "method"])["seed"].transform("min")
+    found = found[found["seed"] == first]
+    order = style.sort_methods(found["method"])
+    rank = found["method"].map(order.index)
+    ordered = found.assign(rank=rank).sort_values(["reward", "rank", "epoch"])
+    return ordered.drop(columns="rank").reset_index(drop=True)
+
+
+def _columns(
+    rows: pd.DataFrame,
+    strips: Mapping[str, Strip],
+    groups: Mapping[str, str],
+    prompts: Sequence[str] | None,
+    of_groups: Sequence[str] | None,
+    per_group: int,
+) -> list[tuple[str, str]]:
+    """Prompt and group of each column of a trained reward's blocks."""
+    missing = sorted(set(rows["run"]) - set(strips))
+    if missing:
+        raise ScoreTableError(f"No sample strip of the runs {missing}.")
+    there = strips[str(rows["run"].iloc[0])].prompts
+    if prompts is None:
+        picked = pick_columns(there, groups, per_group)
+    else:
+        wanted = [prompt for prompt in prompts if prompt in there]
+        picked = pick_columns(wanted, groups, len(wanted))
+    return [
+        (prompt, group)
+        for prompt, group in picked
+        if of_groups is None or group in of_groups
+    ]
+
+
+def _no_prompts(prompts: Sequence[str] | None, of_groups: Sequence[str] | None) -> str:
+    """What to do when no sample strip has the figure's prompts."""
+    wanted = ", ".join(prompts or map(group_label, of_groups or ()))
+    return (
+        f"The sample strips show none of: {wanted or 'any prompt'}. Name such prompts in "
+        "evaluation.strip_prompts (conf/base/parameters_evaluation.yml), and evaluate "
+        "again: dvc repro --allow-missing"
+    )
 
 
 @dataclass(frozen=True)
 class _Block:
-    """The rows and columns of one trained reward.
+    """Rows and columns of one trained reward.
 
     Attributes:
-        reward: The trained reward.
+        head: What the block is of.
         labels: A label per row, the base model first.
         columns: Prompt and group of each column.
         tiles: Shape (rows, columns, H, W, 3).
     """
 
-    reward: str
+    head: str
     labels: list[str]
     columns: list[tuple[str, str]]
     tiles: Pixels
@@ -132,25 +253,32 @@ class _Block:
     @classmethod
     def of(
         cls,
-        reward: str,
         rows: pd.DataFrame,
         strips: Mapping[str, Strip],
-        groups: Mapping[str, str],
-        per_group: int,
+        columns: list[tuple[str, str]],
+        *,
+        progress: bool,
     ) -> _Block:
-        missing = [run for run in rows["run"] if run not in strips]
-        if missing:
-            raise ScoreTableError(f"No sample strip of the runs {missing}.")
-        first = rows.iloc[0]
-        columns = pick_columns(strips[first["run"]].prompts, groups, per_group)
+        """The base model and the checkpoints ``rows``; over training of one method."""
         prompts = [prompt for prompt, _ in columns]
-        tiles = [_tiles(strips, first["run"], 0, prompts)]
-        labels = [f"base model\n{first['base_mean']:+.2f}"]
-        for row in rows.itertuples():
-            tiles.append(_tiles(strips, str(row.run), int(row.epoch), prompts))  # type: ignore[arg-type]
-            name = textwrap.fill(style.method_label(str(row.method)), 20)
-            labels.append(f"{name}\nepoch {row.epoch}, {row.mean:+.2f}")
-        return cls(reward, labels, columns, np.stack(tiles))
+        first = rows.iloc[0]
+        tiles = [_tiles(strips, str(first["run"]), 0, prompts)]
+        labels = [f"base model\n{_number(first['base_mean'])}"]
+        for row in rows.to_dict("records"):
+            tiles.append(_tiles(strips, row["run"], int(row["epoch"]), prompts))
+            name = textwrap.fill(style.method_label(row["method"]), _LABEL_LETTERS)
+            reached = f"epoch {row['epoch']}, {_number(row['mean'])}"
+            labels.append(reached if progress else f"{name}\n{reached}")
+        head = f"trained on\n{first['reward']}"
+        if progress:
+            name = style.method_label(str(first["method"]))
+            head = f"{textwrap.fill(name, _LABEL_LETTERS)}\n{head}"
+        return cls(head, labels, columns, np.stack(tiles))
+
+
+def _number(value: float) -> str:
+    """A mean reward with its sign: three digits, two decimals at most."""
+    return f"{value:+.3g}" if abs(value) >= 10 else f"{value:+.2f}"
 
 
 def pick_columns(
@@ -207,23 +335,25 @@ class _Canvas:
         self.figure.text(x / self.width, 1 - y / self.height, text, **how)
 
 
-def _draw(blocks: Sequence[_Block]) -> Figure:
+def _draw(blocks: Sequence[_Block], title: str, caption: str) -> Figure:
     """All blocks under each other, between title and caption."""
     scale = max(1, round(_TILE / blocks[0].tiles.shape[2]))
     side = scale * blocks[0].tiles.shape[2]
     widths = [_lefts(block.columns, side)[-1] + side for block in blocks]
-    heights = [_NAMES + len(block.labels) * (side + _GAP) for block in blocks]
-    width = max(widths) + _RIGHT
-    foot = round(style.caption_height(_CAPTION, width / style.DPI) * style.DPI)
-    canvas = _Canvas.of(width, _HEAD + sum(heights) + foot)
+    heights = [
+        _NAMES + len(block.labels) * (side + _GAP) + _BLOCK_GAP for block in blocks
+    ]
+    width = max(_NARROWEST, max(widths) + _RIGHT)
+    foot = round(style.caption_height(caption, width / style.DPI) * style.DPI)
+    canvas = _Canvas.of(width, _HEAD + sum(heights) - _BLOCK_GAP + foot)
     top = _HEAD
     for block, height in zip(blocks, heights, strict=True):
         _draw_block(canvas, block, scale, top)
         top += height
     style.frame(
         canvas.figure,
-        title="Samples at matched reward",
-        caption=_CAPTION,
+        title=title,
+        caption=caption,
         stamp="one seed",
     )
     return canvas.figure
@@ -245,7 +375,7 @@ def _draw_block(canvas: _Canvas, block: _Block, scale: int, top: int) -> None:
     side = scale * block.tiles.shape[2]
     lefts = _lefts(block.columns, side)
     foot = top + _NAMES - 8
-    canvas.text(16, foot, f"trained on\n{block.reward}", va="bottom")
+    canvas.text(16, foot, block.head, va="bottom")
     groups = [group for _, group in block.columns]
     for position, (prompt, group) in enumerate(block.columns):
         middle = lefts[position] + side // 2

@@ -18,6 +18,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 DPI = 150
 
@@ -37,7 +39,8 @@ TITLE_SIZE = 12
 LABEL_SIZE = 10
 TICK_SIZE = 9
 CAPTION_SIZE = 8.5
-LEGEND_COLUMNS = 4
+LINE_WIDTH = 1.6
+_LEGEND_COLUMNS = 4
 
 PNG_METADATA: dict[str, str | None] = {"Software": None}
 """Nothing in the file depends on the day or on matplotlib's version string."""
@@ -59,23 +62,48 @@ class MethodStyle(NamedTuple):
     filled: bool = True
 
 
-_STYLES = {
-    "ddpo_2": MethodStyle(GREEN, "v", ":"),
-    "ddpo_100": MethodStyle(SKY, "D", "--"),
-    "ddpo_100_timestep_major": MethodStyle(BLUE, "s", "-"),
-    "tdpo": MethodStyle(ORANGE, "^", "--"),
-    "tdpo_r": MethodStyle(VERMILLION, "o", "-"),
-    "rwr": MethodStyle(GREY, "X", "--"),
-    "alignprop": MethodStyle(PURPLE, "P", "-."),
+_LOOKS = {
+    "green": MethodStyle(GREEN, "v", ":"),
+    "sky": MethodStyle(SKY, "D", "--"),
+    "blue": MethodStyle(BLUE, "s", "-"),
+    "orange": MethodStyle(ORANGE, "^", "--"),
+    "vermillion": MethodStyle(VERMILLION, "o", "-"),
+    "grey": MethodStyle(GREY, "X", "--"),
+    "purple": MethodStyle(PURPLE, "P", "-."),
 }
-_LABELS = {
-    "ddpo_2": "DDPO-2",
-    "ddpo_100": "DDPO-100",
-    "ddpo_100_timestep_major": "DDPO-100, timestep-major",
-    "tdpo": "TDPO",
-    "tdpo_r": "TDPO-R",
-    "rwr": "RWR",
-    "alignprop": "AlignProp",
+# In the order of the legend. Methods that share a figure have different looks; that
+# holds for every figure in conf/base/parameters_reporting.yml (a test).
+_METHODS = {
+    "ddpo_sf": ("sky", "DDPO, score function"),
+    "ddpo_is": ("blue", "DDPO, importance sampling"),
+    "ddpo_2": ("green", "DDPO-2"),
+    "ddpo_100": ("sky", "DDPO-100"),
+    "ddpo_100_timestep_major": ("blue", "DDPO-100, timestep-major"),
+    "ddpo_diffexp": ("orange", "DDPO with DiffExp"),
+    "ddpo_diffexp_guidance": ("green", "DDPO, weak guidance at noisy steps"),
+    "ddpo_diffexp_prompts": ("sky", "DDPO, weighted words"),
+    "ddpo_low_guidance": ("grey", "DDPO, weak guidance at all steps"),
+    "tdpo": ("orange", "TDPO"),
+    "tdpo_r": ("vermillion", "TDPO-R"),
+    "tdpo_reset_all": ("blue", "TDPO, all neurons reset"),
+    "tdpo_reset_dormant": ("green", "TDPO, dormant neurons reset"),
+    "tdpo_r_leaky_relu": ("sky", "TDPO-R, leaky ReLU"),
+    "tdpo_policy_reset_dormant": ("purple", "TDPO, dormant policy neurons reset"),
+    "tdpo_policy_reset_active": ("sky", "TDPO, active policy neurons reset"),
+    "tdpo_kl": ("grey", "TDPO with KL"),
+    "tdpo_misaligned_encoder": ("blue", "TDPO, another reward's encoder"),
+    "rwr": ("grey", "RWR"),
+    "rwr_sparse": ("purple", "RWR-sparse"),
+    "rwr_no_cfg": ("green", "RWR, trained without guidance"),
+    "rwr_sparse_no_cfg": ("green", "RWR-sparse, trained without guidance"),
+    "alignprop_2023": ("grey", "AlignProp (2023)"),
+    "alignprop_trl": ("purple", "AlignProp"),
+    "alignprop_diffexp": ("vermillion", "AlignProp with DiffExp"),
+    "alignprop_diffexp_guidance": ("green", "AlignProp, weak guidance at noisy steps"),
+    "alignprop_diffexp_prompts": ("sky", "AlignProp, weighted words"),
+    "alignprop_diffexp_800": ("sky", "AlignProp with DiffExp, threshold 800"),
+    "alignprop_diffexp_700": ("green", "AlignProp with DiffExp, threshold 700"),
+    "alignprop_low_guidance": ("grey", "AlignProp, weak guidance at all steps"),
 }
 _POOL = [
     MethodStyle(color, marker, line)
@@ -87,26 +115,26 @@ _POOL = [
 def method_style(method: str) -> MethodStyle:
     """Style of a method, the same in all figures.
 
-    A variant such as ``tdpo_r_paper`` takes its parent's colour and marker, hollow
-    and dotted. A name that is not listed takes a style that its letters pick.
+    A variant that isn't listed, such as ``tdpo_r_paper``, takes its parent's colour and
+    marker, hollow and dotted. Any other name takes a style that its letters pick.
     """
-    if method in _STYLES:
-        return _STYLES[method]
-    parents = [name for name in _STYLES if method.startswith(f"{name}_")]
+    if method in _METHODS:
+        return _LOOKS[_METHODS[method][0]]
+    parents = [name for name in _METHODS if method.startswith(f"{name}_")]
     if parents:
-        parent = _STYLES[max(parents, key=len)]
+        parent = method_style(max(parents, key=len))
         return parent._replace(line=":", filled=False)
     return _POOL[zlib.crc32(method.encode()) % len(_POOL)]
 
 
 def method_label(method: str) -> str:
     """Name of a method in figures; the configuration's own if it is not listed."""
-    return _LABELS.get(method, method)
+    return _METHODS[method][1] if method in _METHODS else method
 
 
 def sort_methods(methods: Iterable[str]) -> list[str]:
     """Methods in the order of the legend: the listed ones first, then by name."""
-    order = {name: position for position, name in enumerate(_STYLES)}
+    order = {name: position for position, name in enumerate(_METHODS)}
     return sorted(set(methods), key=lambda name: (order.get(name, len(order)), name))
 
 
@@ -115,7 +143,7 @@ def page(
     cols: int,
     *,
     panel: tuple[float, float],
-    legend: int = 0,
+    legend: Sequence[Artist] = (),
     caption: str = "",
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure of panels between a head and a foot.
@@ -124,12 +152,13 @@ def page(
         rows: Rows of panels.
         cols: Columns of panels.
         panel: Width and height of a panel with its labels, in inches.
-        legend: Entries of the legend, which stands under the title.
+        legend: Entries of the legend that ``frame`` will put under the title.
         caption: Text that ``frame`` will write at the foot.
     """
-    head = 0.42 + 0.23 * -(-legend // LEGEND_COLUMNS)
-    foot = caption_height(caption, cols * panel[0])
-    width, height = cols * panel[0], rows * panel[1] + head + foot
+    width = cols * panel[0]
+    head = 0.42 + 0.23 * -(-len(legend) // legend_columns(legend, width))
+    foot = caption_height(caption, width)
+    height = rows * panel[1] + head + foot
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     engine = figure.get_layout_engine()
     assert engine is not None  # "constrained" was asked for
@@ -144,6 +173,17 @@ def page(
     for ax in axes.flat:
         _dress(ax)
     return figure, [list(row) for row in axes]
+
+
+def panel_size(columns: int) -> tuple[float, float]:
+    """Width and height of a panel of curves over queries, in inches."""
+    return {1: (7.2, 3.6), 2: (4.8, 3.4)}.get(columns, (4.2, 3.2))
+
+
+def legend_columns(legend: Sequence[Artist], width: float) -> int:
+    """How many entries of a legend fit side by side in ``width`` inches, 1 to 4."""
+    longest = max((len(str(entry.get_label())) for entry in legend), default=0)
+    return max(1, min(_LEGEND_COLUMNS, int(width / (0.72 + 0.076 * longest))))
 
 
 def _dress(ax: Axes) -> None:
@@ -179,6 +219,7 @@ def points(
     style: MethodStyle,
     *,
     x_bars: pd.DataFrame | None = None,
+    line_width: float = LINE_WIDTH,
 ) -> None:
     """A curve over checkpoints with intervals as bars.
 
@@ -188,6 +229,7 @@ def points(
         y: Columns mean, low, high.
         style: Look of the curve.
         x_bars: Columns mean, low, high of the positions, if they have an interval.
+        line_width: Width of the curve, in points.
     """
     ax.errorbar(
         x,
@@ -200,7 +242,52 @@ def points(
         alpha=0.4,
         zorder=1.5,
     )
-    ax.plot(x, y["mean"], **_line(style))
+    ax.plot(x, y["mean"], **_line(style) | {"linewidth": line_width})
+
+
+def bars(
+    ax: Axes, x: np.ndarray, rows: pd.DataFrame, style: MethodStyle, width: float
+) -> None:
+    """Bars from 0 with their intervals.
+
+    Args:
+        ax: Where to draw.
+        x: Middles of the bars.
+        rows: Columns mean, low, high.
+        style: Look; a style that isn't filled is hollow.
+        width: Width of a bar.
+    """
+    ax.bar(
+        x,
+        rows["mean"],
+        width=0.9 * width,
+        color=style.color if style.filled else "white",
+        edgecolor=style.color,
+        alpha=0.85,
+    )
+    lengths = _reach(rows)
+    ax.errorbar(
+        x, rows["mean"], yerr=lengths, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2
+    )
+
+
+def levels(rows: pd.DataFrame) -> pd.DataFrame:
+    """Turn the interval of a change into one around the level.
+
+    Args:
+        rows: Columns base_mean, and low and high of the change since the base model.
+
+    Returns:
+        The rows with the base model's mean added to low and high.
+    """
+    return rows.assign(
+        low=rows["base_mean"] + rows["low"], high=rows["base_mean"] + rows["high"]
+    )
+
+
+def whole_numbers(most: int) -> MaxNLocator:
+    """Ticks at whole numbers, about ``most`` of them."""
+    return MaxNLocator(most, integer=True)
 
 
 def _reach(rows: pd.DataFrame) -> np.ndarray:
@@ -216,19 +303,33 @@ def _line(style: MethodStyle) -> dict[str, Any]:
         "color": style.color,
         "marker": style.marker,
         "linestyle": style.line,
-        "linewidth": 1.6,
+        "linewidth": LINE_WIDTH,
         "markersize": 5.5,
         "markerfacecolor": style.color if style.filled else "white",
         "markeredgecolor": style.color,
     }
 
 
-def handles(methods: Iterable[str]) -> list[Artist]:
-    """Legend entries of the methods."""
-    return [
-        Line2D([], [], label=method_label(name), **_line(method_style(name)))
-        for name in sort_methods(methods)
-    ]
+def handles(methods: Iterable[str], *, lines: bool = True) -> list[Artist]:
+    """Legend entries of the methods, for curves or (without ``lines``) for bars."""
+    names = sort_methods(methods)
+    if not lines:
+        looks = {name: method_style(name) for name in names}
+        return [
+            Patch(
+                facecolor=look.color if look.filled else "white",
+                edgecolor=look.color,
+                alpha=0.85,
+                label=method_label(name),
+            )
+            for name, look in looks.items()
+        ]
+    return [handle(method_label(name), method_style(name)) for name in names]
+
+
+def handle(label: str, style: MethodStyle, line_width: float = LINE_WIDTH) -> Artist:
+    """A legend entry of a curve."""
+    return Line2D([], [], label=label, **_line(style) | {"linewidth": line_width})
 
 
 def frame(
@@ -259,7 +360,7 @@ def frame(
             handles=list(legend),
             loc="upper left",
             bbox_to_anchor=(left, 1 - 0.33 / height),
-            ncols=LEGEND_COLUMNS,
+            ncols=legend_columns(legend, width),
             frameon=False,
             fontsize=LABEL_SIZE,
             handlelength=3.0,
@@ -300,17 +401,25 @@ def caption_height(caption: str, width: float) -> float:
 
 
 def seed_stamp(rows: pd.DataFrame) -> str:
-    """The text "one seed" where a method rests on a single one; its name if not all do.
+    """The text "one seed" where a method rests on a single one; how many if not all do.
 
     Args:
         rows: A figure's data, with the columns method and n_seeds.
     """
-    single = sort_methods(rows.loc[rows["n_seeds"] == 1, "method"])
+    single = single_seeds(rows)
     if not single:
         return ""
-    if len(single) == rows["method"].nunique():
-        return "one seed"
-    return "one seed: " + ", ".join(method_label(name) for name in single)
+    methods = rows["method"].nunique()
+    return (
+        "one seed"
+        if len(single) == methods
+        else f"one seed: {len(single)} of {methods}"
+    )
+
+
+def single_seeds(rows: pd.DataFrame) -> list[str]:
+    """Methods that rest on a single training seed somewhere."""
+    return sort_methods(rows.loc[rows["n_seeds"] == 1, "method"])
 
 
 def seeds_text(rows: pd.DataFrame) -> str:
@@ -318,8 +427,11 @@ def seeds_text(rows: pd.DataFrame) -> str:
     numbers = sorted(rows["n_seeds"].unique())
     if numbers == [1]:
         return "one training seed per method"
-    span = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"{numbers[0]}"
-    return f"{span} training seeds per method"
+    if len(numbers) == 1:
+        return f"{numbers[0]} training seeds per method"
+    text = f"{numbers[0]} to {numbers[-1]} training seeds per method"
+    single = ", ".join(method_label(name) for name in single_seeds(rows))
+    return f"{text} (one: {single})" if single else text
 
 
 def over_text(rows: pd.DataFrame) -> str:
@@ -343,9 +455,14 @@ def _or(values: Iterable[str]) -> str:
 
 def notice(title: str, text: str) -> Figure:
     """A figure that says why there is nothing to draw."""
-    figure, axes = page(1, 1, panel=(6.5, 1.0))
+    width = 7.5
+    lines = textwrap.fill(text, width=int(width * 13))
+    height = 0.35 + 0.19 * (lines.count("\n") + 1)
+    figure, axes = page(1, 1, panel=(width, height))
     axes[0][0].axis("off")
-    axes[0][0].text(0, 0.6, text, fontsize=LABEL_SIZE, color=INK, in_layout=False)
+    axes[0][0].text(
+        0, 1, lines, fontsize=LABEL_SIZE, color=INK, va="top", in_layout=False
+    )
     frame(figure, title=title, caption="")
     return figure
 

@@ -76,7 +76,7 @@ def reward_curves(
         ruler = base_sd(unit, known)
         for group in ordered_groups(unit["group"]):
             images = unit[unit["group"] == group]
-            for row in _checkpoints(images, known, bootstrap):
+            for row in checkpoint_rows(images, known, bootstrap):
                 scored = str(row["scored"])
                 role = role_of(scored, str(names["reward"]))
                 head = {**names, "group": group}
@@ -92,10 +92,20 @@ def _columns(by: Sequence[str]) -> list[str]:
     return [*by, *where, *what, "low", "high", "n_seeds", "n_prompts", "n_images"]
 
 
-def _checkpoints(
-    images: pd.DataFrame, rewards: list[str], bootstrap: Bootstrap
+def checkpoint_rows(
+    images: pd.DataFrame, rewards: Sequence[str], bootstrap: Bootstrap = BOOTSTRAP
 ) -> Iterator[dict[str, object]]:
-    """Rows of one curve and group: every checkpoint, every reward."""
+    """Rows of one curve: every checkpoint, every reward.
+
+    Args:
+        images: Score table of one method trained on one reward, restricted to the
+            prompts and the eta in question.
+        rewards: Reward columns.
+        bootstrap: How the intervals are made.
+
+    Yields:
+        The columns of ``reward_curves`` from epoch on, without role and base_sd.
+    """
     base = at_epoch(images, 0, rewards)
     for epoch, rows in images.groupby("epoch", sort=True):
         trained = at_epoch(rows, int(str(epoch)), rewards)

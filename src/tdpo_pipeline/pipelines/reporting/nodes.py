@@ -10,23 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tdpo_pipeline import figures, overoptimization
+from tdpo_pipeline.figures import FigureSettings, ReportSettings
 from tdpo_pipeline.figures.strips import Pixels, Strip, pack_strips, unpack_strips
 from tdpo_pipeline.overoptimization import report as words
 
 # A logger of its own, so that the logging configuration can print it as it is.
 logger = logging.getLogger("tdpo_pipeline.report")
-
-FIGURES = {
-    "proxy_vs_gold": "proxy and its gold over reward queries and over KL",
-    "sample_efficiency": "trained reward over reward queries",
-    "cross_reward_seen": "held-out rewards on the prompts trained on",
-    "cross_reward_untrained": "held-out rewards on other simple animals",
-    "cross_reward_unseen": "held-out rewards on unseen animals",
-    "cross_reward_complex": "held-out rewards on complex prompts",
-    "dormant": "dormant neurons of the temporal critic",
-    "sample_grid": "samples at matched reward, the base model first",
-}
-"""Name and title of every figure, in the order of the summary."""
 
 _RUN_KEY = re.compile(r"(?P<method>[^-]+)-(?P<reward>.+)-s(?P<seed>\d+)")
 
@@ -90,50 +79,24 @@ def judge_golds(scores: pd.DataFrame) -> pd.DataFrame:
     return overoptimization.gold_report(scores)
 
 
-def draw_sample_efficiency(history: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """TDPO's figure 4."""
-    return figures.sample_efficiency(history)
+def draw(figure: FigureSettings, table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Draw a figure from the table of all runs that its form takes."""
+    return figures.draw(figure, table)
 
 
-def draw_proxy_vs_gold(curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Proxy against gold on the prompts trained on."""
-    return figures.proxy_vs_gold(curves)
-
-
-def draw_cross_reward_seen(curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """TDPO's figure 3."""
-    return figures.cross_reward(curves, group="seen")
-
-
-def draw_cross_reward_untrained(curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """As TDPO's figure 3, on the training animals that were left out."""
-    return figures.cross_reward(curves, group="untrained")
-
-
-def draw_cross_reward_unseen(curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """TDPO's figures 5 and 11."""
-    return figures.cross_reward(curves, group="unseen")
-
-
-def draw_cross_reward_complex(curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """TDPO's figure 12."""
-    return figures.cross_reward(curves, group="complex")
-
-
-def draw_dormant(history: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """TDPO's figure 8."""
-    return figures.dormant(history)
-
-
-def draw_sample_grid(
-    run_curves: pd.DataFrame, scores: pd.DataFrame, *strips: Any
+def draw_samples(
+    figure: FigureSettings,
+    run_curves: pd.DataFrame,
+    scores: pd.DataFrame,
+    *strips: Any,
 ) -> tuple[Figure, pd.DataFrame]:
-    """TDPO's figures 2, 7 and 13.
+    """Draw a sample grid.
 
     Args:
+        figure: What to draw.
         run_curves: Curves by run.
         scores: Scores of all runs; they know the prompts' groups.
-        *strips: Picture and index of each method, in turn.
+        *strips: Picture and index of each method that is shown, in turn.
     """
     unpacked: dict[str, Strip] = {}
     for picture, index in zip(strips[::2], strips[1::2], strict=True):
@@ -143,24 +106,32 @@ def draw_sample_grid(
         str(reward): dict(zip(rows["prompt"], rows["group"], strict=True))
         for reward, rows in grouped.groupby("reward")
     }
-    return figures.sample_grid(unpacked, run_curves, groups)
+    return figures.draw(figure, run_curves, unpacked, groups)
 
 
 def report(
-    summary: pd.DataFrame, golds: pd.DataFrame, folder: str, **drawn: pd.DataFrame
+    summary: pd.DataFrame,
+    golds: pd.DataFrame,
+    reporting: ReportSettings,
+    **drawn: pd.DataFrame,
 ) -> tuple[str, dict[str, Any]]:
     """Say what happened: on the screen, as Markdown and as metrics.
 
     Args:
         summary: Last checkpoint of each method.
         golds: Whether the golds fell.
-        folder: Folder of the report.
-        **drawn: Data of every figure. They are here so that this node runs last, when
-            all figures are there, and can leave out those that show nothing.
+        reporting: Folder and figures of the report.
+        **drawn: Data of every figure that is drawn. They are here so that this node
+            runs last, when all figures are there, and can leave out those that show
+            nothing.
 
     Returns:
         The Markdown text and the metrics.
     """
-    shown = {name: FIGURES[name] for name in FIGURES if not drawn[name].empty}
-    logger.info("%s", words.screen_text(summary, golds, shown, folder))
+    shown = {
+        name: figure.title
+        for name, figure in reporting.figures.items()
+        if name in drawn and not drawn[name].empty
+    }
+    logger.info("%s", words.screen_text(summary, golds, shown, reporting.folder))
     return words.markdown(summary, golds, shown), words.metrics(summary, golds)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from kedro.pipeline import Node, Pipeline
 
+from tdpo_pipeline.figures import FORMS, FigureSettings, Pair
 from tdpo_pipeline.grid import Run
 from tdpo_pipeline.overoptimization import summarise_methods, summarise_runs
 from tdpo_pipeline.pipelines.reporting import nodes
+from tdpo_pipeline.pipelines.reporting.configured import configured_figures
 
 
 def create_pipeline(runs: Sequence[Run]) -> Pipeline:
@@ -17,14 +18,25 @@ def create_pipeline(runs: Sequence[Run]) -> Pipeline:
 
     Args:
         runs: Runs of the grid. Their outputs are collected inside a namespace per
-            method, so that a collapsed Kedro-Viz shows one box a method.
+            method, so that a collapsed Kedro-Viz shows one box a method. Of the
+            configured figures those are drawn that the runs are enough for.
     """
     methods = list(dict.fromkeys(run.method for run in runs))
     collected = sum(
         (_collect(m, [run for run in runs if run.method == m]) for m in methods),
         Pipeline([]),
     )
-    across = [*_tables(methods), *_figures(methods), _report()]
+    pairs = [(run.method, run.reward) for run in runs]
+    figures = {
+        name: figure
+        for name, figure in configured_figures().items()
+        if figure.pairs(pairs)
+    }
+    across = [
+        *_tables(methods),
+        *(_figure(name, figure, pairs) for name, figure in figures.items()),
+        _report(list(figures)),
+    ]
     report = Pipeline(
         across,
         namespace="report",  # one box in a collapsed Kedro-Viz
@@ -126,36 +138,35 @@ def _tables(methods: Sequence[str]) -> list[Node]:
     ]
 
 
-def _figures(methods: Sequence[str]) -> list[Node]:
-    """A node per figure, which also keeps the figure's data."""
-    strips = [name for m in methods for name in (f"strips_{m}", f"strip_rows_{m}")]
-    sources: dict[str, tuple[Callable[..., Any], list[str]]] = {
-        "proxy_vs_gold": (nodes.draw_proxy_vs_gold, ["table_curves"]),
-        "sample_efficiency": (nodes.draw_sample_efficiency, ["all_history"]),
-        "cross_reward_seen": (nodes.draw_cross_reward_seen, ["table_curves"]),
-        "cross_reward_untrained": (nodes.draw_cross_reward_untrained, ["table_curves"]),
-        "cross_reward_unseen": (nodes.draw_cross_reward_unseen, ["table_curves"]),
-        "cross_reward_complex": (nodes.draw_cross_reward_complex, ["table_curves"]),
-        "dormant": (nodes.draw_dormant, ["all_history"]),
-        "sample_grid": (
-            nodes.draw_sample_grid,
-            ["table_run_curves", "all_scores", *strips],
-        ),
-    }
-    return [
-        Node(function, inputs, [f"figure_{name}", f"table_{name}"], name=f"draw_{name}")
-        for name, (function, inputs) in sources.items()
-    ]
+_TABLES = {
+    "history": "all_history",
+    "scores": "all_scores",
+    "curves": "table_curves",
+    "run_curves": "table_run_curves",
+}
+"""The dataset of each table that a figure is drawn from."""
 
 
-def _report() -> Node:
+def _figure(name: str, figure: FigureSettings, pairs: Sequence[Pair]) -> Node:
+    """The node of a figure of such runs, which also keeps the figure's data."""
+    inputs = [f"params:reporting.figures.{name}", _TABLES[FORMS[figure.draws].table]]
+    outputs = [f"figure_{name}", f"table_{name}"]
+    if figure.draws != "sample_grid":
+        return Node(nodes.draw, inputs, outputs, name=f"draw_{name}")
+    shown = sorted({method for method, _ in figure.pairs(pairs)})
+    strips = [part for m in shown for part in (f"strips_{m}", f"strip_rows_{m}")]
+    inputs += ["all_scores", *strips]
+    return Node(nodes.draw_samples, inputs, outputs, name=f"draw_{name}")
+
+
+def _report(drawn: Sequence[str]) -> Node:
     """The last node: it needs every figure's data, so that its words come last."""
     inputs = {
         "summary": "table_summary",
         "golds": "table_golds",
-        "folder": "params:reporting.folder",
+        "reporting": "params:reporting",
     }
-    drawn = {name: f"table_{name}" for name in nodes.FIGURES}
+    tables = {name: f"table_{name}" for name in drawn}
     return Node(
-        nodes.report, inputs | drawn, ["report_text", "report_metrics"], name="report"
+        nodes.report, inputs | tables, ["report_text", "report_metrics"], name="report"
     )

@@ -1,0 +1,117 @@
+"""Evaluated rewards over reward queries (DiffExp, figures 1b, 4, 6, 9, 10 and 17)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from tdpo_pipeline.figures import style
+from tdpo_pipeline.overoptimization.tables import TRAINING_ETA, group_label
+
+
+def evaluated_reward(
+    curves: pd.DataFrame,
+    *,
+    title: str = "Evaluated reward over reward queries",
+    groups: Sequence[str] = ("seen",),
+    scored: str | None = None,
+) -> style.Drawn:
+    """A reward of evaluated checkpoints: a panel per trained reward and prompt group.
+
+    Unlike the training samples (``sample_efficiency``), these are sampled without
+    exploration and with the same noise at every checkpoint.
+
+    Args:
+        curves: From ``reward_curves`` by method.
+        title: Title of the figure.
+        groups: Prompt groups; one that was not evaluated has no panel.
+        scored: The reward to draw; by default the trained one.
+
+    Returns:
+        The figure and its data: a row per method, reward, group and epoch, with
+        reward_queries, scored, mean, low, high (the ends of the change since the base
+        model, added to the base model's mean). If nothing was evaluated, a figure that
+        says so and an empty table.
+    """
+    data = _data(curves, groups, scored)
+    if data.empty:
+        text = (
+            f"{scored or 'The trained reward'} was not evaluated on "
+            f"{' or '.join(group_label(group) for group in groups)}."
+        )
+        return style.Drawn(style.notice(title, text), data)
+    panels = _panels(data, groups)
+    caption = _caption(data)
+    legend = style.handles(data["method"])
+    figure, axes = style.page(
+        len(panels),
+        len(panels[0]),
+        panel=style.panel_size(len(panels[0])),
+        legend=legend,
+        caption=caption,
+    )
+    for line, names in zip(axes, panels, strict=True):
+        for ax, (reward, group) in zip(line, names, strict=True):
+            rows = data[(data["reward"] == reward) & (data["group"] == group)]
+            if rows.empty:
+                ax.axis("off")
+            else:
+                _panel(ax, rows, reward, group)
+    style.frame(
+        figure,
+        title=title,
+        caption=caption,
+        legend=legend,
+        stamp=style.seed_stamp(data),
+    )
+    return style.Drawn(figure, data)
+
+
+def _panels(data: pd.DataFrame, groups: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """Trained reward and group of each panel.
+
+    A line per reward; with one group alone the rewards stand side by side.
+    """
+    rewards = sorted(data["reward"].unique())
+    shown = [group for group in groups if (data["group"] == group).any()]
+    if len(shown) == 1:
+        return [[(reward, shown[0]) for reward in rewards]]
+    return [[(reward, group) for group in shown] for reward in rewards]
+
+
+def _data(
+    curves: pd.DataFrame, groups: Sequence[str], scored: str | None
+) -> pd.DataFrame:
+    """The tidy table of the figure."""
+    name = curves["reward"] if scored is None else scored
+    chosen = (
+        (curves["eta"] == TRAINING_ETA)
+        & curves["group"].isin(list(groups))
+        & (curves["scored"] == name)
+    )
+    rows = style.levels(curves[chosen])
+    keys = ["method", "reward", "group", "scored", "epoch", "reward_queries"]
+    sizes = ["n_seeds", "n_prompts", "n_images"]
+    return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)
+
+
+def _panel(ax: Axes, data: pd.DataFrame, reward: str, group: str) -> None:
+    """All methods on one prompt group."""
+    for method, rows in data.sort_values("epoch").groupby("method"):
+        look = style.method_style(str(method))
+        style.points(ax, rows["reward_queries"], rows, look)
+    (scored,) = data["scored"].unique()
+    y = scored if scored == reward else f"{scored} (trained on {reward})"
+    style.label(ax, title=group_label(group), x="reward queries", y=y)
+    ax.xaxis.set_major_locator(style.whole_numbers(6))
+
+
+def _caption(data: pd.DataFrame) -> str:
+    return (
+        f"Evaluated checkpoints, sampled without exploration: "
+        f"{style.images_text(data)}, {style.seeds_text(data)}. Bars: 95 % interval of "
+        "the change since the base model, paired by prompt and noise, "
+        f"{style.over_text(data)}. Sampler: eta 1."
+    )

@@ -1,0 +1,127 @@
+"""How far fine-tuning moved every reward, as bars (DiffExp, figure 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from tdpo_pipeline.figures import style
+from tdpo_pipeline.overoptimization.curves import in_base_sd
+from tdpo_pipeline.overoptimization.summary import final_rows
+from tdpo_pipeline.overoptimization.tables import (
+    TRAINING_ETA,
+    gold_of,
+    group_label,
+)
+
+
+def final_rewards(
+    curves: pd.DataFrame,
+    *,
+    title: str = "Rewards of the final models",
+    group: str = "seen",
+    scored: Sequence[str] | None = None,
+) -> style.Drawn:
+    """Change of rewards since the base model, at the last checkpoint of each method.
+
+    A panel per trained reward; a cluster of bars per scored reward, a bar a method.
+    In base standard deviations, so that rewards of different units stand side by side.
+
+    Args:
+        curves: From ``reward_curves`` by method.
+        title: Title of the figure.
+        group: Prompt group.
+        scored: Rewards to draw; by default all but JPEG sizes that nobody trained on.
+
+    Returns:
+        The figure and its data: a row per method, reward and scored reward, with epoch,
+        mean, low, high (base standard deviations) and base_sd. If nothing was
+        evaluated, a figure that says so and an empty table.
+    """
+    data = _data(curves, group, scored)
+    if data.empty:
+        text = f"No such reward was evaluated on {group_label(group)}."
+        return style.Drawn(style.notice(title, text), data)
+    rewards = sorted(data["reward"].unique())
+    caption = _caption(data, group)
+    legend = style.handles(data["method"], lines=False)
+    widest = data.groupby("reward").size().max()
+    figure, axes = style.page(
+        len(rewards),
+        1,
+        panel=(max(6.6, 1.2 + 0.24 * widest), 3.0),
+        legend=legend,
+        caption=caption,
+    )
+    for (ax,), reward in zip(axes, rewards, strict=True):
+        _panel(ax, data[data["reward"] == reward])
+        style.label(ax, title=f"trained on {reward}", y="change in base SD")
+    style.frame(
+        figure,
+        title=title,
+        caption=caption,
+        legend=legend,
+        stamp=style.seed_stamp(data),
+    )
+    return style.Drawn(figure, data)
+
+
+def _data(
+    curves: pd.DataFrame, group: str, scored: Sequence[str] | None
+) -> pd.DataFrame:
+    """The tidy table of the figure; what has no base standard deviation is left out."""
+    rows = in_base_sd(final_rows(curves))
+    rows = rows[(rows["eta"] == TRAINING_ETA) & (rows["group"] == group)]
+    if scored is None:
+        jpeg = rows["scored"].str.startswith("jpeg_")
+        rows = rows[~jpeg | (rows["role"] == "trained")]
+    else:
+        rows = rows[rows["scored"].isin(list(scored))]
+    rows = rows.drop(columns=["mean", "low", "high"]).rename(
+        columns={"difference_sd": "mean", "low_sd": "low", "high_sd": "high"}
+    )
+    keys = ["method", "reward", "group", "scored", "role", "epoch", "reward_queries"]
+    sizes = ["base_sd", "n_seeds", "n_prompts", "n_images"]
+    rows = rows.dropna(subset="mean")
+    return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)
+
+
+def _panel(ax: Axes, data: pd.DataFrame) -> None:
+    """Clusters of bars: the trained reward first, then its gold, then the others."""
+    order = {"trained": 0, "gold": 1, "cross": 2}
+    ranked = data.sort_values("role", key=lambda role: role.map(order), kind="stable")
+    names = ranked["scored"].drop_duplicates().tolist()
+    methods = style.sort_methods(data["method"])
+    width = 0.8 / len(methods)
+    for place, method in enumerate(methods):
+        rows = data[data["method"] == method].set_index("scored")
+        shown = [name for name in names if name in rows.index]
+        offset = (place - (len(methods) - 1) / 2) * width
+        at = np.array([names.index(name) + offset for name in shown])
+        style.bars(ax, at, rows.loc[shown], style.method_style(method), width)
+    ax.axhline(0, color=style.INK, linewidth=0.8)
+    ax.grid(False, axis="x")
+    reward = str(data["reward"].iloc[0])
+    ax.set_xticks(range(len(names)), [_tick(name, reward) for name in names])
+
+
+def _tick(name: str, reward: str) -> str:
+    """A scored reward, and what it is to the trained one."""
+    if name == reward:
+        return f"{name}\n(trained)"
+    return f"{name}\n(its gold)" if name == gold_of(reward) else name
+
+
+def _caption(data: pd.DataFrame, group: str) -> str:
+    epochs = sorted(data["epoch"].unique())
+    last = " or ".join(str(epoch) for epoch in epochs)
+    return (
+        f"The last checkpoint (epoch {last}) minus the base model on "
+        f"{group_label(group)}: {style.images_text(data)}, {style.seeds_text(data)}. "
+        "Bars: 95 % interval of the change, paired by prompt and noise, "
+        f"{style.over_text(data)}. One base SD: standard deviation over the base model's "
+        "images for the prompts trained on. Sampler: eta 1."
+    )
