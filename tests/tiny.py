@@ -10,10 +10,16 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from tdpo_pipeline.config import (
     AlgorithmSettings,
@@ -43,21 +49,6 @@ def scheduler() -> DDIMScheduler:
 def pipeline(seed: int = 0) -> StableDiffusionPipeline:
     """A random Stable Diffusion of 8x8 images and 4x4x4 latents."""
     torch.manual_seed(seed)
-    words = ["<|startoftext|>", "<|endoftext|>", "cat</w>", "dog</w>", "ca", "do"]
-    letters = [*"acdgot", *(f"{letter}</w>" for letter in "acdgot")]
-    vocab = {token: i for i, token in enumerate([*words, *letters])}
-    merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
-    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=4)
-    text = CLIPTextConfig(
-        vocab_size=40,
-        hidden_size=8,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=4,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
     unet = UNet2DConditionModel(
         sample_size=4,
         block_out_channels=(8,),
@@ -68,23 +59,86 @@ def pipeline(seed: int = 0) -> StableDiffusionPipeline:
         attention_head_dim=4,
         norm_num_groups=4,
     )
-    vae = AutoencoderKL(
+    return StableDiffusionPipeline(
+        vae=_vae(),
+        unet=unet,
+        text_encoder=CLIPTextModel(_text_config(8)),
+        tokenizer=_tokenizer(),
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def xl_pipeline(
+    seed: int = 0, *, force_zeros_for_empty_prompt: bool = True
+) -> StableDiffusionXLPipeline:
+    """A random Stable Diffusion XL of 8x8 images and 4x4x4 latents."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=4,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        cross_attention_dim=8 + 12,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 10,
+    )
+    return StableDiffusionXLPipeline(
+        vae=_vae(),
+        unet=unet,
+        text_encoder=CLIPTextModel(_text_config(8, layers=2)),
+        text_encoder_2=CLIPTextModelWithProjection(
+            _text_config(12, layers=2, projection_dim=10)
+        ),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(),
+        scheduler=scheduler(),
+        force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
+        add_watermarker=False,
+    )
+
+
+PIPELINES = {"sd": pipeline, "sdxl": xl_pipeline}
+
+
+def _tokenizer() -> CLIPTokenizer:
+    words = ["<|startoftext|>", "<|endoftext|>", "cat</w>", "dog</w>", "ca", "do"]
+    letters = [*"acdgot", *(f"{letter}</w>" for letter in "acdgot")]
+    vocab = {token: i for i, token in enumerate([*words, *letters])}
+    merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=4)
+
+
+def _text_config(
+    width: int, *, layers: int = 1, projection_dim: int = 8
+) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=40,
+        hidden_size=width,
+        intermediate_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        projection_dim=projection_dim,
+        max_position_embeddings=4,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+
+
+def _vae() -> AutoencoderKL:
+    return AutoencoderKL(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         norm_num_groups=4,
         latent_channels=4,
         sample_size=8,
-    )
-    return StableDiffusionPipeline(
-        vae=vae,
-        unet=unet,
-        text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
-        scheduler=scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
     )
 
 

@@ -1,0 +1,132 @@
+import json
+import logging
+
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler, PNDMScheduler
+
+from tdpo_pipeline.diffusion.loading import ddim_scheduler, load_pipeline
+from tests import tiny
+
+NOISE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "trained_betas": None,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
+PNDM = {"_class_name": "PNDMScheduler"} | NOISE
+# What scheduler_config.json of each model says.
+CONFIGS = {
+    "stable-diffusion-v1-4": PNDM
+    | {"_diffusers_version": "0.7.0.dev0", "clip_sample": False},
+    "stable-diffusion-v1-5": PNDM
+    | {"_diffusers_version": "0.6.0", "clip_sample": False},
+    "as PNDM saves it, which clips nothing": PNDM
+    | {"prediction_type": "epsilon", "timestep_spacing": "leading"},
+    "stable-diffusion-xl-base-1.0": NOISE
+    | {
+        "_class_name": "EulerDiscreteScheduler",
+        "_diffusers_version": "0.19.0.dev0",
+        "clip_sample": False,
+        "interpolation_type": "linear",
+        "prediction_type": "epsilon",
+        "sample_max_value": 1.0,
+        "timestep_spacing": "leading",
+        "use_karras_sigmas": False,
+    },
+}
+SCHEDULERS = {
+    "PNDMScheduler": PNDMScheduler,
+    "EulerDiscreteScheduler": EulerDiscreteScheduler,
+}
+
+
+def read_config(values, folder):
+    """A configuration as diffusers reads it from a file."""
+    (folder / "scheduler_config.json").write_text(json.dumps(values))
+    return SCHEDULERS[values["_class_name"]].from_pretrained(folder).config
+
+
+@pytest.mark.parametrize("model", CONFIGS)
+def test_published_schedulers_give_the_papers_timesteps(model, tmp_path):
+    scheduler = ddim_scheduler(read_config(CONFIGS[model], tmp_path), tmp_path)
+    scheduler.set_timesteps(50)
+    assert scheduler.timesteps.tolist() == list(range(981, 0, -20))
+    abar = scheduler.alphas_cumprod
+    # The last step ends at the first abar, not at 1; sigma(t) of DDPO's sampler.
+    assert scheduler.final_alpha_cumprod == abar[0]
+    a, a_prev = abar[981], abar[961]
+    sigma = ((1 - a_prev) / (1 - a) * (1 - a / a_prev)).sqrt()
+    assert float(sigma) == pytest.approx(0.4545, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"timestep_spacing": "trailing"},
+        {"set_alpha_to_one": True},
+        {"prediction_type": "v_prediction"},
+        {"rescale_betas_zero_snr": True},
+        {"clip_sample": True},
+    ],
+)
+def test_other_transitions_are_refused(changed, tmp_path):
+    config = read_config(CONFIGS["stable-diffusion-xl-base-1.0"] | changed, tmp_path)
+    with pytest.raises(ValueError, match=next(iter(changed))):
+        ddim_scheduler(config, tmp_path)
+
+
+@pytest.mark.parametrize("name", tiny.PIPELINES)
+def test_what_is_saved_is_loaded(name, tmp_path):
+    original = tiny.PIPELINES[name]()
+    original.save_pretrained(tmp_path)
+    loaded = load_pipeline(tmp_path)
+    assert type(loaded) is type(original)
+    for part in ("unet", "vae", "text_encoder"):
+        theirs = getattr(original, part).state_dict()
+        for key, value in getattr(loaded, part).state_dict().items():
+            assert torch.equal(value, theirs[key])
+
+
+def test_the_safety_checker_is_not_loaded(tmp_path, caplog):
+    tiny.pipeline().save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    # As Stable Diffusion 1 has it; neither of them is in the folder.
+    parts = {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "requires_safety_checker": True,
+    }
+    index.write_text(json.dumps(json.loads(index.read_text()) | parts))
+    with caplog.at_level(logging.WARNING, logger="diffusers"):
+        loaded = load_pipeline(tmp_path)
+    assert loaded.safety_checker is None
+    assert not caplog.records
+
+
+def test_pipelines_of_other_models_are_refused(tmp_path):
+    tiny.pipeline().save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    other = {"_class_name": "FluxPipeline"}
+    index.write_text(json.dumps(json.loads(index.read_text()) | other))
+    with pytest.raises(ValueError, match="FluxPipeline; a base model is one of"):
+        load_pipeline(tmp_path)
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    tiny.pipeline().save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(FileNotFoundError, match="incomplete"):
+        load_pipeline(tmp_path)
+
+
+def test_a_missing_part_is_named(tmp_path):
+    tiny.pipeline().save_pretrained(tmp_path)
+    (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"diffusion_pytorch_model\.safetensors"
+    ):
+        load_pipeline(tmp_path)
