@@ -6,7 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tdpo_pipeline.rewards.base import RewardError, Scores
+from tdpo_pipeline.config import EnsemblePartSettings
+from tdpo_pipeline.rewards.base import PaperScale, RewardError, Scores
+from tdpo_pipeline.rewards.ensemble import Ensemble
 from tdpo_pipeline.rewards.jpeg import jpeg_kilobytes
 from tdpo_pipeline.rewards.registry import (
     UnknownRewardError,
@@ -33,6 +35,61 @@ def test_a_reward_scores_images_and_prompts():
 def test_inputs_that_do_not_belong_together_are_errors(images, prompts):
     with pytest.raises(RewardError, match="takes images"):
         tiny.Redness()(images, prompts)
+
+
+def with_pixel(value):
+    images = IMAGES.clone()
+    images[1, 2, 3, 4] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    "value", [1.1, -0.1, float("nan"), float("inf"), -float("inf")]
+)
+def test_what_is_no_image_is_refused_and_named(value):
+    with pytest.raises(RewardError, match="1 of 3 are not, first that of prompt 'b'"):
+        tiny.Redness()(with_pixel(value), ["a", "b", "c"])
+
+
+def test_an_image_in_minus_one_to_one_is_refused_with_advice():
+    with pytest.raises(RewardError, match=re.escape("x / 2 + 0.5")):
+        tiny.Redness()(2 * IMAGES - 1, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("value", [1.0009, -0.0009])
+def test_overshoot_that_rounds_to_the_same_picture_is_accepted(value):
+    # Half of one of 255 levels is 0.00196.
+    found = tiny.Redness()(with_pixel(value), ["a", "b", "c"]).values
+    assert found.isfinite().all()
+
+
+def test_images_are_floats_and_at_least_one():
+    with pytest.raises(RewardError, match=re.escape("got torch.uint8")):
+        tiny.Redness()((IMAGES * 255).byte(), ["a", "b", "c"])
+    with pytest.raises(RewardError, match="was given no images"):
+        tiny.Redness()(IMAGES[:0], [])
+
+
+def test_a_reward_moves_to_a_device_with_its_encoder(tmp_path):
+    reward = tiny.Redness()
+    assert reward.to("meta") is reward
+    assert reward.encoder.matrix.device.type == "meta"
+    jpeg = load_reward("jpeg_compressibility", tmp_path)
+    assert jpeg.to("meta") is jpeg
+    mixed = Ensemble(
+        "both",
+        {"a": tiny.Redness(), "b": tiny.Brightness()},
+        {name: EnsemblePartSettings(mean=0.0, std=1.0) for name in "ab"},
+    )
+    mixed.to("meta")
+    parts = mixed.rewards.values()
+    assert {part.encoder.matrix.device.type for part in parts} == {"meta"}
+
+
+def test_a_papers_scale_is_affine():
+    # Hundredths, and a shift: 100 * 0.25 + 3.
+    assert PaperScale(100.0, 3.0)(torch.tensor([0.25])).tolist() == [28.0]
+    assert PaperScale()(torch.tensor([0.25])).tolist() == [0.25]
 
 
 def test_nan_and_wrong_shape_are_errors():
