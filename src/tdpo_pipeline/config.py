@@ -107,6 +107,27 @@ class ComputeSettings(Settings):
     gpu_memory_gb: NonNegativeFloat = 0.0
 
 
+class EarlyStopSettings(Settings):
+    """When a run ends before its last epoch.
+
+    Attributes:
+        rule: ``onset`` ends it when held-out rewards begin to fall while the trained one
+            rises (docs/overoptimization.md says how that is tested); ``none`` doesn't.
+        held_out: Rewards to watch, from ``training.monitor``. The trained reward is left
+            out where it is among them.
+        alpha: Probability that a run in which no held-out reward falls is ended.
+        min_epochs: Epochs before which no run is ended.
+        action: ``rollback`` makes the last kept checkpoint before the onset the run's
+            last; ``stop`` makes it the one at which the fall was found.
+    """
+
+    rule: Literal["none", "onset"] = "none"
+    held_out: tuple[str, ...] = ()
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    min_epochs: PositiveInt = 5
+    action: Literal["stop", "rollback"] = "rollback"
+
+
 class TrainingSettings(ComputeSettings):
     """What the scale owns: the sampler, the adapter and the budget of a run.
 
@@ -126,6 +147,7 @@ class TrainingSettings(ComputeSettings):
         finetune: ``lora`` trains adapters, ``full`` the whole UNet.
         lora: The adapters (unused with ``full``).
         monitor: Rewards scored on every epoch's samples besides the trained one.
+        early_stop: When the run ends before its last epoch.
         checkpoint_every: Epochs between the checkpoints that are kept for evaluation
             (the last epoch is always kept).
         disk_budget_mb: Most that a run may write (checkpoints, their copy, and the
@@ -150,6 +172,7 @@ class TrainingSettings(ComputeSettings):
     finetune: Literal["lora", "full"] = "lora"
     lora: LoraSettings | None = None
     monitor: tuple[str, ...] = ()
+    early_stop: EarlyStopSettings = EarlyStopSettings()
     checkpoint_every: PositiveInt
     disk_budget_mb: PositiveFloat = 2000.0
     kl_samples: PositiveInt
@@ -184,6 +207,7 @@ class TrainingSettings(ComputeSettings):
                 f"chunk_size {self.chunk_size} must divide samples_per_epoch "
                 f"{self.samples_per_epoch}."
             )
+        self._check_early_stop()
         if self.kl_samples > self.samples_per_epoch:
             raise ValueError(
                 f"kl_samples {self.kl_samples} is more than samples_per_epoch "
@@ -191,10 +215,25 @@ class TrainingSettings(ComputeSettings):
             )
         return self
 
-    def kept_epochs(self) -> list[int]:
-        """Epochs (1-based) whose checkpoints are kept for evaluation."""
-        every = range(self.checkpoint_every, self.epochs + 1, self.checkpoint_every)
-        return sorted({*every, self.epochs})
+    def _check_early_stop(self) -> None:
+        if self.early_stop.rule == "none":
+            return
+        strange = [n for n in self.early_stop.held_out if n not in self.monitor]
+        if strange:
+            raise ValueError(
+                f"early_stop.held_out has {strange}, which training.monitor has not: "
+                f"{list(self.monitor)}."
+            )
+
+    def kept_epochs(self, last: int | None = None) -> list[int]:
+        """Epochs (1-based) whose checkpoints are kept for evaluation.
+
+        Args:
+            last: The epoch that the run ended with, if that was before its time.
+        """
+        last = self.epochs if last is None else last
+        every = range(self.checkpoint_every, last + 1, self.checkpoint_every)
+        return sorted({*every, last})
 
 
 class EnsemblePartSettings(Settings):
@@ -449,6 +488,11 @@ class RunConfig(Settings):
         self.algorithm.check(self.training)
         for name in self.training.monitor:
             reward_path(name)
+        if self.training.early_stop.rule != "none" and not self.held_out_rewards:
+            raise ValueError(
+                "early_stop.held_out has no reward besides the trained one, "
+                f"'{self.reward}'; name some of training.monitor."
+            )
         if ":" not in self.task.scorer and self.task.scorer != self.reward:
             raise ValueError(
                 f"the task '{self.reward}' must have the name of its reward, "
@@ -476,6 +520,12 @@ class RunConfig(Settings):
         encoder = () if self.critic_encoder is None else (self.critic_encoder,)
         names = (*trained, *encoder, *self.algorithm.auxiliary_rewards)
         return tuple(dict.fromkeys((*names, *self.training.monitor)))
+
+    @property
+    def held_out_rewards(self) -> tuple[str, ...]:
+        """Rewards that are watched for their fall; never the trained one."""
+        watched = self.training.early_stop.held_out
+        return tuple(name for name in watched if name != self.task.scorer)
 
     @property
     def key(self) -> str:

@@ -147,7 +147,9 @@ def checkpoint_folders(
     )
     folders = [p for p in checkpoints.glob("epoch_*") if p.is_dir()]
     folders.sort(key=epoch_of)
-    found, expected = [epoch_of(p) for p in folders], config.training.kept_epochs()
+    found, settings = [epoch_of(p) for p in folders], config.training
+    stopped = settings.early_stop.rule != "none" and found[-1:] < [settings.epochs]
+    expected = settings.kept_epochs(found[-1] if stopped and found else None)
     if found != expected:
         raise CheckpointError(
             f"{checkpoints} has checkpoints of the epochs {found}, and the run keeps "

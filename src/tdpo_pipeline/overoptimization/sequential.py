@@ -43,7 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -95,10 +95,6 @@ class Baseline:
             changes.std(ddof=1) / np.sqrt(len(changes)) if len(changes) > 1 else np.nan
         )
         return float(changes.mean()), float(error)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values that JSON keeps exactly."""
-        return {"overall": self.overall, "by_prompt": dict(self.by_prompt)}
 
 
 def _reliability(

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,9 +27,15 @@ from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator
 from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, replay
+from tdpo_pipeline.overoptimization.sequential import Alarm, Baseline
 from tdpo_pipeline.rewards.base import Reward, RewardError
 from tdpo_pipeline.rewards.probe import probe_rewards
 from tdpo_pipeline.rewards.registry import load_rewards
+from tdpo_pipeline.trainer.early_stop import (
+    last_checkpoint,
+    onset_alarm,
+    reward_columns,
+)
 from tdpo_pipeline.trainer.state import RunState, check_disk_budget, run_identity
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 
@@ -135,6 +141,7 @@ class Trainer:
         self.monitored = dict(monitored)
         self.algorithm = algorithm
         self.epoch = 0
+        self.baselines: dict[str, Baseline] = {}
         self.history: list[dict[str, Any]] = []
         self.timings: list[dict[str, Any]] = []
 
@@ -180,7 +187,7 @@ class Trainer:
         self.load_state_dict(newest)
 
     def run(self, state: RunState) -> None:
-        """Train from the current epoch to the last."""
+        """Train from the current epoch to the last, or until an alarm ends the run."""
         epochs = self.config.training.epochs
         terminal = sys.stderr.isatty()
         with tqdm(
@@ -190,7 +197,7 @@ class Trainer:
             unit="epoch",
             disable=not terminal,
         ) as bar:
-            while self.epoch < epochs:
+            while self.epoch < epochs and self.alarm() is None:
                 self.run_epoch(state)
                 latest = self.history[-1][f"{self.reward.name}_mean"]
                 seconds = self.timings[-1]["total_s"]
@@ -205,7 +212,38 @@ class Trainer:
                         latest,
                         seconds * (epochs - self.epoch),
                     )
+        if (alarm := self.alarm()) is not None:
+            self._end_early(state, alarm)
         state.finish()
+
+    def alarm(self) -> Alarm | None:
+        """Whether held-out rewards have begun to fall; always None unless configured."""
+        held_out = [self.monitored[name].name for name in self.config.held_out_rewards]
+        return onset_alarm(
+            self.history,
+            self.config.training.early_stop,
+            trained=self.reward.name,
+            held_out=held_out,
+            epochs=self.config.training.epochs,
+        )
+
+    def _end_early(self, state: RunState, alarm: Alarm) -> None:
+        """Leave the checkpoints that a run ends with after an alarm."""
+        settings = self.config.training.early_stop
+        last = last_checkpoint(alarm, settings, epoch=self.epoch, kept=state.kept)
+        if last == self.epoch:
+            self._save_checkpoint(state)
+        state.drop_checkpoints_after(last)
+        log.info(
+            "%s: ended after epoch %d: %s has been falling since epoch %d while %s "
+            "rises; the last checkpoint is that of epoch %d",
+            self.config.key,
+            self.epoch,
+            self.config.held_out_rewards[alarm.reward],
+            alarm.onset,
+            self.reward.name,
+            last,
+        )
 
     def run_epoch(self, state: RunState) -> None:
         """Sample, score, update, record and save one epoch."""
@@ -243,7 +281,7 @@ class Trainer:
         if not all_finite(weights):
             self.stop(state, good, f"the weights are not finite after epoch {epoch}.")
         self.epoch = epoch
-        self._record(scores, kl, metrics, watch.take())
+        self._record(prompts, scores, kl, metrics, watch.take())
         self._save(state)
 
     def draw_prompts(self, epoch: int) -> list[str]:
@@ -275,6 +313,7 @@ class Trainer:
 
     def _record(
         self,
+        prompts: Sequence[str],
         scores: Mapping[str, Tensor],
         kl: float,
         metrics: Mapping[str, float],
@@ -286,9 +325,7 @@ class Trainer:
         """
         queries = self.reward_queries()
         row: dict[str, Any] = {"epoch": self.epoch, "reward_queries": queries}
-        for name, values in scores.items():
-            row[f"{name}_mean"] = float(values.mean())
-            row[f"{name}_std"] = float(values.std(correction=0))
+        row |= reward_columns(self.baselines, prompts, scores)
         self.history.append(row | {"kl_to_base": kl} | dict(metrics))
         features = seconds.get("critic_features", 0.0)
         self.timings.append(
@@ -343,6 +380,9 @@ class Trainer:
             "epoch": self.epoch,
             "policy": self.policy.state_dict(),
             "algorithm": self.algorithm.state_dict(),
+            "baselines": json.dumps(
+                {name: asdict(found) for name, found in self.baselines.items()}
+            ),
             "history": json.dumps(self.history),
             "timings": json.dumps(self.timings),
         }
@@ -352,6 +392,10 @@ class Trainer:
         self.epoch = state["epoch"]
         self.policy.load_state_dict(state["policy"])
         self.algorithm.load_state_dict(state["algorithm"])
+        self.baselines = {
+            name: Baseline(**found)
+            for name, found in json.loads(state["baselines"]).items()
+        }
         self.history = json.loads(state["history"])
         self.timings = json.loads(state["timings"])
 

@@ -53,6 +53,7 @@ TRAINING_CODE = (
     "menagerie/scenes.py",
     "menagerie/swimmers.py",
     "menagerie/vocabulary.py",
+    "overoptimization/sequential.py",
     "rewards",
     "trainer",
 )
@@ -249,6 +250,12 @@ class RunState:
         _write_text(partial / "checkpoint.json", json.dumps(facts, indent=2))
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)
+
+    def drop_checkpoints_after(self, epoch: int) -> None:
+        """Delete the checkpoints of later epochs."""
+        for path in self.checkpoints.glob("epoch_*"):
+            if epoch_of(path) > epoch:
+                shutil.rmtree(path)
 
     def save_tables(self, history: list[dict], timings: list[dict]) -> None:
         """Write the tables of the epochs so far."""
