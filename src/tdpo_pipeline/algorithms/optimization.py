@@ -122,14 +122,16 @@ class PolicyOptimizer:
             after = flat_gradient(self.parameters)
             spread.add((after - before.to(after)) / (weight * scale))
             before = after
-        self.scaler.unscale_(self.adamw)
+        learns = any(p.grad is not None for p in self.parameters)
+        if learns:
+            self.scaler.unscale_(self.adamw)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         if self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
             self.skipped += 1
         else:
             self.norms.append(norm.detach())
             self.spread = spread
-        if any(p.grad is not None for p in self.parameters):
+        if learns:
             self.scaler.step(self.adamw)
             self.scaler.update()
 

@@ -85,9 +85,10 @@ class Policy:
             self._base = {k: v.clone() for k, v in self.unet.state_dict().items()}
         self.scheduler.set_timesteps(num_inference_steps, device)
         self._time_ids = self._image_sizes()
-        self._compiled: Any = None
+        # What computes: the UNet, or its compiled form, which shares its weights.
+        self._forward: Any = self.unet
         if compute.compile:
-            self._compiled = torch.compile(self.unet, dynamic=False)
+            self._forward = torch.compile(self.unet, dynamic=False)
         self._text: dict[str, PromptEmbeds] = {}
 
     def _add_adapters(self, lora: LoraSettings, seed: int) -> None:
@@ -239,9 +240,9 @@ class Policy:
         A compiled UNet has one graph with gradient and another without, which round
         differently; so it always gets the one with.
         """
-        gradient, one_graph = torch.is_grad_enabled(), self._compiled is not None
+        gradient, one_graph = torch.is_grad_enabled(), self._forward is not self.unet
         with self._autocast(), torch.set_grad_enabled(gradient or one_graph):
-            output = (self._compiled or self.unet)(
+            output = self._forward(
                 latents,
                 timesteps,
                 embeds.tokens.to(self.dtype),
@@ -271,11 +272,11 @@ class Policy:
     @contextlib.contextmanager
     def uncompiled(self) -> Iterator[None]:
         """Within this context the UNet runs as it is, so that its hooks see their data."""
-        compiled, self._compiled = self._compiled, None
+        forward, self._forward = self._forward, self.unet
         try:
             yield
         finally:
-            self._compiled = compiled
+            self._forward = forward
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents, float32 in [0, 1], shape (N, 3, 8H, 8W) for SD."""
