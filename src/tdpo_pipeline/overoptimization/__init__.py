@@ -34,6 +34,14 @@ from tdpo_pipeline.overoptimization.matched import (
     matched_curves,
     matched_differences,
 )
+from tdpo_pipeline.overoptimization.onset import find_onsets
+from tdpo_pipeline.overoptimization.pareto import (
+    hypervolume,
+    hypervolumes,
+    joint_outcomes,
+    on_front,
+    pareto_points,
+)
 from tdpo_pipeline.overoptimization.sequential import Alarm, first_alarm
 from tdpo_pipeline.overoptimization.summary import (
     final_rows,
@@ -54,6 +62,12 @@ from tdpo_pipeline.overoptimization.tables import (
 )
 
 __all__ = [
+    "find_onsets",
+    "hypervolume",
+    "hypervolumes",
+    "joint_outcomes",
+    "on_front",
+    "pareto_points",
     "Alarm",
     "first_alarm",
     "fit_goodhart",

@@ -71,7 +71,7 @@ class Baseline:
     by_prompt: Mapping[str, float]
 
     @classmethod
-    def of(cls, prompts: Sequence[str], scores: Sequence[float]) -> Baseline:
+    def of(cls, prompts: Sequence[str], scores: npt.ArrayLike) -> Baseline:
         """From the first epoch's prompts and scores."""
         names, index = np.unique(np.asarray(prompts), return_inverse=True)
         values = np.asarray(scores, dtype=np.float64)
@@ -82,7 +82,7 @@ class Baseline:
         return cls(overall, dict(zip(names.tolist(), shrunken.tolist(), strict=True)))
 
     def change(
-        self, prompts: Sequence[str], scores: Sequence[float]
+        self, prompts: Sequence[str], scores: npt.ArrayLike
     ) -> tuple[float, float]:
         """Mean change since the baseline, prompt by prompt, and its standard error.
 

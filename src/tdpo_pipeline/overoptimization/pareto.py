@@ -1,0 +1,333 @@
+"""Several rewards at once: prompt by prompt, and as a front.
+
+Means hide what happens to single prompts: a method that makes half of them much better
+and half a little worse has improved "on average". *Joint domination* and *joint collapse*
+count the prompts on which all rewards rose, and all fell. The *front* holds the
+checkpoints that no other one beats in every reward, and the *hypervolume* (Zitzler and
+Thiele 1999) is how much of the space of rewards they dominate, from the base model up:
+the larger, the better the trade-offs that a method offers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import special
+
+from tdpo_pipeline.overoptimization.cubes import Cube, one_cube
+from tdpo_pipeline.overoptimization.curves import METHOD
+from tdpo_pipeline.overoptimization.intervals import (
+    BOOTSTRAP,
+    Bootstrap,
+    Cells,
+    FloatArray,
+    crossed_deviations,
+    ends,
+    estimates,
+    mean_over_prompts,
+    mean_over_seeds,
+)
+from tdpo_pipeline.overoptimization.tables import ScoreTableError
+
+MOST_REWARDS = 4
+"""Rewards of a hypervolume: its exact computation grows steeply with their number, and
+so does the part of all points that is on the front and says nothing."""
+
+
+class Joint(NamedTuple):
+    """Joint domination and collapse.
+
+    Attributes:
+        rates: One row per curve and checkpoint: the columns ``by``, group, epoch,
+            reward_queries, rewards (their names, joined by ", "), dominated,
+            dominated_low, dominated_high, collapsed, collapsed_low, collapsed_high
+            (parts of all pairs of seed and prompt), by_chance (what either would be if
+            every reward moved up or down at random, without regard to the others),
+            n_seeds, n_prompts, n_images.
+        prompts: One row per curve, checkpoint and prompt: the columns ``by``, group,
+            epoch, prompt_set, prompt, one column per reward with its change (mean over
+            seeds), and outcome ("dominated", "collapsed" or "mixed", of these means).
+    """
+
+    rates: pd.DataFrame
+    prompts: pd.DataFrame
+
+
+def joint_outcomes(
+    scores: pd.DataFrame,
+    *,
+    rewards: Sequence[str],
+    group: str = "seen",
+    by: Sequence[str] = METHOD,
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> Joint:
+    """On how many prompts all rewards rose, or all fell, since the base model.
+
+    A pair of seed and prompt is dominated if the mean over its images rose in every
+    reward, and collapsed if it fell in every one; no change is neither. Where all pairs
+    have the same outcome, resampling shows no spread; the interval is then that of as
+    many independent trials as there are prompts (Clopper and Pearson 1934).
+
+    Args:
+        scores: Score table of any number of runs.
+        rewards: The rewards that count; the more, the rarer both outcomes. Leave out the
+            trained one to ask about held-out rewards alone.
+        group: Prompt group.
+        by: What a curve is of.
+        bootstrap: How the intervals are made.
+
+    Raises:
+        ScoreTableError: If the table is not what it should be, or lacks a reward.
+    """
+    rates, prompts = [], []
+    for cube in one_cube(scores, group=group, by=by):
+        changes = cube.changes(rewards)
+        for position, epoch in enumerate(cube.epochs[1:], start=1):
+            at = changes[:, :, position]
+            rates.append(_rates(cube, position, at, rewards, bootstrap))
+            prompts.append(_prompts(cube, epoch, at.mean(axis=0), rewards))
+    front = [*by, "group", "epoch"]
+    if not rates:
+        return Joint(
+            pd.DataFrame(columns=[*front, *_RATE_COLUMNS]),
+            pd.DataFrame(columns=[*front, "prompt_set", "prompt", *rewards, "outcome"]),
+        )
+    return Joint(
+        pd.DataFrame(rates)[[*front, *_RATE_COLUMNS]],
+        pd.concat(prompts, ignore_index=True),
+    )
+
+
+_RATE_COLUMNS = [
+    *("reward_queries", "rewards"),
+    *("dominated", "dominated_low", "dominated_high"),
+    *("collapsed", "collapsed_low", "collapsed_high", "by_chance"),
+    *("n_seeds", "n_prompts", "n_images"),
+]
+
+
+def _rates(
+    cube: Cube,
+    position: int,
+    changes: FloatArray,
+    rewards: Sequence[str],
+    bootstrap: Bootstrap,
+) -> dict[str, object]:
+    """The row of one checkpoint; ``changes`` has the shape (seeds, prompts, rewards)."""
+    rose, fell = (changes > 0).all(axis=2), (changes < 0).all(axis=2)
+    cells = Cells(np.stack([rose, fell], axis=2).astype(np.float64), cube.n_images)
+    row: dict[str, object] = {
+        **cube.names,
+        "epoch": cube.epochs[position],
+        "reward_queries": cube.queries[position],
+        "rewards": ", ".join(rewards),
+        "by_chance": 0.5 ** len(rewards),
+        **cube.sizes(),
+    }
+    for name, rate in zip(
+        ("dominated", "collapsed"), estimates(cells, bootstrap), strict=True
+    ):
+        low, high = rate.low, rate.high
+        if rate.mean in (0.0, 1.0):
+            low, high = exact_interval(rate.mean, rate.n_prompts, bootstrap.confidence)
+        row |= {name: rate.mean}
+        row |= {f"{name}_low": np.clip(low, 0, 1), f"{name}_high": np.clip(high, 0, 1)}
+    return row
+
+
+def exact_interval(rate: float, n: int, confidence: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a rate of n independent trials.
+
+    Args:
+        rate: Part of the trials that succeeded.
+        n: Trials.
+        confidence: Least coverage.
+    """
+    successes, tail = round(rate * n), (1 - confidence) / 2
+    low = special.betaincinv(successes, n - successes + 1, tail) if successes else 0.0
+    high = (
+        special.betaincinv(successes + 1, n - successes, 1 - tail)
+        if successes < n
+        else 1.0
+    )
+    return float(low), float(high)
+
+
+def _prompts(
+    cube: Cube, epoch: int, changes: FloatArray, rewards: Sequence[str]
+) -> pd.DataFrame:
+    """The rows of one checkpoint's prompts."""
+    outcome = np.full(len(changes), "mixed", dtype=object)
+    outcome[(changes > 0).all(axis=1)] = "dominated"
+    outcome[(changes < 0).all(axis=1)] = "collapsed"
+    names = pd.DataFrame(list(cube.prompts), columns=["prompt_set", "prompt"])
+    table = pd.DataFrame(changes, columns=list(rewards))
+    head = pd.DataFrame({**cube.names, "epoch": epoch}, index=table.index)
+    return pd.concat([head, names, table], axis=1).assign(outcome=outcome)
+
+
+def on_front(points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Which points no other one dominates (at least as good in all, better in one).
+
+    Args:
+        points: Shape (n, k); higher is better.
+
+    Returns:
+        Shape (n,). Equal points are on the front together.
+    """
+    p = np.asarray(points, dtype=np.float64)
+    at_least = (p[:, None] >= p[None]).all(axis=2)  # row i against column j
+    better = (p[:, None] > p[None]).any(axis=2)
+    return np.asarray(~(at_least & better).any(axis=0), dtype=np.bool_)
+
+
+def hypervolume(points: npt.ArrayLike, reference: npt.ArrayLike | float = 0.0) -> float:
+    """Volume between the reference and the points, exactly.
+
+    The last coordinate is swept from its highest value down; between two neighbouring
+    values the slice is the hypervolume, in one dimension less, of all points above.
+
+    Args:
+        points: Shape (n, k), k at least 1; higher is better. Points that are not above
+            the reference in every coordinate add nothing.
+        reference: Shape (k,), or a number for all.
+
+    Returns:
+        In the product of the coordinates' units.
+    """
+    p = np.asarray(points, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
+    p = p[(p > 0).all(axis=1)]
+    if not len(p):
+        return 0.0
+    if p.shape[1] == 1:
+        return float(p.max())
+    p = p[np.argsort(-p[:, -1])]
+    heights = np.append(p[:, -1], 0.0)
+    return sum(
+        (heights[i] - heights[i + 1]) * hypervolume(p[: i + 1, :-1])
+        for i in range(len(p))
+        if heights[i] > heights[i + 1]
+    )
+
+
+def pareto_points(
+    scores: pd.DataFrame,
+    *,
+    rewards: Sequence[str],
+    group: str = "seen",
+    by: Sequence[str] = METHOD,
+) -> pd.DataFrame:
+    """Every checkpoint as a point in the space of rewards, and who is on the front.
+
+    Args:
+        scores: Score table of any number of runs.
+        rewards: The rewards, one coordinate each.
+        group: Prompt group.
+        by: What a curve is of.
+
+    Returns:
+        One row per curve and checkpoint (the base model is 0 everywhere and in no row):
+        the columns ``by``, group, epoch, reward_queries, kl_to_base, one column per
+        reward with its change in base standard deviations, on_own_front (among the
+        curve's checkpoints), on_front (among all curves of the same trained reward).
+
+    Raises:
+        ScoreTableError: If the table is not what it should be, lacks a reward, or a
+            reward does not vary on the base model.
+    """
+    blocks = []
+    for cube in one_cube(scores, group=group, by=by):
+        points = _points(cube, rewards).mean(axis=(0, 1))
+        block = pd.DataFrame(points, columns=list(rewards))
+        head = {
+            **cube.names,
+            "reward": cube.trained,
+            "epoch": cube.epochs[1:],
+            "reward_queries": cube.queries[1:],
+            "kl_to_base": cube.kl[:, 1:].mean(axis=0),
+        }
+        block = pd.concat([pd.DataFrame(head, index=block.index), block], axis=1)
+        blocks.append(block.assign(on_own_front=on_front(points)))
+    table = pd.concat(blocks, ignore_index=True)
+    front = np.zeros(len(table), dtype=bool)
+    for rows in table.groupby("reward").indices.values():
+        front[rows] = on_front(table.iloc[rows][list(rewards)])
+    return table.assign(on_front=front)
+
+
+def hypervolumes(
+    scores: pd.DataFrame,
+    *,
+    rewards: Sequence[str],
+    group: str = "seen",
+    by: Sequence[str] = METHOD,
+    bootstrap: Bootstrap | None = None,
+) -> pd.DataFrame:
+    """Hypervolume of every curve's checkpoints, the base model being the reference.
+
+    The largest of noisy points look better than they are, and more checkpoints give more
+    of them: compare curves with equally many checkpoints and images.
+
+    Args:
+        scores: As for ``pareto_points``.
+        rewards: Two to four rewards.
+        group: As there.
+        by: As there.
+        bootstrap: How the interval is made; by default with 500 draws.
+
+    Returns:
+        One row per curve: the columns ``by``, group, rewards, hypervolume (product of
+        base standard deviations), low, high, n_checkpoints, n_seeds, n_prompts, n_images.
+
+    Raises:
+        ScoreTableError: Like ``pareto_points``, and if there are too many rewards or one.
+    """
+    if not 2 <= len(rewards) <= MOST_REWARDS:
+        raise ScoreTableError(
+            f"A hypervolume takes 2 to {MOST_REWARDS} rewards, not {len(rewards)}."
+        )
+    bootstrap = bootstrap or Bootstrap(draws=500)
+    rows = []
+    for cube in one_cube(scores, group=group, by=by):
+        points = _points(cube, rewards)  # (seeds, prompts, epochs, rewards)
+
+        def volume(
+            prompts: FloatArray, seeds: FloatArray, points: FloatArray = points
+        ) -> FloatArray:
+            means = mean_over_seeds(mean_over_prompts(points, prompts), seeds)
+            return np.array([[hypervolume(draw)] for draw in means])
+
+        sizes = [len(cube.prompts), len(cube.seeds)]
+        plain = volume(*[np.full((1, n), 1 / n) for n in sizes])[0]
+        spread = crossed_deviations(volume, sizes, bootstrap)
+        if len(cube.epochs) == 1:
+            spread = np.full_like(spread, np.nan)  # no checkpoint, nothing known
+        low, high = ends(plain, spread, bootstrap.confidence)
+        rows.append(
+            {
+                **cube.names,
+                "rewards": ", ".join(rewards),
+                "hypervolume": plain[0],
+                "low": max(low[0], 0.0) if np.isfinite(low[0]) else low[0],
+                "high": high[0],
+                "n_checkpoints": len(cube.epochs) - 1,
+                **cube.sizes(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _points(cube: Cube, rewards: Sequence[str]) -> FloatArray:
+    """Changes in base standard deviations, shape (seeds, prompts, epochs - 1, k)."""
+    ruler = cube.base_sd[cube.columns(rewards)]
+    flat = [name for name, sd in zip(rewards, ruler, strict=True) if not sd > 0]
+    if flat:
+        raise ScoreTableError(
+            f"{flat} do not vary over the base model's images of the prompts trained "
+            "on, so that changes can't be counted in base standard deviations."
+        )
+    return cube.changes(rewards)[:, :, 1:] / ruler

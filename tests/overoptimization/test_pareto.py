@@ -1,0 +1,169 @@
+"""Joint outcomes, fronts and hypervolumes, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from tdpo_pipeline.overoptimization import Bootstrap, ScoreTableError
+from tdpo_pipeline.overoptimization.pareto import (
+    exact_interval,
+    hypervolume,
+    hypervolumes,
+    joint_outcomes,
+    on_front,
+    pareto_points,
+)
+from tests.synthetic_tables import synthetic_scores
+
+FEW = Bootstrap(draws=200)
+TWO = ["pick-mini", "hps-mini"]
+PROMPTS = {"simple_animals": ["cat", "dog", "fox", "bee"]}
+
+
+def scores(method: str = "tdpo", seed: int = 0, **gains: object) -> pd.DataFrame:
+    return synthetic_scores(
+        method,
+        "aesthetic-mini",
+        seed,
+        gains={name.replace("_", "-"): gain for name, gain in gains.items()},
+        epochs=(0, 4, 8),
+        prompts=PROMPTS,
+        trained_on=PROMPTS["simple_animals"],
+        seed_sd=0.0,
+    )
+
+
+def test_joint_outcomes_by_hand() -> None:
+    table = scores(pick_mini=[0, 1, 1], hps_mini=[0, 1, -1])
+    later = table["epoch"] == 8
+    table.loc[later & (table["prompt"] == "cat"), "pick-mini"] -= 3  # both fell
+    table.loc[later & (table["prompt"] == "dog"), "hps-mini"] += 3  # both rose
+    found = joint_outcomes(table, rewards=TWO, bootstrap=FEW)
+    rates = found.rates.set_index("epoch")
+    assert rates.loc[4, ["dominated", "collapsed"]].tolist() == [1.0, 0.0]
+    assert rates.loc[8, ["dominated", "collapsed"]].tolist() == [0.25, 0.25]
+    assert (rates["by_chance"] == 0.25).all()
+    assert rates["rewards"].iloc[0] == "pick-mini, hps-mini"
+    outcome = found.prompts.query("epoch == 8").set_index("prompt")["outcome"]
+    assert outcome.to_dict() == {
+        "bee": "mixed",
+        "cat": "collapsed",
+        "dog": "dominated",
+        "fox": "mixed",
+    }
+    changes = found.prompts.query("epoch == 8 and prompt == 'cat'")[TWO]
+    assert changes.to_numpy().ravel() == pytest.approx([-2.0, -1.0])
+
+
+def test_all_prompts_alike_are_not_certainty() -> None:
+    rates = joint_outcomes(
+        scores(pick_mini=[0, 1, 1], hps_mini=[0, 1, 1]), rewards=TWO, bootstrap=FEW
+    ).rates.iloc[0]
+    # 4 of 4: the lower end p has p^4 = 0.025.
+    assert rates["dominated_low"] == pytest.approx(0.025**0.25)
+    assert rates["dominated_high"] == 1
+    assert rates["collapsed_low"] == 0
+    assert rates["collapsed_high"] == pytest.approx(1 - 0.025**0.25)
+
+
+def test_exact_interval_is_scipys() -> None:
+    expected = stats.binomtest(3, 10).proportion_ci(0.95, method="exact")
+    assert exact_interval(0.3, 10, 0.95) == pytest.approx(tuple(expected))
+
+
+def test_no_checkpoint_gives_empty_tables() -> None:
+    table = scores()
+    found = joint_outcomes(table[table["epoch"] == 0], rewards=TWO)
+    assert found.rates.empty and found.prompts.empty
+    assert "dominated_low" in found.rates.columns
+
+
+def test_a_reward_that_was_not_scored_is_an_error() -> None:
+    with pytest.raises(ScoreTableError, match=r"not scored by \['hpsv2'\]"):
+        joint_outcomes(scores(), rewards=["hpsv2"])
+
+
+def test_front_by_hand() -> None:
+    points = [[0, 3], [1, 2], [1, 1], [2, 0], [1, 2], [0, 2.9]]
+    assert on_front(points).tolist() == [True, True, False, True, True, False]
+
+
+def test_hypervolume_by_hand() -> None:
+    # Staircase of (1, 3), (2, 2), (3, 1): columns of width 1 and heights 3, 2, 1.
+    assert hypervolume([[1, 3], [2, 2], [3, 1]]) == 6
+    assert hypervolume([[1, 3], [2, 2], [3, 1], [1, 1]]) == 6  # dominated: nothing
+    assert hypervolume([[2, 3]], [1, 1]) == 2
+    assert hypervolume([[2, -1], [-1, 5]]) == 0
+    assert hypervolume(np.empty((0, 2))) == 0
+    # Two boxes 2 x 2 x 1 and 1 x 1 x 3 that share 1 x 1 x 1.
+    assert hypervolume([[2, 2, 1], [1, 1, 3]]) == 4 + 3 - 1
+    assert hypervolume([[2, 2, 2], [2, 2, 2]]) == 8
+
+
+def test_hypervolume_is_the_part_of_a_box_that_is_dominated() -> None:
+    rng = np.random.default_rng(0)
+    for dimensions in (2, 3, 4):
+        points = rng.uniform(0, 1, (7, dimensions))
+        darts = rng.uniform(0, 1, (40_000, dimensions))
+        below = (darts[:, None] <= points[None]).all(axis=2).any(axis=1).mean()
+        assert hypervolume(points) == pytest.approx(below, abs=0.012)
+
+
+def test_points_and_fronts_of_two_methods() -> None:
+    table = pd.concat(
+        [
+            scores("tdpo", pick_mini=[0, 1, 2], hps_mini=[0, 2, 1]),
+            scores("ddpo", pick_mini=[0, 0.5, 3], hps_mini=[0, 0.5, 0.2]),
+        ]
+    )
+    found = pareto_points(table, rewards=TWO).set_index(["method", "epoch"])
+    ruler = table[(table["epoch"] == 0) & (table["method"] == "tdpo")][
+        "pick-mini"
+    ].std()
+    assert found.loc[("tdpo", 8), "pick-mini"] == pytest.approx(2 / ruler)
+    assert found["on_own_front"].to_dict() == {
+        ("ddpo", 4): True,
+        ("ddpo", 8): True,
+        ("tdpo", 4): True,
+        ("tdpo", 8): True,
+    }
+    assert not found.loc[("ddpo", 4), "on_front"]
+    assert found["on_front"].sum() == 3
+
+
+def test_hypervolumes_of_methods() -> None:
+    table = pd.concat(
+        [scores(seed=s, pick_mini=[0, 1, 2], hps_mini=[0, 2, 1]) for s in (0, 1)]
+    )
+    found = hypervolumes(table, rewards=TWO, bootstrap=FEW).iloc[0]
+    ruler = table[table["epoch"] == 0][TWO].std().prod()
+    assert found["hypervolume"] == pytest.approx(3 / ruler)
+    # All seeds and prompts change alike.
+    assert found["low"] == pytest.approx(found["hypervolume"])
+    assert (found["n_checkpoints"], found["n_seeds"], found["n_prompts"]) == (2, 2, 4)
+
+
+def test_what_has_no_hypervolume() -> None:
+    with pytest.raises(ScoreTableError, match="2 to 4 rewards, not 1"):
+        hypervolumes(scores(), rewards=TWO[:1])
+    with pytest.raises(ScoreTableError, match="do not vary"):
+        hypervolumes(scores().assign(**{"hps-mini": 1.0}), rewards=TWO)
+
+
+def test_one_seed_and_one_prompt_have_no_interval() -> None:
+    table = scores(pick_mini=[0, 1, 2], hps_mini=[0, 2, 1])
+    found = hypervolumes(table[table["prompt"] == "cat"], rewards=TWO).iloc[0]
+    assert found["hypervolume"] > 0
+    assert np.isnan(found["low"])
+
+
+def test_the_base_model_alone_offers_no_trade_offs() -> None:
+    table = scores()
+    only_base = table[table["epoch"] == 0]
+    found = hypervolumes(only_base, rewards=TWO, bootstrap=FEW).iloc[0]
+    assert (found["hypervolume"], found["n_checkpoints"]) == (0, 0)
+    assert np.isnan(found["low"])
+    assert pareto_points(only_base, rewards=TWO).empty
