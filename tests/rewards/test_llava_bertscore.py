@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from tdpo_pipeline.rewards import llava as llava_module
+from tdpo_pipeline.rewards import llava_bertscore as reward_module
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.rewards.llava import LLAVA, Llava, as_jpeg, llava
 from tdpo_pipeline.rewards.llava_bertscore import (
@@ -28,7 +29,13 @@ from tdpo_pipeline.rewards.llava_bertscore import (
 )
 from tdpo_pipeline.rewards.loading import WeightsError
 from tdpo_pipeline.rewards.model_files import ModelFile
-from tdpo_pipeline.rewards.registry import REWARDS, load_reward
+from tdpo_pipeline.rewards.registry import (
+    REWARDS,
+    UnknownOptionError,
+    check_task,
+    load_reward,
+    load_rewards,
+)
 from tests.rewards import published
 
 WORDS = ["<unk>", "<s>", "</s>", "<image>", "USER", "ASSISTANT", ":", *"abcdefgh"]
@@ -177,6 +184,33 @@ def test_the_answer_is_compared_with_the_prompt(tmp_path):
     own = LlavaBertScore(parrot, Same(), tmp_path, "What is it?", "{prompt}")
     assert own(images, ["a cat", "a dog"]).values.tolist() == [0.0, 1.0]
     assert parrot.asked[1][1] == ["What is it?"] * 2
+
+
+def test_question_and_reference_are_options(monkeypatch, tmp_path):
+    parrot = Parrot(["a cat and a ball"])
+    monkeypatch.setattr(reward_module, "llava", lambda _: parrot)
+    monkeypatch.setattr(reward_module, "bert_scorer", lambda _: Same())
+    options = {"question": "What do you see?", "reference": "{prompt} and a ball"}
+    rewards = load_rewards(
+        ["llava_bertscore"], tmp_path, options={"llava_bertscore": options}
+    )
+    found = rewards["llava_bertscore"](published.images(1), ["a cat"])
+    assert found.values.tolist() == [1.0]
+    assert parrot.asked[0][1] == ["What do you see?"]
+    with pytest.raises(RewardError, match="must have the place {prompt}; it is 'x'"):
+        load_reward("llava_bertscore", tmp_path, {"reference": "x"})
+
+
+def test_options_that_a_reward_does_not_have_are_refused():
+    check_task("llava_bertscore", None, needs_encoder=False, options=["question"])
+    with pytest.raises(
+        UnknownOptionError, match="no option 'qestion'; it has question"
+    ):
+        check_task("llava_bertscore", None, needs_encoder=False, options=["qestion"])
+    with pytest.raises(
+        UnknownOptionError, match="'aesthetic'.*'question'; it has none"
+    ):
+        check_task("aesthetic", None, needs_encoder=False, options=["question"])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from tdpo_pipeline.rewards.llava import Llava, llava
 from tdpo_pipeline.rewards.reading import check_not_empty
 
 QUESTION = "Answer concisely: what is going on in this image?"
-REFERENCE = "The image contains {prompt}"
+PLACE = "{prompt}"
+REFERENCE = f"The image contains {PLACE}"
 
 
 class LlavaBertScore(LendsClipL):
@@ -50,6 +51,11 @@ class LlavaBertScore(LendsClipL):
         reference: str = REFERENCE,
     ) -> None:
         super().__init__(weights)
+        if PLACE not in reference:
+            raise RewardError(
+                f"The 'reference' of {self.name} must have the place {PLACE}; it is "
+                f"{reference!r}."
+            )
         self.vlm = vlm
         self.scorer = scorer
         self.question = question
@@ -64,7 +70,7 @@ class LlavaBertScore(LendsClipL):
         """Recall (N,); ``info["answers"]`` has LLaVA's N answers."""
         check_not_empty(self.name, prompts)
         answers = self.vlm(images, [self.question] * len(prompts))
-        references = [self.reference.format(prompt=prompt) for prompt in prompts]
+        references = [self.reference.replace(PLACE, prompt) for prompt in prompts]
         return Scores(self.scorer(references, answers), info={"answers": answers})
 
 
@@ -135,14 +141,22 @@ def _tasks(
     return tasks
 
 
-def load(weights: Path) -> Reward:
+def load(weights: Path, question: str = QUESTION, reference: str = REFERENCE) -> Reward:
     """BERTScore recall of the prompt by LLaVA's answer.
 
+    Args:
+        weights: Folder of weights.
+        question: Asked of every image.
+        reference: What an answer is compared with; ``{prompt}`` is the image's prompt.
+
     Raises:
+        RewardError: If the reference has no place for the prompt.
         MissingWeightsError: If files are not under ``weights``.
         WeightsError: If they are damaged or of another model.
     """
-    return LlavaBertScore(llava(weights), bert_scorer(weights), weights)
+    return LlavaBertScore(
+        llava(weights), bert_scorer(weights), weights, question, reference
+    )
 
 
 def load_strict_mode(weights: Path) -> Reward:

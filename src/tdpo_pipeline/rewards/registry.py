@@ -40,12 +40,15 @@ class RewardEntry(NamedTuple):
         has_encoder: Whether it has an image encoder for a temporal critic.
         differentiable: Whether a gradient reaches the images.
         repositories: Published files that the reward and its encoder are loaded from.
+        options: What a task may tell the reward, by the names of the function's
+            arguments; all of them are text.
     """
 
     path: str
     has_encoder: bool
     differentiable: bool = False
     repositories: tuple[Repository, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 REWARDS = {
@@ -95,6 +98,7 @@ REWARDS = {
         "tdpo_pipeline.rewards.llava_bertscore:load",
         True,
         repositories=(LLAVA, DEBERTA, CLIP_L),
+        options=("question", "reference"),
     ),
     "llava_strict": RewardEntry(
         "tdpo_pipeline.rewards.llava_bertscore:load_strict_mode",
@@ -118,6 +122,10 @@ class UnknownRewardError(ValueError):
 
 class NoEncoderError(ValueError):
     """A temporal critic was asked to read a reward that has no image encoder."""
+
+
+class UnknownOptionError(ValueError):
+    """A task tells a reward something that the reward has no ear for."""
 
 
 class NoGradientError(ValueError):
@@ -172,6 +180,7 @@ def check_task(
     needs_encoder: bool,
     needs_gradient: bool = False,
     parts: Collection[str] | None = None,
+    options: Collection[str] = (),
 ) -> None:
     """Hold a task against the registry, without loading anything.
 
@@ -181,9 +190,11 @@ def check_task(
         needs_encoder: Whether the method has a temporal critic.
         needs_gradient: Whether the method backpropagates the trained reward.
         parts: The rewards that the trained one is made of, if it is an ensemble.
+        options: Names of what the task tells the trained reward.
 
     Raises:
         UnknownRewardError: If a name is unknown.
+        UnknownOptionError: If the trained reward has no such option.
         ValueError: If an ensemble has the name of another reward.
         NoEncoderError: If a registered reward has no encoder and one is needed.
         NoGradientError: If a registered reward has no gradient and one is needed.
@@ -196,6 +207,12 @@ def check_task(
     scored = (scorer,) if parts is None else parts
     for name in scored:
         reward_path(name)
+    known = REWARDS[scorer].options if scorer in REWARDS else ()
+    if unknown := [name for name in options if name not in known]:
+        raise UnknownOptionError(
+            f"The reward '{scorer}' has no option '{unknown[0]}'; it has "
+            f"{', '.join(known) or 'none'}."
+        )
     if encoder_of is not None:
         reward_path(encoder_of)
     owner = encoder_of or scorer
@@ -225,7 +242,9 @@ def _no_encoder(name: str) -> NoEncoderError:
     )
 
 
-def load_reward(name: str, weights: Path) -> Reward:
+def load_reward(
+    name: str, weights: Path, options: Mapping[str, str] | None = None
+) -> Reward:
     """The reward ``name``, ready to score, on the CPU in float32.
 
     Published models are loaded once and shared by all who ask for them (see
@@ -234,6 +253,7 @@ def load_reward(name: str, weights: Path) -> Reward:
     Args:
         name: Name in the registry, or ``module:Class``.
         weights: Folder that holds the weights of trained rewards.
+        options: What the reward is told, by name (``RewardEntry.options``).
 
     Raises:
         UnknownRewardError: If there is no such reward.
@@ -242,6 +262,8 @@ def load_reward(name: str, weights: Path) -> Reward:
     """
     path = reward_path(name)
     if name in REWARDS:
+        if options:
+            return _attribute(path)(weights, **options)
         if REWARDS[name].repositories:
             from tdpo_pipeline.rewards.loading import shared
 
@@ -269,6 +291,7 @@ def load_rewards(
     names: Iterable[str],
     weights: Path,
     ensembles: Mapping[str, Mapping[str, EnsemblePartSettings]] | None = None,
+    options: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Reward]:
     """Rewards that are scored side by side, each loaded once, by what was asked for.
 
@@ -276,6 +299,7 @@ def load_rewards(
         names: Names in the registry, ``module:Class`` or names of ensembles.
         weights: Folder that holds the weights of trained rewards.
         ensembles: The parts of each ensemble, by its name.
+        options: What a reward is told, by its name.
 
     Raises:
         RewardError: If two of them have the same name; see also :func:`load_reward`.
@@ -288,7 +312,8 @@ def load_rewards(
     single = dict.fromkeys(
         part for name in asked_for for part in made_of.get(name, [name])
     )
-    loaded = {name: load_reward(name, weights) for name in single}
+    told = options or {}
+    loaded = {name: load_reward(name, weights, told.get(name)) for name in single}
     rewards: dict[str, Reward] = {
         name: Ensemble(name, loaded, made_of[name]) if name in made_of else loaded[name]
         for name in asked_for
