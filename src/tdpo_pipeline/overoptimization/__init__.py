@@ -43,6 +43,11 @@ from tdpo_pipeline.overoptimization.pareto import (
     pareto_points,
 )
 from tdpo_pipeline.overoptimization.sequential import Alarm, first_alarm
+from tdpo_pipeline.overoptimization.stopping import (
+    alarm_of_run,
+    stopping_regrets,
+    summarise_regrets,
+)
 from tdpo_pipeline.overoptimization.summary import (
     final_rows,
     gold_report,
@@ -62,6 +67,9 @@ from tdpo_pipeline.overoptimization.tables import (
 )
 
 __all__ = [
+    "alarm_of_run",
+    "stopping_regrets",
+    "summarise_regrets",
     "find_onsets",
     "hypervolume",
     "hypervolumes",

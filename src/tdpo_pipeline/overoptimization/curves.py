@@ -213,7 +213,7 @@ def _epoch_mean(epoch: pd.DataFrame, confidence: float) -> dict[str, float]:
     """Mean over seeds of one epoch, with its interval."""
     seeds = len(epoch)
     if seeds > 1:
-        low, high = _t_interval(epoch["mean"], confidence)
+        low, high = t_interval(epoch["mean"], confidence)
     else:
         error = epoch["std"].iloc[0] / np.sqrt(epoch["samples"].iloc[0])
         reach = normal_quantile(confidence) * error
@@ -228,7 +228,7 @@ def _epoch_mean(epoch: pd.DataFrame, confidence: float) -> dict[str, float]:
     }
 
 
-def _t_interval(values: pd.Series, confidence: float) -> tuple[float, float]:
+def t_interval(values: pd.Series, confidence: float) -> tuple[float, float]:
     """Interval of the mean of independent values; NaN if there is only one."""
     if len(values) < 2:
         return np.nan, np.nan
@@ -276,7 +276,7 @@ def neuron_curves(
             continue
         measured = history[history[quantity].notna()]
         for names, epoch in measured.groupby(keys, sort=True):
-            low, high = _t_interval(epoch[quantity], confidence)
+            low, high = t_interval(epoch[quantity], confidence)
             reset = epoch.get(resets, pd.Series(dtype=float)).fillna(0).sum()
             rows.append(
                 dict(zip(keys, names, strict=True))

@@ -1,0 +1,326 @@
+"""What rules for stopping early are worth: their regret against the best stop.
+
+A rule looks at a run's history and names the checkpoint to keep. Its *regret* is how much
+better, in a judge's eyes, the best checkpoint of the run was. The judge is the trained
+reward's own gold where there is one, else any reward that neither the training nor the
+rule has seen.
+
+The row of epoch t holds what the policy scored that sampled in that epoch, before its
+update: the checkpoint of epoch t - 1. Positions below are those of rows, counted from 0,
+so position i is the checkpoint of epoch i; the checkpoint after the last update is not
+measured.
+
+The best of many noisy means is noisy too and looks better than it is, so every rule's
+regret is overstated by the same amount: compare rules, and don't wait for one at 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tdpo_pipeline.overoptimization.curves import t_interval
+from tdpo_pipeline.overoptimization.intervals import BOOTSTRAP, FloatArray
+from tdpo_pipeline.overoptimization.sequential import Alarm, first_alarm
+from tdpo_pipeline.overoptimization.tables import ScoreTableError, gold_of
+
+Rule = Callable[[pd.DataFrame], int]
+"""From a run's history, in the order of its epochs, to the position to keep."""
+
+ALPHA = 0.05
+PATIENCE = 5
+
+
+def epoch_means(run: pd.DataFrame, reward: str) -> tuple[FloatArray, FloatArray]:
+    """A reward's mean in every epoch, and its standard error.
+
+    The columns ``<reward>_change`` and ``_change_se`` if the history has them: changes
+    since the first epoch, prompt by prompt. Else ``_mean``, with ``_std`` over the square
+    root of the epoch's reward queries as error, in which the prompts' differences count as
+    chance, so that falls are found later.
+
+    Args:
+        run: History of one run.
+        reward: A reward that was scored every epoch.
+
+    Raises:
+        ScoreTableError: If there is neither.
+    """
+    if {f"{reward}_change", f"{reward}_change_se"} <= set(run.columns):
+        names = [f"{reward}_change", f"{reward}_change_se"]
+        means, errors = run[names].to_numpy(np.float64).T
+        return means, errors
+    if not {f"{reward}_mean", f"{reward}_std"} <= set(run.columns):
+        raise ScoreTableError(
+            f"The history of {_name(run)} has no columns {reward}_mean and "
+            f"{reward}_std. Put '{reward}' into training.monitor, and train again."
+        )
+    queries = run["reward_queries"].to_numpy(np.float64)
+    samples = np.diff(queries, prepend=0.0)
+    error = run[f"{reward}_std"].to_numpy(np.float64) / np.sqrt(np.maximum(samples, 1))
+    return run[f"{reward}_mean"].to_numpy(np.float64), error
+
+
+def alarm_of_run(
+    run: pd.DataFrame,
+    held_out: Sequence[str],
+    *,
+    trained: str,
+    alpha: float = ALPHA,
+    min_epochs: int = 5,
+    horizon: int | None = None,
+) -> Alarm | None:
+    """What the test of ``training.early_stop`` would have said of a finished run.
+
+    Args:
+        run: History of one run.
+        held_out: Rewards to watch.
+        trained: The trained reward.
+        alpha: Rate of false alarms.
+        min_epochs: Epochs before which there is no alarm.
+        horizon: Planned epochs; by default as many as the run has.
+
+    Raises:
+        ScoreTableError: If an epoch is missing or double, or a reward was not scored.
+    """
+    run = checked_run(run)
+    watched = [epoch_means(run, name) for name in held_out if name != trained]
+    if not watched:
+        raise ScoreTableError(
+            f"No reward to watch besides the trained one, '{trained}'."
+        )
+    return first_alarm(
+        epoch_means(run, trained)[0],
+        np.stack([means for means, _ in watched], axis=1),
+        np.stack([errors for _, errors in watched], axis=1),
+        horizon=horizon or len(run),
+        alpha=alpha,
+        min_epochs=min_epochs,
+    )
+
+
+def checked_run(run: pd.DataFrame) -> pd.DataFrame:
+    """A run's history in the order of its epochs.
+
+    Raises:
+        ScoreTableError: If the epochs are not 1, 2, 3, ... once each.
+    """
+    run = run.sort_values("epoch").reset_index(drop=True)
+    if run["epoch"].tolist() != list(range(1, len(run) + 1)) or run.empty:
+        raise ScoreTableError(
+            f"The history of {_name(run)} must have the epochs 1, 2, 3, ... once each; "
+            f"it has {run['epoch'].tolist()[:20]}."
+        )
+    return run
+
+
+def _name(run: pd.DataFrame) -> str:
+    return str(run["run"].iloc[0]) if "run" in run.columns and len(run) else "the run"
+
+
+# ---------------------------------------------------------------- rules
+def never(run: pd.DataFrame) -> int:
+    """Train to the end."""
+    return len(run) - 1
+
+
+def fixed_epoch(run: pd.DataFrame, epoch: int) -> int:
+    """Stop at an epoch that was chosen beforehand."""
+    return min(epoch, len(run) - 1)
+
+
+def kl_budget(run: pd.DataFrame, nats: float) -> int:
+    """Keep the last checkpoint before the KL to the base model first exceeds a budget."""
+    over = np.flatnonzero(run["kl_to_base"].to_numpy(np.float64) > nats)
+    return max(int(over[0]) - 1, 0) if len(over) else len(run) - 1
+
+
+def proxy_plateau(run: pd.DataFrame, trained: str, patience: int = PATIENCE) -> int:
+    """Stop when the trained reward has not risen for some epochs, seeing only it.
+
+    Not risen: not above its best mean so far by a standard error.
+    """
+    means, errors = epoch_means(run, trained)
+    best, waited = -np.inf, 0
+    for position, (mean, error) in enumerate(zip(means, errors, strict=True)):
+        if mean > best + np.nan_to_num(error):
+            best, waited = mean, 0
+        else:
+            waited += 1
+        if waited >= patience:
+            return position
+    return len(run) - 1
+
+
+def onset_stop(run: pd.DataFrame, held_out: Sequence[str], **how: Any) -> int:
+    """Stop where the sequential test gives its alarm (``action: stop``)."""
+    alarm = alarm_of_run(run, held_out, **how)
+    return len(run) - 1 if alarm is None else min(alarm.position + 1, len(run) - 1)
+
+
+def onset_rollback(run: pd.DataFrame, held_out: Sequence[str], **how: Any) -> int:
+    """Go back to the onset once the test gives its alarm (``action: rollback``).
+
+    As if every epoch's checkpoint were kept.
+    """
+    alarm = alarm_of_run(run, held_out, **how)
+    return len(run) - 1 if alarm is None else alarm.onset
+
+
+# ---------------------------------------------------------------- regrets
+def stopping_regrets(
+    history: pd.DataFrame,
+    *,
+    held_out: Sequence[str],
+    judge: str | None = None,
+    alpha: float = ALPHA,
+    min_epochs: int = 5,
+    patience: int = PATIENCE,
+) -> pd.DataFrame:
+    """How far each rule falls short of the best stop, run by run.
+
+    The fixed epoch and the KL budget are those with the best mean value over the *other*
+    seeds of the method: they have been tuned with the judge's help, which the rules that
+    watch held-out rewards or the proxy never get.
+
+    Args:
+        history: Histories of any number of runs, with the columns run, method, reward
+            and seed.
+        held_out: Rewards that the onset rules watch; the trained one and the judge are
+            left out.
+        judge: Who says what a checkpoint is worth; by default each trained reward's own
+            gold. Runs whose judge was not scored are left out.
+        alpha: Rate of false alarms of the onset rules.
+        min_epochs: Epochs before which they give no alarm.
+        patience: Epochs of ``proxy_plateau``.
+
+    Returns:
+        One row per run and rule: run, method, reward, seed, judge, rule ("best", "never",
+        "fixed epoch", "KL budget", "proxy plateau", "onset, stop", "onset, rollback"),
+        position, epochs (rows of the history), value (change since the first epoch in
+        the judge's base standard deviations), regret (the same unit, at least 0; NaN if
+        the rule can't be tuned), note.
+
+    Raises:
+        ScoreTableError: If a history is not what it should be, or no run has a judge.
+    """
+    rows = []
+    for (_, trained), unit in history.groupby(["method", "reward"], sort=True):
+        runs = [checked_run(run) for _, run in unit.groupby("run", sort=True)]
+        name = judge or gold_of(str(trained))
+        if name is None or f"{name}_mean" not in unit.columns:
+            continue
+        runs = [run for run in runs if run[f"{name}_mean"].notna().all()]
+        watched = [r for r in held_out if r not in (str(trained), name)]
+        how: dict[str, Any] = {
+            "trained": str(trained),
+            "alpha": alpha,
+            "min_epochs": min_epochs,
+        }
+        rules: dict[str, Rule] = {
+            "never": never,
+            "proxy plateau": partial(
+                proxy_plateau, trained=str(trained), patience=patience
+            ),
+            "onset, stop": partial(onset_stop, held_out=watched, **how),
+            "onset, rollback": partial(onset_rollback, held_out=watched, **how),
+        }
+        for i, run in enumerate(runs):
+            others = [other for j, other in enumerate(runs) if j != i]
+            rows += list(_regrets(run, others, name, rules))
+    if not rows:
+        raise ScoreTableError(
+            "No run has a judge: pass a reward that every run was scored by and none "
+            "was trained on, in the history's columns <judge>_mean and <judge>_std."
+        )
+    return pd.DataFrame(rows)
+
+
+def _regrets(
+    run: pd.DataFrame,
+    others: list[pd.DataFrame],
+    judge: str,
+    rules: Mapping[str, Rule],
+) -> Iterator[dict[str, object]]:
+    """The rows of one run."""
+    values = _values(run, judge)
+    best = int(values.argmax())
+    tuned = {"fixed epoch": _best_epoch, "KL budget": _best_budget}
+    chosen: dict[str, int | None] = {"best": best}
+    chosen |= {name: rule(run) for name, rule in rules.items()}
+    for name, tune in tuned.items():
+        chosen[name] = tune(others, judge)(run) if others else None
+    for name, position in chosen.items():
+        known = position is not None
+        value = values[position] if known else np.nan
+        yield {
+            **{key: run[key].iloc[0] for key in ("run", "method", "reward", "seed")},
+            "judge": judge,
+            "rule": name,
+            "position": position if known else np.nan,
+            "epochs": len(run),
+            "value": value,
+            "regret": values[best] - value,
+            "note": "" if known else "one seed: there is no other one to tune it on",
+        }
+
+
+def _values(run: pd.DataFrame, judge: str) -> FloatArray:
+    """The judge's change since the base model, in base standard deviations."""
+    ruler = float(run[f"{judge}_std"].iloc[0])
+    if not ruler > 0:
+        raise ScoreTableError(
+            f"'{judge}' does not vary over the base model's samples in {_name(run)}."
+        )
+    values = run[f"{judge}_mean"].to_numpy(np.float64)
+    return (values - values[0]) / ruler
+
+
+def _mean_value(runs: Sequence[pd.DataFrame], judge: str, rule: Rule) -> float:
+    return float(np.mean([_values(run, judge)[rule(run)] for run in runs]))
+
+
+def _best_epoch(runs: Sequence[pd.DataFrame], judge: str) -> Rule:
+    """The fixed epoch with the best mean value over runs."""
+    rules = [partial(fixed_epoch, epoch=e) for e in range(max(map(len, runs)))]
+    return max(rules, key=partial(_mean_value, runs, judge))
+
+
+def _best_budget(runs: Sequence[pd.DataFrame], judge: str) -> Rule:
+    """The KL budget with the best mean value over runs, of all KLs that were seen."""
+    seen = np.unique(np.concatenate([run["kl_to_base"] for run in runs]))
+    if np.isnan(seen).any():
+        raise ScoreTableError("The history's kl_to_base is NaN for some epoch.")
+    rules = [partial(kl_budget, nats=nats) for nats in seen]
+    return max(rules, key=partial(_mean_value, runs, judge))
+
+
+def summarise_regrets(
+    regrets: pd.DataFrame, *, confidence: float = BOOTSTRAP.confidence
+) -> pd.DataFrame:
+    """Mean regret of every rule, over the seeds of each method.
+
+    Args:
+        regrets: From ``stopping_regrets``.
+        confidence: Coverage of the intervals.
+
+    Returns:
+        One row per method, trained reward, judge and rule: method, reward, judge, rule,
+        position (mean), regret (mean), low, high (t interval over seeds; NaN with one),
+        n_seeds.
+    """
+    keys = ["method", "reward", "judge", "rule"]
+    rows = []
+    for names, unit in regrets.groupby(keys, sort=False):
+        known = unit.dropna(subset=["regret"])
+        low, high = t_interval(known["regret"], confidence)
+        rows.append(
+            dict(zip(keys, names, strict=True))
+            | {"position": known["position"].mean(), "regret": known["regret"].mean()}
+            | {"low": low, "high": high, "n_seeds": len(known)}
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,168 @@
+"""Stopping rules on made-up histories whose best stop is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tdpo_pipeline.overoptimization import ScoreTableError
+from tdpo_pipeline.overoptimization.stopping import (
+    alarm_of_run,
+    epoch_means,
+    fixed_epoch,
+    kl_budget,
+    never,
+    onset_rollback,
+    onset_stop,
+    proxy_plateau,
+    stopping_regrets,
+    summarise_regrets,
+)
+
+PROXY, GOLD, HELD = "aesthetic-mini", "gold_taste", "pick-mini"
+
+
+def history(
+    peak: int = 10, epochs: int = 30, seed: int = 0, *, noise: float = 0.0
+) -> pd.DataFrame:
+    """Proxy rises; gold and a held-out reward rise up to row ``peak`` and then fall."""
+    rng = np.random.default_rng(seed)
+    row = np.arange(epochs)
+    tent = 1 - np.abs(row - peak) / 10
+    table = {
+        "run": f"tdpo-{PROXY}-s{seed}",
+        "method": "tdpo",
+        "reward": PROXY,
+        "seed": seed,
+        "epoch": row + 1,
+        "reward_queries": 128 * (row + 1),
+        "kl_to_base": row * 2.0,
+    }
+    for name, mean in ((PROXY, row / 10), (GOLD, tent), (HELD, tent)):
+        table[f"{name}_mean"] = mean + rng.normal(0, noise, epochs)
+        table[f"{name}_std"] = 0.5
+    return pd.DataFrame(table)
+
+
+def test_rules_by_hand() -> None:
+    run = history()
+    assert never(run) == 29
+    assert fixed_epoch(run, 7) == 7
+    assert fixed_epoch(run, 70) == 29
+    # KL is 0, 2, 4, 6: within 5 nats up to the third row.
+    assert kl_budget(run, 5.0) == 2
+    assert kl_budget(run, -1.0) == 0
+    assert kl_budget(run, 1e9) == 29
+    assert proxy_plateau(run, PROXY) == 29  # it never stops rising
+
+
+def test_a_proxy_that_stops_rising_is_a_plateau() -> None:
+    run = history()
+    run[f"{PROXY}_mean"] = np.minimum(run[f"{PROXY}_mean"], 1.0)
+    # 1.0 is reached at row 10; 5 rows later nothing has risen.
+    assert proxy_plateau(run, PROXY, patience=5) == 15
+
+
+def test_onset_rules_go_to_the_alarm_or_back_to_the_peak() -> None:
+    run = history()
+    how = {"trained": PROXY}
+    alarm = alarm_of_run(run, [HELD], **how)
+    assert alarm.onset == 10
+    assert onset_stop(run, [HELD], **how) == alarm.position + 1
+    assert onset_rollback(run, [HELD], **how) == 10
+    rising = history(peak=100)
+    assert alarm_of_run(rising, [HELD], **how) is None
+    assert (
+        onset_stop(rising, [HELD], **how) == onset_rollback(rising, [HELD], **how) == 29
+    )
+
+
+def test_changes_by_prompt_are_preferred_to_means() -> None:
+    run = history()
+    means, errors = epoch_means(run, HELD)
+    assert means.tolist() == run[f"{HELD}_mean"].tolist()
+    assert errors == pytest.approx(np.full(30, 0.5 / 128**0.5))
+    run[f"{HELD}_change"], run[f"{HELD}_change_se"] = 3.0, 0.01
+    assert [v[0] for v in epoch_means(run, HELD)] == [3.0, 0.01]
+
+
+def test_regrets_by_hand() -> None:
+    table = pd.concat([history(peak=10, seed=0), history(peak=12, seed=1)])
+    found = stopping_regrets(table, held_out=[PROXY, HELD, GOLD])
+    first = found[found["seed"] == 0].set_index("rule")
+    assert set(first["judge"]) == {GOLD}
+    assert first.loc["best", ["position", "regret"]].tolist() == [10, 0]
+    # Row 29 is 1.9 below the peak, in base standard deviations of 0.5.
+    assert first.loc["never", "regret"] == pytest.approx(3.8)
+    # Tuned on the other seed, whose peak is at 12: 0.2 below.
+    assert first.loc["fixed epoch", "position"] == 12
+    assert first.loc["fixed epoch", "regret"] == pytest.approx(0.4)
+    assert first.loc["KL budget", "position"] == 12
+    assert first.loc["proxy plateau", "regret"] == pytest.approx(3.8)
+    assert first.loc["onset, rollback", "regret"] == pytest.approx(0)
+    assert 0 < first.loc["onset, stop", "regret"] < 1.5
+    assert (found["regret"] >= 0).all()
+
+
+def test_summary_by_hand() -> None:
+    table = pd.concat([history(peak=10, seed=0), history(peak=12, seed=1)])
+    found = summarise_regrets(stopping_regrets(table, held_out=[HELD]))
+    row = found.set_index("rule").loc["never"]
+    # Regrets 3.8 and 3.4: mean 3.6, half width 12.706 * 0.2 (t with one degree).
+    assert row["regret"] == pytest.approx(3.6)
+    assert row["high"] == pytest.approx(3.6 + 12.7062 * 0.2, rel=1e-4)
+    assert row["n_seeds"] == 2
+
+
+def test_one_seed_has_nothing_to_tune_on_and_no_interval() -> None:
+    found = stopping_regrets(history(), held_out=[HELD])
+    untuned = found[found["rule"].isin(["fixed epoch", "KL budget"])]
+    assert untuned["regret"].isna().all()
+    assert untuned["note"].str.contains("one seed").all()
+    summary = summarise_regrets(found).set_index("rule")
+    assert np.isnan(summary.loc["never", "low"])
+    assert summary.loc["fixed epoch", "n_seeds"] == 0
+
+
+def test_one_epoch_is_no_run_to_stop() -> None:
+    found = stopping_regrets(history(epochs=1), held_out=[HELD]).dropna()
+    assert (found["position"] == 0).all()
+    assert (found["regret"] == 0).all()
+
+
+def test_runs_of_unequal_length_are_each_judged_by_themselves() -> None:
+    table = pd.concat([history(seed=0), history(seed=1, epochs=8)])
+    found = stopping_regrets(table, held_out=[HELD]).set_index(["seed", "rule"])
+    assert found.loc[(1, "fixed epoch"), "position"] == 7  # 10 is past its end
+    assert found.loc[(1, "best"), "position"] == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: pd.concat([t, t.iloc[[3]]]), "once each"),
+        (lambda t: t[t["epoch"] != 4], "once each"),
+        (lambda t: t.drop(columns=f"{HELD}_std"), f"no columns {HELD}_mean"),
+        (lambda t: t.drop(columns=f"{GOLD}_mean"), "No run has a judge"),
+        (lambda t: t.assign(**{f"{GOLD}_std": 0.0}), "does not vary"),
+        (lambda t: t.assign(reward="jpeg_compressibility"), "No run has a judge"),
+    ],
+)
+def test_histories_that_cannot_be_judged(change, message: str) -> None:
+    with pytest.raises(ScoreTableError, match=message):
+        stopping_regrets(change(history()), held_out=[HELD])
+
+
+def test_another_judge_where_there_is_no_gold() -> None:
+    found = stopping_regrets(history(), held_out=[HELD, PROXY], judge=GOLD)
+    assert set(found["judge"]) == {GOLD}
+    with pytest.raises(ScoreTableError, match="No reward to watch"):
+        stopping_regrets(history(), held_out=[HELD], judge=HELD)
+
+
+def test_a_noisy_fall_is_still_worth_stopping_for() -> None:
+    table = pd.concat([history(seed=s, noise=0.05) for s in range(5)])
+    mean = summarise_regrets(stopping_regrets(table, held_out=[HELD])).set_index("rule")
+    assert mean.loc["onset, rollback", "regret"] < 0.5
+    assert mean.loc["never", "regret"] > 3
