@@ -2,13 +2,19 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from tdpo_pipeline import evaluation
-from tdpo_pipeline.config import EvaluationSettings
+from tdpo_pipeline.config import EvaluationSettings, RewardSettings
 from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.evaluation import evaluate_run
+from tdpo_pipeline.overoptimization.image_statistics import (
+    STATISTICS,
+    image_statistics,
+)
+from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
@@ -47,7 +53,10 @@ def trained(folder):
     return config, train(folder, config, "state").checkpoints
 
 
-def evaluate(folder, config, checkpoints, settings=SETTINGS):
+ENCODERS = ("tests.tiny:Redness", "tests.tiny:Brightness")
+
+
+def evaluate(folder, config, checkpoints, settings=SETTINGS, encoders=ENCODERS):
     return evaluate_run(
         config,
         settings,
@@ -56,6 +65,7 @@ def evaluate(folder, config, checkpoints, settings=SETTINGS):
         checkpoints=checkpoints,
         base_model=folder / "base_model",
         weights=folder / "no_weights",
+        diversity_encoders=encoders,
     )
 
 
@@ -108,6 +118,64 @@ def test_strip_has_a_row_a_checkpoint_and_a_column_a_prompt(result):
         "prompts": ["dog", "cat"],
         "tile": 8,
     }
+
+
+INDEX = list(INDEX_COLUMNS)
+
+
+def test_statistics_of_every_image(result):
+    statistics = result.statistics
+    assert list(statistics.columns) == [*INDEX, *STATISTICS]
+    pd.testing.assert_frame_equal(statistics[INDEX], result.scores[INDEX])
+    # The tile of "cat" and "dog" in the strip, of the base model and the last one.
+    first = statistics[(statistics["image"] == 0) & (statistics["eta"] == 1)]
+    for row, epoch in ((0, 0), (2, 4)):
+        for column, prompt in enumerate(("dog", "cat")):
+            tile = result.strip[8 * row :, 8 * column :][:8, :8] / 255
+            own = first[(first["epoch"] == epoch) & (first["prompt"] == prompt)]
+            expected = image_statistics(tile.transpose(2, 0, 1)[None])
+            # 8 bits move a pixel by 1/510; those at a threshold may change sides.
+            np.testing.assert_allclose(
+                own["saturation"], expected["saturation"], atol=0.02
+            )
+            np.testing.assert_allclose(
+                own["dark_fraction"], expected["dark_fraction"], atol=2 / 64
+            )
+
+
+def test_diversity_of_every_prompt(result):
+    diversity = result.diversity
+    # 3 checkpoints x 2 etas x 3 prompts.
+    assert len(diversity) == 3 * 2 * 3
+    assert set(INDEX) <= set(diversity.columns)
+    assert diversity["n_images"].unique().tolist() == [2]
+    # The run trained on redness, so another encoder sees.
+    assert diversity["encoder"].unique().tolist() == ["tests.tiny:Brightness"]
+    assert diversity["vendi_score"].between(1, 2).all()
+    # Two images: cos c gives the eigenvalues (1 +- c) / 2.
+    share = (1 + (1 - diversity["pairwise_distance"])) / 2
+    entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
+    np.testing.assert_allclose(diversity["vendi_score"], np.exp(entropy), rtol=1e-6)
+    at_0 = diversity[diversity["epoch"] == 0]
+    assert set(at_0.loc[at_0["seen"], "prompt"]) == {"cat"}
+    assert diversity.loc[diversity["eta"] == 0, "kl_to_base"].isna().all()
+
+
+def test_diversity_is_never_seen_by_what_was_trained_on(folder, trained):
+    with pytest.raises(ValueError, match="no reward of diversity.encoders"):
+        evaluate(folder, *trained, encoders=("tests.tiny:Redness",))
+    with pytest.raises(ValueError, match="has no image encoder"):
+        evaluate(folder, *trained, encoders=("jpeg_compressibility",))
+
+
+def test_the_parts_of_an_ensemble_were_trained_on():
+    part = {"mean": 0.0, "std": 1.0}
+    names = ("pick-mini", "hps-mini", "imagereward-mini")
+    task = RewardSettings(
+        scorer="three", train_prompts="x", ensemble=dict.fromkeys(names[:2], part)
+    )
+    config = tiny.run_config().model_copy(update={"task": task})
+    assert evaluation.diversity_encoder(names, config) == "imagereward-mini"
 
 
 def test_checkpoints_of_another_run_are_an_error(folder, trained):

@@ -1,5 +1,8 @@
 """Evaluation: fixed-seed samples of every checkpoint, scored by every reward.
 
+Beside the scores stand what needs no reward: plain statistics of every image, and how
+different the images of a prompt are from each other.
+
 The untouched base model is checkpoint 0. Image i of a prompt has the same noise in
 every checkpoint of every run, whatever else is evaluated, so differences from the base
 model are paired.
@@ -11,7 +14,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +27,9 @@ from tdpo_pipeline.diffusion.devices import resolve_device
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
 from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, rollout
-from tdpo_pipeline.rewards.base import Reward
+from tdpo_pipeline.overoptimization.diversity import diversity_by_prompt
+from tdpo_pipeline.overoptimization.image_statistics import image_statistics
+from tdpo_pipeline.rewards.base import ImageEncoder, Reward
 from tdpo_pipeline.rewards.probe import probe_rewards
 from tdpo_pipeline.rewards.registry import load_rewards
 from tdpo_pipeline.trainer.state import (
@@ -42,13 +47,34 @@ class EvaluationResult:
     Attributes:
         scores: One row an image: run, method, reward, seed, epoch, reward_queries,
             kl_to_base (of the checkpoint, on prompts trained on), eta, prompt_set, prompt, seen, image, and a column a reward.
+        statistics: The same rows, with the image statistics for rewards.
+        diversity: One row a prompt instead: the same columns (image is 0), encoder,
+            n_images, and the measures of diversity.
         strip: Sample strip, uint8, shape (checkpoints x H, strip prompts x W, 3).
         strip_index: Epochs of its rows, prompts of its columns, tile size.
     """
 
     scores: pd.DataFrame
+    statistics: pd.DataFrame
+    diversity: pd.DataFrame
     strip: np.ndarray
     strip_index: dict[str, Any]
+
+
+class _Tables(NamedTuple):
+    """The tables of ``EvaluationResult``, or those of a checkpoint."""
+
+    scores: pd.DataFrame
+    statistics: pd.DataFrame
+    diversity: pd.DataFrame
+
+
+class _Eyes(NamedTuple):
+    """What looks at the samples: rewards, and the encoder that diversity is seen by."""
+
+    rewards: Sequence[Reward]
+    encoder: ImageEncoder
+    encoder_name: str
 
 
 def evaluate_run(
@@ -60,6 +86,7 @@ def evaluate_run(
     checkpoints: Path,
     base_model: Path,
     weights: Path,
+    diversity_encoders: Sequence[str],
 ) -> EvaluationResult:
     """Sample from the base model and every checkpoint, and score the samples.
 
@@ -73,8 +100,11 @@ def evaluate_run(
         checkpoints: Folder of checkpoint folders, as the trainer leaves it.
         base_model: Diffusers pipeline directory.
         weights: Folder of reward weights.
+        diversity_encoders: Rewards by whose image encoder diversity may be seen; the
+            first that the run didn't train on is.
 
     Raises:
+        ValueError: If the run trained on all ``diversity_encoders``.
         CheckpointError: If there are no checkpoints, or one is truncated or of another
             run.
         RewardError: If a reward can't score the base model's pictures.
@@ -90,34 +120,38 @@ def evaluate_run(
         seed=config.seed,
         compute=config.training,
     )
-    scorers = (*settings.rewards, config.task.scorer)
-    rewards = list(load_rewards(scorers, weights, config.task.ensembles).values())
-    for reward in rewards:
+    eyes = _load_eyes(config, settings, weights, diversity_encoders)
+    for reward in eyes.rewards:
         reward.to(policy.device)
+    eyes.encoder.to(policy.device)
     images = _image_table(settings, prompt_sets, train_prompts)
     _strip_rows(settings, images)
     identity = run_identity(config, train_prompts, base_model, weights)
     folders = checkpoint_folders(checkpoints, config, identity_digest(identity))
-    probe_rewards(rewards, policy, images["prompt"].tolist())
+    probe_rewards(eyes.rewards, policy, images["prompt"].tolist())
     tables, rows, epochs = [], [], []
     for folder in tqdm([None, *folders], desc=f"evaluate {config.key}", disable=None):
         facts = {"epoch": 0, "reward_queries": 0}
         if folder is not None:
             policy.load(folder)
             facts = read_checkpoint_facts(folder)
-        scores, row = _evaluate_checkpoint(policy, config, settings, rewards, images)
-        scores.insert(0, "epoch", facts["epoch"])
-        scores.insert(1, "reward_queries", facts["reward_queries"])
-        tables.append(scores)
+        found, row = _evaluate_checkpoint(policy, config, settings, eyes, images)
+        head = {
+            "run": config.key,
+            "method": config.method,
+            "reward": config.reward,
+            "seed": config.seed,
+            "epoch": facts["epoch"],
+            "reward_queries": facts["reward_queries"],
+        }
+        tables.append(_Tables(*(_headed(table, head) for table in found)))
         rows.append(row)
         epochs.append(facts["epoch"])
-    table = pd.concat(tables, ignore_index=True)
-    names: dict[str, Any] = {"run": config.key, "method": config.method}
-    names |= {"reward": config.reward, "seed": config.seed}
-    for position, (name, value) in enumerate(names.items()):
-        table.insert(position, name, value)
+    whole = _Tables(*map(_concatenate, zip(*tables, strict=True)))
     return EvaluationResult(
-        scores=table,
+        scores=whole.scores,
+        statistics=whole.statistics,
+        diversity=whole.diversity,
         strip=np.concatenate(rows, 0),
         strip_index={
             "epochs": epochs,
@@ -125,6 +159,49 @@ def evaluate_run(
             "tile": rows[0].shape[0],
         },
     )
+
+
+def diversity_encoder(names: Sequence[str], config: RunConfig) -> str:
+    """The first of these rewards that a run did not train on.
+
+    What a policy was trained to please doesn't see well that its images grow alike.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    trained = {config.task.scorer, *(config.task.ensemble or {})}
+    left = [name for name in names if name not in trained]
+    if not left:
+        raise ValueError(
+            f"{config.key} trains on {', '.join(sorted(trained))}: no reward of "
+            f"diversity.encoders ({', '.join(names)}) is left to see diversity by. Add "
+            "one in conf/base/parameters_evaluation.yml."
+        )
+    return left[0]
+
+
+def _load_eyes(
+    config: RunConfig,
+    settings: EvaluationSettings,
+    weights: Path,
+    diversity_encoders: Sequence[str],
+) -> _Eyes:
+    """Load the rewards to score with, and the encoder, each once."""
+    chosen = diversity_encoder(diversity_encoders, config)
+    scorers = list(dict.fromkeys((*settings.rewards, config.task.scorer)))
+    loaded = load_rewards((*scorers, chosen), weights, config.task.ensembles)
+    encoder = loaded[chosen].encoder
+    if encoder is None:
+        raise ValueError(
+            f"diversity.encoders names '{chosen}', which has no image encoder. Take "
+            "another one in conf/base/parameters_evaluation.yml."
+        )
+    return _Eyes([loaded[name] for name in scorers], encoder, chosen)
+
+
+def _headed(table: pd.DataFrame, head: Mapping[str, Any]) -> pd.DataFrame:
+    """The table with these values in front of every row."""
+    return pd.concat([pd.DataFrame(dict(head), index=table.index), table], axis=1)
 
 
 def checkpoint_folders(
@@ -189,10 +266,10 @@ def _evaluate_checkpoint(
     policy: Policy,
     config: RunConfig,
     settings: EvaluationSettings,
-    rewards: Sequence[Reward],
+    eyes: _Eyes,
     images: pd.DataFrame,
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Scores of all images of a checkpoint, and its row of the sample strip."""
+) -> tuple[_Tables, np.ndarray]:
+    """What is seen in all images of a checkpoint, and its row of the sample strip."""
     tables, row = [], None
     seen = np.flatnonzero(images["seen"])
     count = min(config.training.kl_samples, len(seen))
@@ -200,14 +277,35 @@ def _evaluate_checkpoint(
     for eta in settings.etas:
         trajectory = _sample(policy, config, settings, images, eta)
         kl = _kl(policy, trajectory, torch.from_numpy(spread_out), eta)
-        table = images.assign(eta=eta, kl_to_base=kl)
-        for reward in rewards:
+        head = {"kl_to_base": kl, "eta": eta}
+        table = images.copy()
+        for reward in eyes.rewards:
             table[reward.name] = _score(reward, trajectory, settings.chunk_size)
-        tables.append(table)
+        pixels = trajectory.images.float().cpu().numpy()
+        statistics = pd.concat([images, image_statistics(pixels)], axis=1)
+        diversity = _diversity(eyes, trajectory, images, settings.chunk_size)
+        found = _Tables(table, statistics, diversity)
+        tables.append(_Tables(*(_headed(kind, head) for kind in found)))
         if row is None:
             row = _tiles(trajectory.images[_strip_rows(settings, images)])
     assert row is not None
-    return pd.concat(tables, ignore_index=True), row
+    return _Tables(*map(_concatenate, zip(*tables, strict=True))), row
+
+
+def _concatenate(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True)
+
+
+@torch.no_grad()
+def _diversity(
+    eyes: _Eyes, trajectory: Trajectory, images: pd.DataFrame, chunk_size: int
+) -> pd.DataFrame:
+    """How different the images of each prompt are, a row a prompt."""
+    chunks = trajectory.images.split(chunk_size)
+    embeddings = torch.cat([eyes.encoder(chunk) for chunk in chunks])
+    keys = ["prompt_set", "prompt", "seen"]
+    table = diversity_by_prompt(images, embeddings.float().cpu().numpy(), keys)
+    return table.assign(encoder=eyes.encoder_name)
 
 
 def _strip_rows(settings: EvaluationSettings, images: pd.DataFrame) -> list[int]:

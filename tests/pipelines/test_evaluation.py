@@ -61,8 +61,10 @@ def test_a_run_is_evaluated_where_it_was_trained() -> None:
         "base_model",
         "reward_weights",
         "params:evaluation",
+        "params:diversity",
     }
-    made = ("scores", "metrics", "strip", "strip_index")
+    made = ("scores", "image_statistics", "diversity", "metrics")
+    made += ("strip", "strip_index")
     assert pipeline.all_outputs() == {f"{run.namespace}.{name}" for name in made}
 
 
@@ -76,7 +78,8 @@ def test_evaluate_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def evaluate_run(config, settings, **given):  # type: ignore[no-untyped-def]
         calls.update(given, config=config, settings=settings)
-        return evaluation.EvaluationResult("scores", "strip", {"tile": 8})  # type: ignore[arg-type]
+        tables = ("scores", "statistics", "diversity")
+        return evaluation.EvaluationResult(*tables, "strip", {"tile": 8})  # type: ignore[arg-type]
 
     monkeypatch.setattr(evaluation, "evaluate_run", evaluate_run)
     config, paths = run_config(), (Path("b"), Path("w"))
@@ -88,8 +91,11 @@ def test_evaluate_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
         sets,
         *paths,
         "settings",  # type: ignore[arg-type]
+        nodes.DiversitySettings(encoders=("hps-mini", "pick-mini")),
     )
-    assert outputs == ("scores", "strip", {"tile": 8})
+    tables = ("scores", "statistics", "diversity")
+    assert outputs == (*tables, "strip", {"tile": 8})
+    assert calls["diversity_encoders"] == ("hps-mini", "pick-mini")
     assert calls["config"] == config
     assert calls["train_prompts"] == ["cat", "dog"]
     assert calls["prompt_sets"] == sets

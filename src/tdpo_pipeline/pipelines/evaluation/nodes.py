@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from tdpo_pipeline.config import EvaluationSettings, RunConfig
+from tdpo_pipeline.config import EvaluationSettings, RunConfig, Settings
+
+
+class DiversitySettings(Settings):
+    """How it is seen whether the images of a prompt differ.
+
+    Attributes:
+        encoders: Rewards by whose image encoder; the first that a run didn't train on
+            is taken, so that all runs of a reward are seen by the same.
+    """
+
+    encoders: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 def evaluate(
@@ -19,7 +31,8 @@ def evaluate(
     base_model: Path,
     reward_weights: Path,
     evaluation: EvaluationSettings,
-) -> tuple[pd.DataFrame, np.ndarray, dict[str, Any]]:
+    diversity: DiversitySettings,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, np.ndarray, dict[str, Any]]:
     """Evaluate every kept checkpoint of a run, and the untouched base model.
 
     Args:
@@ -30,10 +43,11 @@ def evaluate(
         base_model: Folder of the base model.
         reward_weights: Folder of reward weights.
         evaluation: Images, noise and rewards.
+        diversity: How it is seen.
 
     Returns:
-        The scores (a row an image), the sample strip as uint8 (H, W, 3), and what is
-        where in the strip.
+        The scores and the image statistics (a row an image), the diversity (a row a
+        prompt), the sample strip as uint8 (H, W, 3), and what is where in the strip.
     """
     from tdpo_pipeline.evaluation import evaluate_run
 
@@ -45,8 +59,15 @@ def evaluate(
         checkpoints=checkpoints,
         base_model=base_model,
         weights=reward_weights,
+        diversity_encoders=diversity.encoders,
     )
-    return result.scores, result.strip, result.strip_index
+    return (
+        result.scores,
+        result.statistics,
+        result.diversity,
+        result.strip,
+        result.strip_index,
+    )
 
 
 def summarise(scores: pd.DataFrame) -> dict[str, Any]:

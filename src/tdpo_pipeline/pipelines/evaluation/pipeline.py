@@ -29,8 +29,9 @@ def _run_pipeline(run: Run) -> Pipeline:
                     "base_model",
                     "reward_weights",
                     "params:evaluation",
+                    "params:diversity",
                 ],
-                ["scores", "strip", "strip_index"],
+                ["scores", "image_statistics", "diversity", "strip", "strip_index"],
                 name="evaluate",
             ),
             Node(summarise, "scores", "metrics", name="summarise"),
@@ -42,6 +43,9 @@ def _run_pipeline(run: Run) -> Pipeline:
             "base_model": "base_model",
             "reward_weights": "reward_weights",
         },
-        parameters={"params:evaluation": "params:evaluation"},
+        parameters={
+            "params:evaluation": "params:evaluation",
+            "params:diversity": "params:diversity",
+        },
         tags=["evaluation", run.method, run.reward],
     )
