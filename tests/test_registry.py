@@ -14,6 +14,7 @@ SINGLE = {
     "evaluation",
     "reporting",
     "sample",
+    "export",
     "fetch",
     "audit",
 }

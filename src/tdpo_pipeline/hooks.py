@@ -21,7 +21,7 @@ from kedro.pipeline import Pipeline
 
 from tdpo_pipeline.grid import SCALES
 
-SHARED = ("fetch", "sample", "audit")
+SHARED = ("export", "fetch", "sample", "audit")
 """Pipelines that run in the Stable Diffusion environments besides their own."""
 
 

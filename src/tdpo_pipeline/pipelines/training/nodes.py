@@ -73,9 +73,10 @@ def train(
         state: Folder of resume state, relative to the project.
 
     Returns:
-        Folder of the kept checkpoints, the history (a row an epoch) and the seconds
-        that each epoch took.
+        Folder of the kept checkpoints, each with a model card; the history (a row an
+        epoch); and the seconds that each epoch took.
     """
+    from tdpo_pipeline.export.card import write_cards
     from tdpo_pipeline.trainer.loop import train_run
 
     run = RunConfig.model_validate(config)
@@ -86,4 +87,5 @@ def train(
         weights=reward_weights,
         state_dir=ROOT / state / run.key,
     )
+    write_cards(result.checkpoints, run, result.history, base_model)
     return result.checkpoints, result.history, result.timings

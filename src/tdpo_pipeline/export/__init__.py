@@ -1,0 +1,1 @@
+"""Checkpoints for others: model cards, a recommended strength, folders to upload."""

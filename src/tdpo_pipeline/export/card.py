@@ -1,0 +1,303 @@
+"""The model card of a checkpoint: what it is, how far to trust it, how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+
+from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.export.strengths import recommended_strength
+from tdpo_pipeline.fetching.manifest import read_manifest
+
+CARD_FILE = "README.md"
+ROWS = 8
+"""Most epochs that a card's table of the training shows."""
+
+HUB_LICENSES = {
+    "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
+    "stabilityai/stable-diffusion-xl-base-1.0": "openrail++",
+}
+"""Licences of base models, as their pages on the hub name them; an adapter's is theirs."""
+
+
+class BaseModel(NamedTuple):
+    """Which base model a checkpoint belongs to.
+
+    Attributes:
+        name: Its id on the hub, or the name of its folder.
+        revision: Commit, if it is a published one.
+        pipeline: Name of its diffusers class.
+    """
+
+    name: str
+    revision: str | None
+    pipeline: str
+
+
+class StrengthReport(NamedTuple):
+    """What is known of a LoRA's strengths.
+
+    Attributes:
+        table: The frontier, see :func:`tdpo_pipeline.export.strengths.frontier`.
+        held_out: Name of the held-out reward.
+        prompts: Number of prompts.
+        images_per_prompt: Images of each.
+    """
+
+    table: pd.DataFrame
+    held_out: str
+    prompts: int
+    images_per_prompt: int
+
+
+def base_model_of(folder: Path) -> BaseModel:
+    """What the base model in a folder is called.
+
+    Raises:
+        FileNotFoundError: If there is no diffusers pipeline.
+    """
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    entry = read_manifest(folder).get("model_index.json")
+    if entry is None or "/resolve/" not in entry.url:
+        return BaseModel(folder.name, None, index["_class_name"])
+    repository, _, rest = entry.url.partition("/resolve/")
+    name = "/".join(repository.split("/")[-2:])
+    return BaseModel(name, rest.split("/")[0], index["_class_name"])
+
+
+def write_cards(
+    checkpoints: Path, config: RunConfig, history: pd.DataFrame, base_model: Path
+) -> None:
+    """Write a card into every checkpoint folder of a run."""
+    base = base_model_of(base_model)
+    for folder in sorted(checkpoints.glob("epoch_*")):
+        facts = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+        text = model_card(config, facts, history, base)
+        (folder / CARD_FILE).write_text(text, encoding="utf-8")
+
+
+def model_card(
+    config: RunConfig,
+    facts: Mapping[str, Any],
+    history: pd.DataFrame,
+    base: BaseModel,
+    strengths: StrengthReport | None = None,
+) -> str:
+    """The card, in Markdown with the front matter that the hub reads.
+
+    Args:
+        config: The run.
+        facts: Content of the checkpoint's ``checkpoint.json``.
+        history: The run's history; later epochs than the checkpoint's are left out.
+        base: The base model.
+        strengths: What was measured of the LoRA's strengths, if anything.
+    """
+    sections = [
+        _front_matter(config, base),
+        _what_it_is(config, facts, base),
+        _training(config, history[history["epoch"] <= facts["epoch"]]),
+        _loading(config, base, strengths),
+        _strength(config, strengths),
+        _limits(config),
+        _lineage(facts, base),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(config: RunConfig, base: BaseModel) -> str:
+    is_lora = config.training.finetune == "lora"
+    values: dict[str, Any] = {}
+    if base.revision is not None:
+        values["base_model"] = base.name
+        values["base_model_relation"] = "adapter" if is_lora else "finetune"
+    if base.name in HUB_LICENSES:
+        values["license"] = HUB_LICENSES[base.name]
+    values["library_name"] = "diffusers"
+    values["pipeline_tag"] = "text-to-image"
+    values["tags"] = [
+        *("text-to-image", "diffusers", "reward-fine-tuning"),
+        *(["lora"] if is_lora else []),
+        config.algorithm.algorithm,
+    ]
+    return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
+
+
+def _what_it_is(config: RunConfig, facts: Mapping[str, Any], base: BaseModel) -> str:
+    training = config.training
+    trained = f"LoRA of rank {training.lora.rank}" if training.lora else "LoRA"
+    if training.finetune != "lora":
+        trained = "the whole UNet"
+    where = base.name if base.revision is None else f"{base.name} at {base.revision}"
+    rows = {
+        "base model": where,
+        "trained": trained,
+        "method": f"{config.method} ({config.algorithm.algorithm})",
+        "reward": config.reward,
+        "training prompts": config.task.train_prompts,
+        "seed": config.seed,
+        "epoch": f"{facts['epoch']} of {training.epochs}",
+        "reward queries": facts["reward_queries"],
+        "sampler in training": (
+            f"DDIM, {training.num_inference_steps} steps, guidance "
+            f"{training.guidance_scale:g}, eta {training.eta:g}"
+        ),
+    }
+    return "\n".join(
+        [
+            f"# {config.key}, epoch {facts['epoch']}",
+            "",
+            f"A text-to-image model fine-tuned to raise the reward `{config.reward}`.",
+            "",
+            *_table(["", ""], [[name, str(value)] for name, value in rows.items()]),
+        ]
+    )
+
+
+def _training(config: RunConfig, history: pd.DataFrame) -> str:
+    """The table of rewards and KL over the epochs."""
+    last = len(history) - 1
+    shown = sorted({round(i * last / (ROWS - 1)) for i in range(ROWS)})
+    means = [name for name in history.columns if name.endswith("_mean")]
+    means.sort(key=lambda name: not name.startswith(f"{config.reward}_"))
+    kl = [name for name in ("kl_to_base",) if name in history.columns]
+    columns = ["epoch", "reward_queries", *means, *kl]
+    head = [name.removesuffix("_mean").replace("_", " ") for name in columns]
+    rows = [
+        [_number(row[name]) for name in columns]
+        for _, row in history.iloc[shown].iterrows()
+    ]
+    return "\n".join(
+        [
+            "## Training",
+            "",
+            "Means over the epoch's samples, before its update; the KL to the base "
+            "model is in nats a trajectory.",
+            "",
+            *_table(head, rows),
+        ]
+    )
+
+
+def _loading(
+    config: RunConfig, base: BaseModel, strengths: StrengthReport | None
+) -> str:
+    revision = "" if base.revision is None else f', revision="{base.revision}"'
+    training = config.training
+    if training.finetune == "lora":
+        strength = 1.0
+        if strengths is not None:
+            strength = recommended_strength(strengths.table) or 1.0
+        load = [
+            'pipeline.load_lora_weights("path/to/this/folder", adapter_name="reward")',
+            f'pipeline.set_adapters("reward", {strength:g})  # the strength',
+        ]
+    else:
+        load = [
+            "from safetensors.torch import load_file",
+            'pipeline.unet.load_state_dict(load_file("path/to/this/folder/'
+            'unet.safetensors"))',
+        ]
+    return "\n".join(
+        [
+            "## Use",
+            "",
+            "```python",
+            f"from diffusers import DDIMScheduler, {base.pipeline}",
+            "",
+            f'pipeline = {base.pipeline}.from_pretrained("{base.name}"{revision})',
+            "pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)",
+            *load,
+            "image = pipeline(",
+            '    "cat",',
+            f"    num_inference_steps={training.num_inference_steps},",
+            f"    guidance_scale={training.guidance_scale:g},",
+            f"    eta={training.eta:g},",
+            ").images[0]",
+            "```",
+        ]
+    )
+
+
+def _strength(config: RunConfig, strengths: StrengthReport | None) -> str:
+    lines = ["## Recommended strength", ""]
+    if config.training.finetune != "lora":
+        return "\n".join([*lines, "None: a fine-tuned UNet has no strength."])
+    if strengths is None:
+        return "\n".join(
+            [
+                *lines,
+                "Not measured. `kedro run --pipelines export` samples at several "
+                "strengths and recommends one.",
+            ]
+        )
+    best = recommended_strength(strengths.table)
+    verdict = (
+        f"**{best:g}.**"
+        if best is not None
+        else "**None**: at every strength measured the held-out reward is below the "
+        "base model's."
+    )
+    rule = (
+        f"{verdict} The rule: of the strengths at which the held-out reward "
+        f"`{strengths.held_out}`, which was not trained on, is on average not below the "
+        f"base model's, the one with the highest `{config.reward}`. Measured on "
+        f"{strengths.prompts} training prompts, {strengths.images_per_prompt} images of "
+        "each, with the same noise at every strength; 95 % intervals over prompts."
+    )
+    rows = [
+        [
+            f"{row['strength']:g}",
+            _number(row["trained"]),
+            _number(row["held_out"]),
+            f"{row['change']:+.4g} ({row['low']:+.4g} to {row['high']:+.4g})",
+        ]
+        for row in strengths.table.to_dict("records")
+    ]
+    head = ["strength", config.reward, strengths.held_out, "its change from strength 0"]
+    return "\n".join([*lines, rule, "", *_table(head, rows)])
+
+
+def _limits(config: RunConfig) -> str:
+    return (
+        "## Limits and misuse\n\n"
+        f"This model was trained to score high on `{config.reward}`, and a score is not "
+        "what it stands for: past some point of training the score rises while the "
+        "pictures get worse. Compare with the base model before relying on it.\n\n"
+        "A learned reward has the taste, the blind spots and the prejudices of the people "
+        "and pictures that it was learned from. Optimising it makes them stronger than "
+        "they are in the base model: expect narrower looks of people, places and styles, "
+        "less variety between samples, and weaker agreement with prompts unlike the "
+        "training prompts. Nobody has examined this checkpoint for harmful content. What "
+        "the base model's licence forbids is forbidden here; don't use it to deceive, "
+        "to harass, or to decide anything about people."
+    )
+
+
+def _lineage(facts: Mapping[str, Any], base: BaseModel) -> str:
+    revision = f" (revision `{base.revision}`)" if base.revision else ""
+    return (
+        "## Lineage\n\n"
+        f"Run `{facts['run']}` of tdpo-pipeline on `{base.name}`{revision}. SHA-256 over "
+        "configuration, base model, reward weights and prompts: "
+        f"`{facts['identity']}`, as in `checkpoint.json`."
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table, as lines."""
+    return [
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _number(value: float) -> str:
+    """A number for a table: whole ones whole, others with four digits."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"

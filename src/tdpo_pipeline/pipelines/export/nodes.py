@@ -1,0 +1,143 @@
+"""The node that makes a checkpoint ready to upload."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import yaml
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+)
+
+from tdpo_pipeline.config import RunConfig, Settings
+from tdpo_pipeline.grid import ROOT
+from tdpo_pipeline.overoptimization.tables import gold_of
+
+
+class ExportSettings(Settings):
+    """Which checkpoint to export, and how to find its strength.
+
+    Attributes:
+        run: Namespace of the run, such as ``tdpo_r.aesthetic-mini.s0``.
+        checkpoint: ``best``, ``last`` or an epoch.
+        data: Data folder of the environment, relative to the project.
+        held_out: A reward that wasn't trained on, by which the best checkpoint and the
+            strength are told; None: the gold of the trained reward, if it has one.
+        strengths: Strengths to sample a LoRA at, 0 among them; none: measure nothing.
+        images_per_prompt: Images of each training prompt and strength.
+        seed: Seed of their noise.
+    """
+
+    run: Annotated[str, Field(pattern=r"^[\w-]+\.[\w-]+\.s\d+$")] | None
+    checkpoint: str
+    data: str
+    held_out: str | None
+    strengths: tuple[Annotated[NonNegativeFloat, Field(le=2)], ...]
+    images_per_prompt: PositiveInt
+    seed: NonNegativeInt
+
+    @field_validator("checkpoint", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) else value
+
+    @field_validator("strengths")
+    @classmethod
+    def _with_the_base_model(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if value and 0.0 not in value:
+            raise ValueError("strength 0, the base model, must be among them.")
+        return value
+
+    def path(self, kind: str, suffix: str = "") -> Path:
+        """Where the run has a file or folder, as the catalog lays them out.
+
+        Raises:
+            ValueError: If no run is named.
+        """
+        if self.run is None:
+            raise ValueError(
+                "Say which run to export, such as: kedro run --pipelines export "
+                "--params export.run=tdpo_r.aesthetic-mini.s0"
+            )
+        return ROOT / self.data / kind / (self.run.replace(".", "/") + suffix)
+
+
+def export(
+    settings: ExportSettings, base_model: Path, reward_weights: Path, state: str
+) -> Path:
+    """Put a checkpoint, its facts and its model card into a folder.
+
+    Args:
+        settings: Which checkpoint, and how to find its strength.
+        base_model: Folder of the base model.
+        reward_weights: Folder of reward weights.
+        state: Folder for work in progress, relative to the project.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: If there is no such run or checkpoint.
+    """
+    from tdpo_pipeline.export.folder import (
+        choose_checkpoint,
+        measured_strengths,
+        write_export,
+    )
+
+    config, history, prompts = _records(settings)
+    held_out = settings.held_out or gold_of(config.task.scorer)
+    scores = settings.path("07_model_output/scores", ".parquet")
+    checkpoint = choose_checkpoint(
+        settings.path("06_models/checkpoints"),
+        settings.checkpoint,
+        pd.read_parquet(scores) if scores.is_file() else None,
+        held_out,
+    )
+    strengths = None
+    if settings.strengths and held_out and config.training.finetune == "lora":
+        strengths = measured_strengths(
+            config,
+            checkpoint,
+            base_model,
+            reward_weights,
+            prompts,
+            held_out,
+            strengths=settings.strengths,
+            images_per_prompt=settings.images_per_prompt,
+            seed=settings.seed,
+        )
+    folder = ROOT / state / "export"
+    write_export(folder, checkpoint, config, history, base_model, strengths)
+    return folder
+
+
+def _records(
+    settings: ExportSettings,
+) -> tuple[RunConfig, pd.DataFrame, list[str]]:
+    """A run's configuration, history and training prompts.
+
+    Raises:
+        CheckpointError: If one is missing.
+    """
+    from tdpo_pipeline.diffusion.policy import CheckpointError
+
+    config = settings.path("06_models/config", ".yml")
+    history = settings.path("07_model_output/history", ".csv")
+    for path in (config, history):
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path} is missing: there is no finished run {settings.run} in "
+                f"{settings.data}. Train it: kedro run --pipelines training "
+                f"--namespaces {settings.run}, with the same --env"
+            )
+    run = RunConfig.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
+    prompts = ROOT / settings.data / "05_model_input" / "train_prompts"
+    lines = (prompts / f"{run.reward}.txt").read_text(encoding="utf-8").splitlines()
+    return run, pd.read_csv(history), lines
