@@ -94,7 +94,7 @@ def test_git_keeps_what_is_shipped_and_nothing_else() -> None:
 def test_importing_the_kedro_side_needs_no_torch() -> None:
     modules = [
         *("config", "grid", "hooks", "settings", "prompts", "pipeline_registry"),
-        *("datasets", "figures", "overoptimization"),
+        *("datasets", "figures", "html_report", "overoptimization"),
         *("menagerie.vocabulary", "menagerie.scenes"),
     ]
     imports = "; ".join(f"import tdpo_pipeline.{module}" for module in modules)

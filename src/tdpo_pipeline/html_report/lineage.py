@@ -1,0 +1,102 @@
+"""Where the numbers of a report come from: code, scores and parameters of each run."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+import tdpo_pipeline
+
+
+def lineage(
+    scores: pd.DataFrame,
+    parameters: Mapping[str, Any],
+    *,
+    root: Path,
+    folder: str,
+) -> dict[str, Any]:
+    """What a report stands on.
+
+    Args:
+        scores: Score table of all runs.
+        parameters: What the runs were configured with, by a title.
+        root: Folder of the project.
+        folder: Folder of the report, relative to it; the runs' outputs lie beside.
+
+    Returns:
+        ``version`` and ``commit`` of the code (see ``git_commit``); ``parameters``; and
+        ``runs``, each with run, method, reward, seed, epochs (evaluated checkpoints),
+        images (rows of its score table), scores (hash of their content) and dvc (the
+        MD5 by which ``dvc.lock`` knows the file; None where it doesn't).
+    """
+    locked = locked_outputs(root / "dvc.lock")
+    outputs = Path(folder).parent / "07_model_output" / "scores"
+    runs = []
+    for (run, method, reward, seed), rows in scores.groupby(
+        ["run", "method", "reward", "seed"], sort=True
+    ):
+        path = outputs / str(method) / str(reward) / f"s{seed}.parquet"
+        runs.append(
+            {
+                "run": str(run),
+                "method": str(method),
+                "reward": str(reward),
+                "seed": int(str(seed)),
+                "epochs": int(rows["epoch"].nunique()),
+                "images": len(rows),
+                "scores": content_hash(rows),
+                "dvc": locked.get(path.as_posix()),
+            }
+        )
+    return {
+        "version": tdpo_pipeline.__version__,
+        "commit": git_commit(root),
+        "runs": runs,
+        "parameters": dict(parameters),
+    }
+
+
+def git_commit(root: Path) -> str | None:
+    """The commit of the code under ``root``.
+
+    Returns:
+        The hash, with "+" behind it if code or configuration have been changed since;
+        None if ``root`` is no repository, or there is no Git.
+    """
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--", "src", "conf")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}+" if changed else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def content_hash(table: pd.DataFrame) -> str:
+    """Hash of a table's values, the same for every file format; 16 hex digits."""
+    columns = "\n".join(map(str, table.columns)).encode()
+    rows = pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()
+    return hashlib.sha256(columns + rows).hexdigest()[:16]
+
+
+def locked_outputs(lock: Path) -> dict[str, str]:
+    """MD5 of every output that ``dvc.lock`` knows, by path; empty without the file."""
+    if not lock.is_file():
+        return {}
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+    return {
+        out["path"]: out["md5"]
+        for stage in stages.values()
+        for out in stage.get("outs", [])
+    }

@@ -1,0 +1,384 @@
+"""The page: what its template and its script are given.
+
+The page is one file without a network: text and tables are made here, with Jinja, and
+can be read without JavaScript; the curves, whose axes, prompts and methods a reader
+picks, and the table of prompts are drawn by a short script (``templates/report.js``)
+from data that is inside the page. Plotly, which would draw the curves too, is more than
+4 MB in every such file, and Git keeps each version of the study's; the script is some
+hundred lines. Equal tables give equal bytes: there is no date in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import chain, product
+from math import isfinite
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tdpo_pipeline.figures import style
+from tdpo_pipeline.figures.strips import Strip
+from tdpo_pipeline.html_report import pictures
+from tdpo_pipeline.overoptimization.tables import (
+    TRAINING_ETA,
+    group_label,
+    ordered_groups,
+)
+
+MOST_SHOWN = 7
+"""So many methods are in the curves at first; the reader may add others."""
+
+_DASHES = {"-": "", "--": "7 4", ":": "2 3", "-.": "8 3 2 3"}
+_TITLE = "What fine-tuning did"
+
+
+def html_report(
+    curves: pd.DataFrame,
+    summary: pd.DataFrame,
+    golds: pd.DataFrame,
+    prompts: pd.DataFrame,
+    *,
+    lineage: Mapping[str, Any],
+    strips: Mapping[str, Strip] | None = None,
+    title: str = _TITLE,
+) -> str:
+    """The report as one HTML file.
+
+    Args:
+        curves: From ``reward_curves`` by method.
+        summary: From ``summarise_methods``.
+        golds: From ``gold_report``.
+        prompts: From ``prompt_changes``.
+        lineage: From ``lineage``.
+        strips: Samples of runs, by run key ``<method>-<reward>-s<seed>``; of each method
+            and reward the first seed is shown.
+        title: Title of the page.
+
+    Returns:
+        The page; it refers to no other file.
+    """
+    curves = curves[curves["eta"] == TRAINING_ETA]
+    summary = summary[summary["eta"] == TRAINING_ETA]
+    methods = style.sort_methods(curves["method"])
+    environment = Environment(
+        loader=PackageLoader("tdpo_pipeline.html_report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["label"] = style.method_label
+    return environment.get_template("report.html.jinja").render(
+        title=title,
+        scope=scope(summary),
+        verdicts=verdicts(golds),
+        rows=summary_rows(summary, golds),
+        gold_rows=gold_rows(golds),
+        strips=strip_blocks(strips or {}, lineage["runs"]),
+        lineage=lineage,
+        parameters={
+            name: yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+            for name, value in lineage["parameters"].items()
+        },
+        data=script_data(curves, prompts, methods),
+    )
+
+
+# ------------------------------------------------------------------ the summary
+def scope(summary: pd.DataFrame) -> str:
+    """How much the report rests on, in a sentence."""
+    pairs = summary.drop_duplicates(["method", "reward"])
+    seeds = pairs["n_seeds"]
+    parts = [
+        _count(pairs["method"].nunique(), "method"),
+        _count(pairs["reward"].nunique(), "trained reward"),
+        _count(summary["scored"].nunique(), "scored reward"),
+    ]
+    span = (
+        _count(seeds.min(), "training seed")
+        if seeds.min() == seeds.max()
+        else f"{seeds.min()} to {seeds.max()} training seeds"
+    )
+    return f"{', '.join(parts)}; {span} for each method and reward."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def verdicts(golds: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Which methods' golds fell on the prompts trained on, by what can be said.
+
+    Args:
+        golds: From ``gold_report``.
+
+    Returns:
+        Statements, each with the "method on reward" that it holds for.
+    """
+    seen = golds[golds["group"] == "seen"]
+    peak = seen["peak_verdict"]
+    found = {
+        "The gold fell below the base model": seen["verdict"] == "fell",
+        "The gold fell below its best checkpoint, but not below the base model": (
+            (peak == "fell") & (seen["verdict"] != "fell")
+        ),
+        "The gold rose and has not been seen to fall": (
+            (seen["verdict"] == "rose") & (peak != "fell")
+        ),
+        "Cannot tell": (seen["verdict"] == "cannot tell") & (peak != "fell"),
+    }
+    return [
+        (
+            statement,
+            [
+                f"{style.method_label(row['method'])} on {row['reward']}"
+                for row in seen[holds].to_dict("records")
+            ],
+        )
+        for statement, holds in found.items()
+        if holds.any()
+    ]
+
+
+def summary_rows(summary: pd.DataFrame, golds: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row per method and trained reward, on the prompts trained on."""
+    seen = summary[summary["group"] == "seen"]
+    judged = {
+        (row["reward"], row["method"]): row
+        for row in golds[golds["group"] == "seen"].to_dict("records")
+    }
+    units = {
+        (str(reward), str(method)): unit
+        for (reward, method), unit in seen.groupby(["reward", "method"])
+    }
+    order = style.sort_methods(seen["method"])
+    rows = []
+    for key in sorted(units, key=lambda key: (key[0], order.index(key[1]))):
+        unit, own = units[key], judged.get(key, {})
+        roles = {role: part for role, part in unit.groupby("role")}
+        first = unit.iloc[0]
+        rows.append(
+            {
+                "method": first["method"],
+                "reward": first["reward"],
+                "trained": _interval(roles["trained"].iloc[0], "_sd"),
+                "gold": _interval(roles["gold"].iloc[0], "_sd")
+                if "gold" in roles
+                else "none known",
+                "verdict": own.get("verdict", ""),
+                "peak": own.get("peak_verdict", ""),
+                "fell": _fallen(roles.get("cross", unit.iloc[:0])),
+                "epoch": int(first["epoch"]),
+                "queries": f"{first['reward_queries']:,.0f}",
+                "kl": _number(first["kl_to_base"], 3),
+                "seeds": int(first["n_seeds"]),
+            }
+        )
+    return rows
+
+
+def _fallen(cross: pd.DataFrame) -> str:
+    """Which held-out rewards fell, of how many; a difference is judged by itself."""
+    if cross.empty:
+        return "none scored"
+    fell = cross.loc[cross["high"] < 0, "scored"].tolist()
+    return f"{len(fell)} of {len(cross)}" + (f": {', '.join(fell)}" if fell else "")
+
+
+def gold_rows(golds: pd.DataFrame) -> list[dict[str, str]]:
+    """The gold of each method, reward and prompt group, in its own units."""
+    methods, groups = (
+        style.sort_methods(golds["method"]),
+        ordered_groups(golds["group"]),
+    )
+    ordered = sorted(
+        golds.to_dict("records"),
+        key=lambda row: (
+            row["reward"],
+            methods.index(row["method"]),
+            groups.index(row["group"]),
+        ),
+    )
+    return [
+        {
+            "method": row["method"],
+            "reward": row["reward"],
+            "gold": row["gold"],
+            "group": group_label(row["group"]),
+            "change": _triple(row["change"], row["low"], row["high"]),
+            "verdict": row["verdict"],
+            "peak_epoch": str(row["peak_epoch"]),
+            "peak": ""
+            if row["peak_verdict"] == "is at its peak"
+            else _triple(row["peak_change"], row["peak_low"], row["peak_high"]),
+            "peak_verdict": row["peak_verdict"],
+        }
+        for row in ordered
+    ]
+
+
+def _interval(row: pd.Series, unit: str) -> str:
+    """Difference and interval of a summary row."""
+    if unit and not row["base_sd"] > 0:
+        return "the base did not vary"
+    return _triple(*(row[f"{name}{unit}"] for name in ("difference", "low", "high")))
+
+
+def _triple(mean: float, low: float, high: float) -> str:
+    """Mean and interval, three digits each."""
+    text = _number(mean, 3, sign=True)
+    if pd.isna(low):
+        return f"{text}, no interval"
+    return f"{text} [{_number(low, 3, sign=True)}, {_number(high, 3, sign=True)}]"
+
+
+def _number(value: float, digits: int, *, sign: bool = False) -> str:
+    """A number with so many significant digits; a true minus, and a dash for none."""
+    if pd.isna(value):
+        return "\N{EN DASH}"
+    text = f"{value:{'+' if sign and value else ''}.{digits}g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+# ------------------------------------------------------------------ the samples
+def strip_blocks(
+    strips: Mapping[str, Strip], runs: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Samples of the first seed of each method and reward that has any."""
+    first: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for run in runs:
+        key = (run["reward"], run["method"])
+        if run["run"] in strips and (
+            key not in first or run["seed"] < first[key]["seed"]
+        ):
+            first[key] = run
+    order = style.sort_methods(method for _, method in first)
+    return [
+        {
+            **run,
+            "prompts": pictures.shown_prompts(strips[run["run"]]),
+            "checkpoints": pictures.checkpoints(strips[run["run"]]),
+        }
+        for _, run in sorted(
+            first.items(), key=lambda item: (item[0][0], order.index(item[0][1]))
+        )
+    ]
+
+
+# ------------------------------------------------------------------ the script's data
+def script_data(curves: pd.DataFrame, prompts: pd.DataFrame, methods: list[str]) -> str:
+    """What the script draws, as JSON that can stand inside a page.
+
+    Args:
+        curves: From ``reward_curves`` by method, of one sampler.
+        prompts: From ``prompt_changes``.
+        methods: Methods in the order of the legend.
+
+    Returns:
+        An object with ``methods``, ``groups``, ``rewards`` (trained), ``scored``,
+        ``curves`` and ``prompts``; numbers have five digits, and null where there is
+        none.
+    """
+    looks = distinct_looks(methods)
+    rewards = sorted(curves["reward"].unique())
+    data = {
+        "methods": [
+            {
+                "name": name,
+                "label": style.method_label(name),
+                "color": looks[name].color,
+                "dash": _DASHES[looks[name].line],
+                "marker": looks[name].marker,
+                "shown": position < MOST_SHOWN,
+            }
+            for position, name in enumerate(methods)
+        ],
+        "groups": [
+            {"name": name, "label": group_label(name)}
+            for name in ordered_groups(curves["group"])
+        ],
+        "rewards": rewards,
+        "curves": [
+            _curve(rows)
+            for _, rows in curves.groupby(
+                ["reward", "method", "group", "scored"], sort=True
+            )
+        ],
+        "prompts": [
+            _prompt_table(rows)
+            for _, rows in prompts.groupby(["reward", "method", "group"], sort=True)
+        ],
+    }
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    # Nothing in it may end the script element that it stands in.
+    return text.replace("<", "\\u003c")
+
+
+def _curve(rows: pd.DataFrame) -> dict[str, Any]:
+    """One curve: its names and sizes, and a list per quantity."""
+    rows = rows.sort_values("epoch")
+    first = rows.iloc[0]
+    names = ("method", "reward", "group", "scored", "role")
+    sizes = {
+        "seeds": int(rows["n_seeds"].max()),
+        "prompts": int(first["n_prompts"]),
+        "images": int(rows["n_images"].max()),
+    }
+    lists = {
+        "epoch": "epoch",
+        "queries": "reward_queries",
+        "kl": "kl_to_base",
+        "change": "difference",
+        "low": "low",
+        "high": "high",
+    }
+    return {
+        **{name: str(first[name]) for name in names},
+        "base_mean": _short(first["base_mean"]),
+        "base_sd": _short(first["base_sd"]),
+        **sizes,
+        **{name: [_short(v) for v in rows[column]] for name, column in lists.items()},
+    }
+
+
+def _prompt_table(rows: pd.DataFrame) -> dict[str, Any]:
+    """Changes by prompt of one method, reward and group, in base standard deviations."""
+    first = rows.iloc[0]
+    ruler = rows["base_sd"].where(rows["base_sd"] > 0)
+    table = rows.assign(change=rows["change"] / ruler).pivot(
+        index="prompt", columns="scored", values="change"
+    )
+    return {
+        **{name: str(first[name]) for name in ("method", "reward", "group")},
+        "prompts": table.index.tolist(),
+        "changes": {name: [_short(v) for v in table[name]] for name in table.columns},
+    }
+
+
+def _short(value: float) -> float | None:
+    """Five significant digits; JSON has no NaN."""
+    return float(f"{value:.5g}") if isfinite(value) else None
+
+
+def distinct_looks(methods: Iterable[str]) -> dict[str, style.MethodStyle]:
+    """A look for each method, no two alike: its own in the figures where that is free.
+
+    Figures show few methods each and use some looks twice; the page may show all.
+    """
+    own = {name: style.method_style(name) for name in methods}
+    colors = dict.fromkeys(look.color for look in own.values())
+    spare = (
+        style.MethodStyle(color, marker, line)
+        for line, marker, color in product(_DASHES, "oDs^vPX", colors)
+    )
+    looks: dict[str, style.MethodStyle] = {}
+    taken: set[tuple[str, str, str]] = set()
+    for name, usual in own.items():
+        free = (look for look in chain([usual], spare) if look[:3] not in taken)
+        looks[name] = next(free)
+        taken.add(looks[name][:3])
+    return looks

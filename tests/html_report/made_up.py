@@ -1,0 +1,85 @@
+"""A report of made-up tables whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tdpo_pipeline.figures.strips import Strip
+from tdpo_pipeline.html_report import html_report, lineage
+from tdpo_pipeline.html_report.prompts import prompt_changes
+from tdpo_pipeline.overoptimization import (
+    gold_report,
+    reward_curves,
+    summarise_methods,
+)
+from tdpo_pipeline.overoptimization.intervals import Bootstrap
+from tests.synthetic_tables import synthetic_scores
+
+PROMPTS = {
+    "simple_animals": ["cat", "dog", "fox", "cow"],
+    "unseen_animals": ["snail"],
+}
+SEEN = ("cat", "dog", "fox")
+EPOCHS = (0, 4, 8)
+FEW = Bootstrap(draws=200)
+
+# In a reward's own units. The deviations of seeds and prompts are far smaller, so that
+# TDPO-R's gold surely rose, DDPO-2's surely fell, and both surely gave up HPS.
+GAINS = {
+    "ddpo_2": {"aesthetic-mini": [0, 1, 2], "gold_taste": [0, 1, -2]},
+    "tdpo_r": {"aesthetic-mini": [0, 1, 1.5], "gold_taste": [0, 1, 2]},
+}
+
+
+def made_up_scores(seeds: int = 2) -> pd.DataFrame:
+    """Both methods on one reward."""
+    return pd.concat(
+        [
+            synthetic_scores(
+                method,
+                "aesthetic-mini",
+                seed,
+                gains=gains | {"hps-mini": [0, -1, -2]},
+                epochs=EPOCHS,
+                prompts=PROMPTS,
+                trained_on=SEEN,
+                images=2,
+                seed_sd=0.01,
+            )
+            for method, gains in GAINS.items()
+            for seed in range(seeds)
+        ],
+        ignore_index=True,
+    )
+
+
+def made_up_strips() -> dict[str, Strip]:
+    """Samples of seed 0 and 1 of TDPO-R."""
+    rng = np.random.default_rng(0)
+    return {
+        f"tdpo_r-aesthetic-mini-s{seed}": Strip(
+            {e: rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8) for e in EPOCHS},
+            ("cat", "snail"),
+        )
+        for seed in (1, 0)
+    }
+
+
+def page_of(scores: pd.DataFrame, root: Path, **more: Any) -> str:
+    """The page of a score table."""
+    curves = reward_curves(scores, bootstrap=FEW)
+    made_from = lineage(
+        scores, {"methods": {"tdpo_r": {"gamma": 1}}}, root=root, folder="data/report"
+    )
+    return html_report(
+        curves,
+        summarise_methods(curves),
+        gold_report(scores, bootstrap=FEW),
+        prompt_changes(scores),
+        lineage=made_from,
+        **more,
+    )

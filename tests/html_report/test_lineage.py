@@ -1,0 +1,69 @@
+"""A report names its code, its data and its parameters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from tdpo_pipeline.html_report.lineage import content_hash, git_commit, lineage
+from tests.html_report.made_up import made_up_scores
+
+
+def test_runs_and_their_hashes(tmp_path: Path) -> None:
+    scores = made_up_scores(seeds=1)
+    file = "data/study/07_model_output/scores/tdpo_r/aesthetic-mini/s0.parquet"
+    elsewhere = "data/07_model_output/scores/ddpo_2/aesthetic-mini/s0.parquet"
+    outs = [{"path": file, "md5": "abc"}, {"path": elsewhere, "md5": "def"}]
+    lock = {"schema": "2.0", "stages": {"evaluate@x": {"outs": outs}, "plain": {}}}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    found = lineage(scores, {}, root=tmp_path, folder="data/study/08_reporting")
+    by_run = {run["run"]: run for run in found["runs"]}
+    # 3 checkpoints of 5 prompts, 2 images each.
+    assert by_run["tdpo_r-aesthetic-mini-s0"]["images"] == 30
+    assert by_run["tdpo_r-aesthetic-mini-s0"]["epochs"] == 3
+    assert by_run["tdpo_r-aesthetic-mini-s0"]["dvc"] == "abc"
+    # The file of another environment is not this run's.
+    assert by_run["ddpo_2-aesthetic-mini-s0"]["dvc"] is None
+
+
+def test_a_content_hash_is_of_values_and_names() -> None:
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
+    assert content_hash(table) == content_hash(table.set_axis([5, 6]))
+    others = (
+        table.assign(a=[1.0, 2.5]),
+        table.rename(columns={"b": "c"}),
+        table.iloc[::-1],
+        table.iloc[:1],
+    )
+    assert content_hash(table) not in {content_hash(other) for other in others}
+
+
+def git(root: Path, *arguments: str) -> None:
+    names = ("AUTHOR", "COMMITTER")
+    who = {f"GIT_{n}_{k}": "x@x" for n in names for k in ("NAME", "EMAIL")}
+    subprocess.run(
+        ["git", "-C", str(root), *arguments],
+        check=True,
+        capture_output=True,
+        env=os.environ | who,
+    )
+
+
+def test_the_commit_says_whether_code_was_changed(tmp_path: Path) -> None:
+    assert git_commit(tmp_path) is None
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.py").write_text("1")
+    git(tmp_path, "init")
+    git(tmp_path, "add", "src")
+    git(tmp_path, "commit", "-m", "one")
+    commit = git_commit(tmp_path)
+    assert commit is not None
+    assert len(commit) == 40
+    (tmp_path / "results.csv").write_text("a")
+    assert git_commit(tmp_path) == commit
+    (tmp_path / "src" / "a.py").write_text("2")
+    assert git_commit(tmp_path) == f"{commit}+"

@@ -1,0 +1,199 @@
+"""The page holds what the tables say, and needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tdpo_pipeline.html_report.page import distinct_looks
+from tdpo_pipeline.html_report.prompts import prompt_changes
+from tests.html_report.made_up import made_up_scores, made_up_strips, page_of
+
+
+class Elements(HTMLParser):
+    """Every element's name and attributes, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def of(self, *tags: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.found if tag in tags]
+
+
+@pytest.fixture(scope="module")
+def scores() -> pd.DataFrame:
+    return made_up_scores()
+
+
+@pytest.fixture(scope="module")
+def page(scores: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page_of(scores, tmp_path_factory.mktemp("root"), strips=made_up_strips())
+
+
+def data_of(page: str) -> dict[str, Any]:
+    match = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page)
+    assert match
+    return json.loads(match[1])
+
+
+def words(page: str) -> str:
+    return " ".join(Elements(page).text.split())
+
+
+def test_it_refers_to_nothing_outside(page: str) -> None:
+    elements = Elements(page)
+    for attributes in elements.of("a"):
+        assert attributes["href"].startswith("#")
+    for attributes in elements.of("img"):
+        assert attributes["src"].startswith("data:image/webp;base64,")
+    assert not elements.of("link", "iframe", "object", "embed")
+    assert not [a for a in elements.of("script") if "src" in a]
+    # Namespaces are names; no other address is in the page.
+    addresses = set(re.findall(r"https?://[^\"' )]+", page))
+    assert addresses == {"http://www.w3.org/2000/svg"}
+    assert "@import" not in page
+    assert "default-src 'none'" in page
+
+
+def test_links_lead_somewhere(page: str) -> None:
+    elements = Elements(page)
+    ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {a["href"].removeprefix("#") for a in elements.of("a")} <= set(ids)
+
+
+def test_the_verdicts(page: str) -> None:
+    text = words(page)
+    assert "The gold fell below the base model DDPO-2 on aesthetic-mini" in text
+    assert (
+        "The gold rose and has not been seen to fall TDPO-R on aesthetic-mini" in text
+    )
+    # Of six rewards that are neither trained nor gold, the one that was made to fall.
+    assert text.count("1 of 6: hps-mini") == 2
+
+
+def test_without_a_gold_it_says_so(scores: pd.DataFrame, tmp_path: Path) -> None:
+    text = words(page_of(scores.drop(columns="gold_taste"), tmp_path))
+    assert "No trained reward has a gold that was scored" in text
+    assert "none known" in text
+
+
+def test_curves_in_the_page_are_those_of_the_table(
+    page: str, scores: pd.DataFrame
+) -> None:
+    curves = data_of(page)["curves"]
+    (found,) = [
+        c
+        for c in curves
+        if (c["method"], c["group"], c["scored"]) == ("ddpo_2", "seen", "gold_taste")
+    ]
+    rows = scores.query("method == 'ddpo_2' and seen").set_index(
+        ["seed", "prompt", "image"]
+    )["gold_taste"]
+    epochs = scores.query("method == 'ddpo_2' and seen")["epoch"].to_numpy()
+    base = rows[epochs == 0]
+    expected = [(rows[epochs == e] - base).mean() for e in (0, 4, 8)]
+    assert found["change"] == pytest.approx(expected, abs=1e-4)
+    assert found["epoch"] == [0, 4, 8]
+    assert found["queries"] == [0, 512, 1024]
+    assert found["role"] == "gold"
+    assert all(
+        low <= change <= high
+        for low, change, high in zip(
+            found["low"], found["change"], found["high"], strict=True
+        )
+    )
+
+
+def test_changes_by_prompt(scores: pd.DataFrame) -> None:
+    table = prompt_changes(scores)
+    row = table.query(
+        "method == 'ddpo_2' and prompt == 'snail' and scored == 'gold_taste'"
+    )
+    images = scores.query("method == 'ddpo_2' and prompt == 'snail'")
+    means = images.groupby("epoch")["gold_taste"].mean()
+    assert row["change"].item() == pytest.approx(means[8] - means[0])
+    assert row["group"].item() == "unseen"
+    assert row["n_images"].item() == 4  # 2 images of 2 seeds
+
+
+def test_a_page_is_of_the_sampler_that_was_trained(
+    scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    other = scores.assign(eta=0.0, gold_taste=scores["gold_taste"] + scores["epoch"])
+    both = page_of(pd.concat([scores, other]), tmp_path)
+    assert data_of(both)["curves"] == data_of(page_of(scores, tmp_path))["curves"]
+
+
+def test_one_prompt_and_one_seed_have_no_interval(tmp_path: Path) -> None:
+    scores = made_up_scores(seeds=1).query("prompt == 'cat'")
+    page = page_of(scores, tmp_path)
+    assert {value for c in data_of(page)["curves"] for value in c["low"]} == {None}
+    assert "no interval" in words(page)
+    assert "NaN" not in page
+
+
+def test_no_name_ends_the_script(scores: pd.DataFrame, tmp_path: Path) -> None:
+    bad = "</script><b>"
+    page = page_of(scores.replace({"prompt": {"cat": bad}}), tmp_path)
+    assert not Elements(page).of("b")
+    assert any(bad in table["prompts"] for table in data_of(page)["prompts"])
+
+
+def test_samples_are_of_the_first_seed_and_are_described(page: str) -> None:
+    pictures = Elements(page).of("img")
+    assert len(pictures) == 3  # epochs 0, 4 and 8 of one seed
+    for picture, epoch in zip(pictures, (0, 4, 8), strict=True):
+        assert picture["alt"] == (
+            f"Samples of tdpo_r-aesthetic-mini-s0 at epoch {epoch} for the prompts "
+            "cat, snail"
+        )
+
+
+def test_without_samples_there_is_no_such_section(
+    scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    assert 'id="samples"' not in page_of(scores, tmp_path)
+
+
+def test_equal_tables_give_equal_pages(
+    page: str, scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    shuffled = scores.sample(frac=1, random_state=0)
+    again = page_of(scores, tmp_path, strips=made_up_strips())
+    assert again == page
+    assert data_of(page_of(shuffled, tmp_path)) == data_of(page)
+
+
+def test_looks_are_distinct() -> None:
+    few = distinct_looks(["ddpo_2", "tdpo", "tdpo_r"])
+    assert [look.marker for look in few.values()] == ["v", "^", "o"]
+    names = [f"method_{i}" for i in range(60)]
+    looks = distinct_looks(names)
+    assert list(looks) == names
+    assert len({look[:3] for look in looks.values()}) == len(names)
+
+
+def test_a_reward_that_does_not_vary_has_no_ruler(
+    scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    page = page_of(scores.assign(gold_taste=np.float64(0)), tmp_path)
+    assert "the base did not vary" in words(page)
+    tables = data_of(page)["prompts"]
+    assert {v for table in tables for v in table["changes"]["gold_taste"]} == {None}
