@@ -18,7 +18,7 @@ from kedro_datasets.matplotlib import MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset
 from matplotlib.figure import Figure
 
-from tdpo_pipeline.figures import FigureSettings, ReportSettings, Strip, pack_strips
+from tdpo_pipeline.figures import FigureSettings, Strip, pack_strips
 from tdpo_pipeline.grid import Run
 from tdpo_pipeline.pipelines.reporting import create_pipeline, nodes
 from tdpo_pipeline.pipelines.reporting.configured import configured_figures
@@ -87,11 +87,10 @@ def run_data(runs: list[Run]) -> dict[str, Any]:
 def parameters(folder: str) -> dict[str, MemoryDataset]:
     """The parameters of the report, typed as Kedro types them."""
     figures = configured_figures()
-    report = ReportSettings(folder=folder, figures=figures)
     entries: dict[str, Any] = {
         f"reporting.figures.{name}": settings for name, settings in figures.items()
     }
-    entries["reporting"] = report
+    entries |= {"reporting.folder": folder, "reporting.figures": figures}
     return {
         f"params:{name}": MemoryDataset(value, copy_mode="assign")
         for name, value in entries.items()
@@ -130,7 +129,11 @@ def test_inputs_are_what_runs_leave_and_the_reports_parameters(
     pipeline: Pipeline,
 ) -> None:
     figures = {f"params:reporting.figures.{name}" for name in FIGURES}
-    assert pipeline.inputs() == {*run_data(RUNS), "params:reporting"} | figures
+    assert pipeline.inputs() == {
+        *run_data(RUNS),
+        *("params:reporting.folder", "params:reporting.figures"),
+        *figures,
+    }
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_type_hints_are_readable_at_run_time() -> None:
         hints = get_type_hints(function)
         assert hints["return"] == tuple[Figure, pd.DataFrame]
         assert hints["figure"] is FigureSettings
-    assert get_type_hints(nodes.report)["reporting"] is ReportSettings
+    assert get_type_hints(nodes.report)["folder"] is str
 
 
 def test_histories_get_the_columns_of_their_run() -> None:

@@ -9,7 +9,7 @@ from tdpo_pipeline.figures.cross_reward import cross_reward
 from tdpo_pipeline.figures.evaluated_reward import evaluated_reward
 from tdpo_pipeline.figures.final_rewards import final_rewards
 from tdpo_pipeline.figures.neurons import neurons
-from tdpo_pipeline.figures.plan import FORMS, FigureSettings, Pair, ReportSettings, draw
+from tdpo_pipeline.figures.plan import FORMS, FigureSettings, Pair, draw
 from tdpo_pipeline.figures.prompt_curves import prompt_curves
 from tdpo_pipeline.figures.proxy_vs_gold import proxy_vs_gold
 from tdpo_pipeline.figures.sample_efficiency import sample_efficiency
@@ -22,7 +22,6 @@ __all__ = [
     "Drawn",
     "FigureSettings",
     "Pair",
-    "ReportSettings",
     "Strip",
     "cross_reward",
     "draw",

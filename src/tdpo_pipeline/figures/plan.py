@@ -115,20 +115,6 @@ class FigureSettings(BaseModel):
         }
 
 
-class ReportSettings(BaseModel):
-    """The parameters of the report.
-
-    Attributes:
-        folder: Folder of the report, named by the summary.
-        figures: The figures by name, in the order of the summary.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    folder: str
-    figures: dict[str, FigureSettings]
-
-
 def draw(settings: FigureSettings, table: pd.DataFrame, *more: Any) -> style.Drawn:
     """Draw a figure of those rows of a table that it shows.
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tdpo_pipeline import figures, overoptimization
-from tdpo_pipeline.figures import FigureSettings, ReportSettings
+from tdpo_pipeline.figures import FigureSettings
 from tdpo_pipeline.figures.strips import Pixels, Strip, pack_strips, unpack_strips
 from tdpo_pipeline.overoptimization import report as words
 
@@ -112,7 +112,8 @@ def draw_samples(
 def report(
     summary: pd.DataFrame,
     golds: pd.DataFrame,
-    reporting: ReportSettings,
+    folder: str,
+    configured: dict[str, Any],
     **drawn: pd.DataFrame,
 ) -> tuple[str, dict[str, Any]]:
     """Say what happened: on the screen, as Markdown and as metrics.
@@ -120,7 +121,8 @@ def report(
     Args:
         summary: Last checkpoint of each method.
         golds: Whether the golds fell.
-        reporting: Folder and figures of the report.
+        folder: Folder of the report.
+        configured: Settings of every figure, in the order of the summary.
         **drawn: Data of every figure that is drawn. They are here so that this node
             runs last, when all figures are there, and can leave out those that show
             nothing.
@@ -129,9 +131,9 @@ def report(
         The Markdown text and the metrics.
     """
     shown = {
-        name: figure.title
-        for name, figure in reporting.figures.items()
+        name: FigureSettings.model_validate(settings).title
+        for name, settings in configured.items()
         if name in drawn and not drawn[name].empty
     }
-    logger.info("%s", words.screen_text(summary, golds, shown, reporting.folder))
+    logger.info("%s", words.screen_text(summary, golds, shown, folder))
     return words.markdown(summary, golds, shown), words.metrics(summary, golds)

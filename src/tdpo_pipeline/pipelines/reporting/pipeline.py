@@ -164,7 +164,8 @@ def _report(drawn: Sequence[str]) -> Node:
     inputs = {
         "summary": "table_summary",
         "golds": "table_golds",
-        "reporting": "params:reporting",
+        "folder": "params:reporting.folder",
+        "configured": "params:reporting.figures",
     }
     tables = {name: f"table_{name}" for name in drawn}
     return Node(
