@@ -12,27 +12,46 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tdpo_pipeline.config import ComputeSettings
+from tdpo_pipeline.diffusion.devices import DTYPES, resolve_device
 from tdpo_pipeline.diffusion.loading import BasePipeline, load_pipeline
 from tdpo_pipeline.diffusion.policy import (
     LORA_FILE,
     UNET_FILE,
     CheckpointError,
+    check_adapter,
     read_safetensors,
 )
 
 
-def load_checkpoint(base_model: Path, checkpoint: Path | None) -> BasePipeline:
+def load_checkpoint(
+    base_model: Path, checkpoint: Path | None, compute: ComputeSettings
+) -> BasePipeline:
     """The base model with a checkpoint's weights, or as it is without one.
+
+    Args:
+        base_model: Diffusers pipeline directory.
+        checkpoint: Folder of a checkpoint, or None.
+        compute: Device and precision.
 
     Raises:
         FileNotFoundError: If there is no base model.
-        CheckpointError: If the folder holds no checkpoint, or a truncated one.
+        CheckpointError: If the folder holds no checkpoint, or one that is truncated or
+            of another base model.
+        DeviceError: If the device is not there.
     """
+    device = resolve_device(compute)
     pipeline = load_pipeline(base_model)
-    if checkpoint is None:
-        return pipeline
+    if checkpoint is not None:
+        _load_weights(pipeline, checkpoint)
+    return pipeline.to(device, DTYPES[compute.precision])
+
+
+def _load_weights(pipeline: BasePipeline, checkpoint: Path) -> None:
     if (checkpoint / LORA_FILE).is_file():
-        pipeline.load_lora_weights(read_safetensors(checkpoint / LORA_FILE))
+        weights = read_safetensors(checkpoint / LORA_FILE)
+        check_adapter(pipeline.unet, weights)
+        pipeline.load_lora_weights(weights)
     elif (checkpoint / UNET_FILE).is_file():
         pipeline.unet.load_state_dict(read_safetensors(checkpoint / UNET_FILE))
     else:
@@ -41,7 +60,6 @@ def load_checkpoint(base_model: Path, checkpoint: Path | None) -> BasePipeline:
             "The folders are data/06_models/checkpoints/<method>/<reward>/s<seed>/"
             "epoch_<number>."
         )
-    return pipeline
 
 
 def sample_grid(

@@ -1,9 +1,17 @@
+import re
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tdpo_pipeline.config import LoraSettings
 from tdpo_pipeline.diffusion.loading import load_pipeline
-from tdpo_pipeline.diffusion.policy import LORA_FILE, CheckpointError, Policy
+from tdpo_pipeline.diffusion.policy import (
+    LORA_FILE,
+    CheckpointError,
+    Policy,
+    read_safetensors,
+)
 from tests import tiny
 
 
@@ -84,25 +92,88 @@ def test_save_and_load_are_inverse(lora, tmp_path):
     assert torch.equal(predict(source), predict(target))
 
 
-def test_plain_diffusers_loads_the_adapter(tmp_path):
-    source = policy()
+EVERY_KIND = LoraSettings(
+    rank=2,
+    target_modules=(
+        *("to_q", "to_k", "to_v", "to_out.0"),
+        *("ff.net.0.proj", "ff.net.2", "conv1", "conv2"),
+    ),
+)
+
+
+@pytest.mark.parametrize("name", tiny.PIPELINES)
+def test_plain_diffusers_draws_the_same_with_the_adapter(name, tmp_path):
+    source = Policy(
+        tiny.PIPELINES[name](), num_inference_steps=4, lora=EVERY_KIND, seed=0
+    )
     shift(source)
     source.save(tmp_path)
-    plain = tiny.pipeline()
+    base, plain = tiny.PIPELINES[name](), tiny.PIPELINES[name]()
     plain.load_lora_weights(tmp_path)
-    x, t = torch.ones(1, 4, 4, 4), torch.tensor([1])
-    embeds = source.encode(["cat"]).tokens
-    with torch.no_grad():
-        ours = source.unet(x, t, embeds).sample
-        theirs = plain.unet(x, t, embeds).sample
-    assert torch.equal(ours, theirs)
+
+    def draw(pipeline):
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(
+            tiny.PROMPTS,
+            num_inference_steps=4,
+            guidance_scale=5.0,
+            eta=1.0,
+            generator=torch.Generator().manual_seed(0),
+            output_type="pt",
+        ).images
+
+    ours = draw(source.pipeline)
+    assert torch.equal(draw(plain), ours)
+    assert not torch.equal(draw(base), ours)
 
 
-def test_checkpoint_of_another_rank_is_an_error(tmp_path):
+@pytest.mark.parametrize("name", tiny.PIPELINES)
+def test_a_saved_adapter_has_the_names_that_other_tools_read(name, tmp_path):
+    Policy(tiny.PIPELINES[name](), num_inference_steps=4, lora=EVERY_KIND).save(
+        tmp_path
+    )
+    weights = read_safetensors(tmp_path / LORA_FILE)
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora"
+    assert {f"{layer}.down.weight", f"{layer}.up.weight"} <= set(weights)
+    pattern = re.compile(r"unet\.[a-z0-9_.]+\.lora\.(down|up)\.weight")
+    assert [key for key in weights if not pattern.fullmatch(key)] == []
+    # No alpha: it is the rank, so that the adapter's scale is 1.
+    assert {min(weight.shape[:2]) for weight in weights.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("rank", "targets", "message"),
+    [
+        (3, tiny.LORA.target_modules, r"\d+ tensors are of another shape, such as"),
+        (2, ("to_q", "to_v"), r"\d+ tensors are surplus, such as '.*conv1"),
+        (
+            2,
+            (*tiny.LORA.target_modules, "to_k"),
+            r"\d+ tensors are missing, such as '.*to_k",
+        ),
+    ],
+)
+def test_checkpoint_of_another_configuration_is_an_error(
+    rank, targets, message, tmp_path
+):
     policy().save(tmp_path)
-    other = policy(LoraSettings(rank=3, target_modules=tiny.LORA.target_modules))
-    with pytest.raises(CheckpointError, match="another configuration"):
+    other = policy(LoraSettings(rank=rank, target_modules=targets))
+    with pytest.raises(CheckpointError, match="another configuration: " + message):
         other.load(tmp_path)
+
+
+def test_adapter_of_another_base_model_is_an_error(tmp_path):
+    policy().save(tmp_path)
+    xl = Policy(tiny.xl_pipeline(), num_inference_steps=4, lora=tiny.LORA)
+    with pytest.raises(CheckpointError, match=r"of 8 inputs, and this UNet's has 20"):
+        xl.load(tmp_path)
+    deep = read_safetensors(tmp_path / LORA_FILE)
+    deep["unet.down_blocks.3.resnets.0.conv1.lora.down.weight"] = torch.zeros(
+        2, 8, 3, 3
+    )
+    save_file(deep, tmp_path / LORA_FILE)
+    with pytest.raises(CheckpointError, match=r"down_blocks\.3.* belongs to no layer"):
+        policy().load(tmp_path)
 
 
 def test_truncated_or_missing_checkpoint_is_an_error(tmp_path):

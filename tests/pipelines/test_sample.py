@@ -12,6 +12,7 @@ from tdpo_pipeline.prompts import PromptError
 from tests import tiny
 
 MENAGERIE = PromptSettings(vocabulary="menagerie", files="none")
+COMPUTE = tiny.training()
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +38,19 @@ def settings(**changes: object) -> SampleSettings:
 def test_a_row_a_prompt(base_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("cat\ndog\n")
-    pictures, index = sample(settings(prompts=str(path)), MENAGERIE, base_model)
+    pictures, index = sample(
+        settings(prompts=str(path)), MENAGERIE, COMPUTE, base_model
+    )
     assert pictures.shape == (2 * 8, 2 * 8, 3)
     assert pictures.dtype == np.uint8
     assert index["prompts"] == ["cat", "dog"]
 
 
 def test_a_picture_depends_on_its_seed_and_prompt_alone(base_model: Path) -> None:
-    both, _ = sample(settings(), MENAGERIE, base_model)
-    second, _ = sample(settings(images_per_prompt=1, seed=1), MENAGERIE, base_model)
+    both, _ = sample(settings(), MENAGERIE, COMPUTE, base_model)
+    second, _ = sample(
+        settings(images_per_prompt=1, seed=1), MENAGERIE, COMPUTE, base_model
+    )
     np.testing.assert_allclose(both[:, 8:].astype(int), second.astype(int), atol=1)
     assert (both[:, :8] != both[:, 8:]).any()
 
@@ -59,18 +64,34 @@ def test_a_checkpoint_changes_the_pictures(
     policy.load_state_dict(weights)
     policy.save(tmp_path / "epoch_0001")
     trained, index = sample(
-        settings(checkpoint=str(tmp_path / "epoch_0001")), MENAGERIE, base_model
+        settings(checkpoint=str(tmp_path / "epoch_0001")),
+        MENAGERIE,
+        COMPUTE,
+        base_model,
     )
-    base, _ = sample(settings(), MENAGERIE, base_model)
+    base, _ = sample(settings(), MENAGERIE, COMPUTE, base_model)
     assert (trained != base).any()
     assert index["checkpoint"] == str(tmp_path / "epoch_0001")
 
 
 def test_a_folder_without_a_checkpoint(base_model: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint in"):
-        sample(settings(checkpoint=str(tmp_path)), MENAGERIE, base_model)
+        sample(settings(checkpoint=str(tmp_path)), MENAGERIE, COMPUTE, base_model)
 
 
 def test_a_prompt_outside_the_vocabulary(base_model: Path) -> None:
     with pytest.raises(PromptError, match="zebbra"):
-        sample(settings(prompts="a zebbra"), MENAGERIE, base_model)
+        sample(settings(prompts="a zebbra"), MENAGERIE, COMPUTE, base_model)
+
+
+def test_an_adapter_of_another_base_model(tmp_path: Path) -> None:
+    policy = Policy(tiny.pipeline(), num_inference_steps=2, lora=tiny.LORA)
+    policy.save(tmp_path / "epoch_0001")
+    tiny.xl_pipeline().save_pretrained(tmp_path / "xl")
+    with pytest.raises(CheckpointError, match="of another base model.*8 inputs.*20"):
+        sample(
+            settings(checkpoint=str(tmp_path / "epoch_0001")),
+            MENAGERIE,
+            COMPUTE,
+            tmp_path / "xl",
+        )

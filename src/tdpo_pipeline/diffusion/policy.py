@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
@@ -331,15 +330,23 @@ class Policy:
             CheckpointError: If the names or shapes are those of another configuration.
         """
         expected = self.state_dict()
-        wrong = {k for k in expected if k not in weights} | {
-            k
-            for k, v in weights.items()
-            if k not in expected or v.shape != expected[k].shape
+        lists = {
+            "missing": [name for name in expected if name not in weights],
+            "surplus": [name for name in weights if name not in expected],
+            "of another shape": [
+                name
+                for name, weight in weights.items()
+                if name in expected and weight.shape != expected[name].shape
+            ],
         }
+        wrong = [
+            f"{len(names)} tensors are {what}, such as '{min(names)}'"
+            for what, names in lists.items()
+            if names
+        ]
         if wrong:
             raise CheckpointError(
-                f"The weights belong to another configuration: {len(wrong)} tensors "
-                f"are missing, surplus or of another shape, such as '{min(wrong)}'."
+                f"The weights belong to another configuration: {'; '.join(wrong)}."
             )
         if self.lora is None:
             self.unet.load_state_dict(weights)
@@ -353,9 +360,8 @@ class Policy:
         if self.lora is None:
             save_file(weights, directory / UNET_FILE)
         else:
-            self.pipeline.save_lora_weights(
-                directory, unet_lora_layers=convert_state_dict_to_diffusers(weights)
-            )
+            layers = {_diffusers_name(name): value for name, value in weights.items()}
+            self.pipeline.save_lora_weights(directory, unet_lora_layers=layers)
 
     def load(self, directory: Path) -> None:
         """Load what :meth:`save` wrote.
@@ -366,12 +372,10 @@ class Policy:
         """
         path = directory / (UNET_FILE if self.lora is None else LORA_FILE)
         weights = read_safetensors(path)
-        if self.lora is not None:
-            prefix = "unet."
-            weights = {
-                _peft_name(k.removeprefix(prefix)): v for k, v in weights.items()
-            }
         try:
+            if self.lora is not None:
+                check_adapter(self.unet, weights)
+                weights = {_peft_name(name): value for name, value in weights.items()}
             self.load_state_dict(weights)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
@@ -413,8 +417,46 @@ def _frozen_dtype(
     return dtype
 
 
+_DOWN, _UP = (".lora.down.", ".lora_A."), (".lora.up.", ".lora_B.")
+"""What diffusers, and what peft, calls the two projections of an adapter."""
+
+
 def _peft_name(name: str) -> str:
-    return name.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B.")
+    name = name.removeprefix("unet.")
+    return name.replace(*_DOWN).replace(*_UP)
+
+
+def _diffusers_name(name: str) -> str:
+    """One naming for all layers; diffusers' own conversion renames only attention's."""
+    return name.replace(*_DOWN[::-1]).replace(*_UP[::-1])
+
+
+def check_adapter(unet: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Hold a LoRA, named as in its file, against the UNet that it is to be put on.
+
+    Raises:
+        CheckpointError: If it is of another base model: names of modules that the UNet
+            hasn't, or widths that are not theirs.
+    """
+    modules = dict(unet.named_modules())
+    for name, weight in weights.items():
+        module_name, _, projection = _peft_name(name).rpartition(".lora_")
+        module = modules.get(module_name)
+        if module is None:
+            raise CheckpointError(
+                f"The LoRA is of another base model: its tensor '{name}' belongs to no "
+                "layer of this UNet."
+            )
+        layer: Any = getattr(module, "base_layer", module)
+        # Down reads what the layer reads, up gives what it gives.
+        side, what = (1, "inputs") if projection.startswith("A") else (0, "outputs")
+        own, expected = weight.shape[side], layer.weight.shape[side]
+        if own != expected:
+            raise CheckpointError(
+                f"The LoRA is of another base model: its tensor '{name}' is for a layer "
+                f"of {own} {what}, and this UNet's has "
+                f"{expected}."
+            )
 
 
 logging.getLogger("diffusers.loaders").setLevel(logging.ERROR)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from tdpo_pipeline.config import Settings
+from tdpo_pipeline.config import Settings, TrainingSettings
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.pipelines.prompts.nodes import (
     PromptSettings,
@@ -42,13 +42,17 @@ class SampleSettings(Settings):
 
 
 def sample(
-    settings: SampleSettings, allowed: PromptSettings, base_model: Path
+    settings: SampleSettings,
+    allowed: PromptSettings,
+    compute: TrainingSettings,
+    base_model: Path,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Draw pictures.
 
     Args:
         settings: What to draw, and from what.
         allowed: Which prompts are allowed.
+        compute: Device and precision are those of training.
         base_model: Folder of the base model.
 
     Returns:
@@ -62,7 +66,8 @@ def sample(
     prompts = _prompts(settings.prompts, allowed)
     checkpoint = None if settings.checkpoint is None else ROOT / settings.checkpoint
     options = settings.model_dump(exclude={"checkpoint", "prompts"})
-    pictures = sample_grid(load_checkpoint(base_model, checkpoint), prompts, **options)
+    pipeline = load_checkpoint(base_model, checkpoint, compute)
+    pictures = sample_grid(pipeline, prompts, **options)
     return pictures, settings.model_dump() | {"prompts": prompts}
 
 

@@ -13,7 +13,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 sample,
-                ["params:sample", "params:prompts", "base_model"],
+                ["params:sample", "params:prompts", "params:training", "base_model"],
                 ["samples", "samples_index"],
                 name="sample",
             )
