@@ -156,6 +156,9 @@ class TrainingSettings(ComputeSettings):
         min_reward_std: The run stops as collapsed when the rewards of an epoch have
             a smaller standard deviation than this.
         threads: Threads of the training process on a CPU (0: torch's default).
+        processes: Processes that train together, a GPU each; of all machines.
+        machines: Machines that they run on, as many on each.
+        main_address: ``host:port`` of the first of several machines.
     """
 
     preset: str | None = None
@@ -178,6 +181,9 @@ class TrainingSettings(ComputeSettings):
     kl_samples: PositiveInt
     min_reward_std: NonNegativeFloat = 1e-6
     threads: NonNegativeInt = 0
+    processes: PositiveInt = 1
+    machines: PositiveInt = 1
+    main_address: str | None = Field(default=None, pattern=r"^[^:]+:\d+$")
 
     @model_validator(mode="before")
     @classmethod
@@ -213,7 +219,35 @@ class TrainingSettings(ComputeSettings):
                 f"kl_samples {self.kl_samples} is more than samples_per_epoch "
                 f"{self.samples_per_epoch}."
             )
+        self._check_processes()
         return self
+
+    def _check_processes(self) -> None:
+        if self.processes % self.machines:
+            raise ValueError(
+                f"machines {self.machines} must divide processes {self.processes}."
+            )
+        if self.machines > 1 and self.main_address is None:
+            raise ValueError(
+                "several machines need main_address, the host:port of the first."
+            )
+        self.check_dealt("chunk_size", self.samples_per_epoch, "samples of an epoch")
+
+    def check_dealt(self, name: str, count: int, what: str) -> None:
+        """Raise ValueError if a process would get none of the parts of something.
+
+        Args:
+            name: The setting that is the size of a part.
+            count: Size of the whole.
+            what: The whole, in words.
+        """
+        size = getattr(self, name)
+        if count < self.processes * size:
+            raise ValueError(
+                f"{self.processes} processes share the {count} {what} in parts of {name} "
+                f"{size}, so that some would get none. Set {name} to "
+                f"{max(1, count // self.processes)} or less, or take fewer processes."
+            )
 
     def _check_early_stop(self) -> None:
         if self.early_stop.rule == "none":

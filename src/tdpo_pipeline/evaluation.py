@@ -32,6 +32,7 @@ from tdpo_pipeline.overoptimization.image_statistics import image_statistics
 from tdpo_pipeline.rewards.base import ImageEncoder, Reward
 from tdpo_pipeline.rewards.probe import probe_rewards
 from tdpo_pipeline.rewards.registry import load_rewards
+from tdpo_pipeline.rewards.scoring import scores
 from tdpo_pipeline.trainer.state import (
     epoch_of,
     identity_digest,
@@ -280,7 +281,10 @@ def _evaluate_checkpoint(
         head = {"kl_to_base": kl, "eta": eta}
         table = images.copy()
         for reward in eyes.rewards:
-            table[reward.name] = _score(reward, trajectory, settings.chunk_size)
+            values = scores(
+                reward, trajectory.images, trajectory.prompts, settings.chunk_size
+            )
+            table[reward.name] = values.float().cpu().numpy()
         pixels = trajectory.images.float().cpu().numpy()
         statistics = pd.concat([images, image_statistics(pixels)], axis=1)
         diversity = _diversity(eyes, trajectory, images, settings.chunk_size)
@@ -357,18 +361,6 @@ def _kl(policy: Policy, trajectory: Trajectory, samples: Tensor, eta: float) -> 
     if eta == 0:
         return float("nan")
     return kl_to_base(policy, trajectory, samples, eta=eta)
-
-
-@torch.no_grad()
-def _score(reward: Reward, trajectory: Trajectory, chunk_size: int) -> np.ndarray:
-    parts = [
-        reward(
-            trajectory.images[start : start + chunk_size],
-            trajectory.prompts[start : start + chunk_size],
-        ).values
-        for start in range(0, len(trajectory), chunk_size)
-    ]
-    return torch.cat(parts).float().cpu().numpy()
 
 
 def _tiles(images: Tensor) -> np.ndarray:

@@ -91,16 +91,16 @@ def test_a_critic_on_file_size_borrows_an_encoder() -> None:
 
 def test_train_calls_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     from tdpo_pipeline.export import card
-    from tdpo_pipeline.trainer import loop
+    from tdpo_pipeline.trainer import launch, loop
 
     calls: dict[str, Any] = {}
     cards: list[object] = []
 
-    def train_run(run: RunConfig, **given: Any) -> loop.TrainingResult:
+    def launch_run(run: RunConfig, **given: Any) -> loop.TrainingResult:
         calls.update(given, run=run)
         return loop.TrainingResult("checkpoints", "history", "timings")  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "train_run", train_run)
+    monkeypatch.setattr(launch, "launch_run", launch_run)
     monkeypatch.setattr(card, "write_cards", lambda *given: cards.extend(given))
     built = config(Run("tdpo", "pick-mini", 2))
     outputs = train(built, "cat\na dog on the moon\n", Path("b"), Path("w"), "data/s")

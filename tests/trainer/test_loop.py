@@ -340,7 +340,7 @@ def test_equal_rewards_stop_the_run(train, monkeypatch):
 
 
 def test_nan_reward_stops_the_run(train):
-    with pytest.raises(TrainingStoppedError, match="NaN or infinity for 1 of 8"):
+    with pytest.raises(TrainingStoppedError, match="NaN or infinity for 1 of 4"):
         train(tiny.run_config(scorer="tests.tiny:NanReward"))
 
 

@@ -38,6 +38,7 @@ from tdpo_pipeline.config import OptimizerSettings, Settings
 from tdpo_pipeline.critic.critic import explained_variance
 from tdpo_pipeline.diffusion.randomness import generator, torch_seed
 from tdpo_pipeline.diffusion.trajectory import Trajectory
+from tdpo_pipeline.distributed import average_gradients
 
 
 class ValueSettings(Settings):
@@ -206,6 +207,7 @@ class Dpok(PolicyGradient):
             loss = nn.functional.mse_loss(values, returns[sample, step])
             self.value_optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            average_gradients(list(self.value.parameters()))
             nn.utils.clip_grad_norm_(
                 self.value.parameters(), settings.optimizer.max_grad_norm
             )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tdpo_pipeline import distributed
 from tdpo_pipeline.config import OptimizerSettings
 from tdpo_pipeline.diffusion.policy import Policy
 
@@ -48,6 +49,17 @@ class GradientSpread:
         else:
             self.total, self.squared = self.total + gradient, self.squared + squared
         self.count += 1
+
+    def of_all_processes(self, size: int) -> GradientSpread:
+        """The spread of what all processes have added, gradients of ``size`` elements."""
+        count = sum(distributed.collect([self.count]))
+        if distributed.world_size() == 1 or not count:
+            return self
+        total, squared = self.total, self.squared
+        if total is None or squared is None:
+            total, squared = torch.zeros(size), torch.zeros((), dtype=torch.float64)
+        total, squared = distributed.sum_over(total), distributed.sum_over(squared)
+        return GradientSpread(total, squared, count)
 
     def value(self) -> float:
         """The spread, relative to the norm of the mean gradient."""
@@ -107,9 +119,9 @@ class PolicyOptimizer:
         """One step on the sum of weight x loss over the parts of an update.
 
         Args:
-            parts: Weight and scalar loss of each micro-batch; weights sum to 1. Each
-                is backpropagated before the next is asked for, so that one graph is in
-                memory at a time.
+            parts: Weight and scalar loss of each micro-batch of this process; weights
+                sum to 1 over all processes. Each is backpropagated before the next is
+                asked for, so that one graph is in memory at a time.
 
         Raises:
             FloatingPointError: If gradients overflow fp16 however small the loss scale.
@@ -122,6 +134,7 @@ class PolicyOptimizer:
             after = flat_gradient(self.parameters)
             spread.add((after - before.to(after)) / (weight * scale))
             before = after
+        distributed.sum_gradients(self.parameters)
         learns = any(p.grad is not None for p in self.parameters)
         if learns:
             self.scaler.unscale_(self.adamw)
@@ -151,9 +164,10 @@ class PolicyOptimizer:
             "policy_grad_spread": float("nan"),
         }
         if self.norms:
+            size = sum(p.numel() for p in self.parameters)
             measured = {
                 "policy_grad_norm": float(np.mean(fetched(self.norms))),
-                "policy_grad_spread": self.spread.value(),
+                "policy_grad_spread": self.spread.of_all_processes(size).value(),
             }
         if self.scaler.is_enabled():
             measured["skipped_updates"] = float(self.skipped)

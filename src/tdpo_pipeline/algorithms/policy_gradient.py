@@ -29,6 +29,7 @@ from tdpo_pipeline.diffusion.adapter_neurons import reset_adapter_neurons
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator, torch_seed
 from tdpo_pipeline.diffusion.trajectory import Trajectory, reevaluate, replay
+from tdpo_pipeline.distributed import collect, deal
 
 Penalty = Callable[[Tensor, Tensor], Tensor]
 """Noise predictions (B, C, H, W) and pairs (B, 2) to what is added to the losses (B,)."""
@@ -137,6 +138,7 @@ class PolicyGradientSettings(AlgorithmSettings):
                 f"micro_batch_size {training.micro_batch_size} must divide the "
                 f"{pairs // updates} pairs of an update."
             )
+        training.check_dealt("micro_batch_size", pairs // updates, "pairs of an update")
         if self.loop == "sample_major" and training.samples_per_epoch % self.group_size:
             raise ValueError(
                 f"group_size {self.group_size} must divide samples_per_epoch "
@@ -314,8 +316,8 @@ class SurrogateUpdate:
         advantages: Tensor,
         penalty: Penalty | None,
     ) -> Iterator[tuple[float, Tensor]]:
-        """Weight and mean loss of each micro-batch."""
-        for chunk in pairs.split(self.training.micro_batch_size):
+        """Weight and mean loss of each micro-batch of this process."""
+        for chunk in deal(pairs.split(self.training.micro_batch_size)):
             sample, step = chunk.unbind(1)
             old, advantage = (
                 trajectory.log_probs[sample, step],
@@ -350,9 +352,9 @@ class SurrogateUpdate:
     def metrics(self) -> dict[str, float]:
         """Measurements of the epoch."""
         return {
-            "approx_kl": float(np.mean(fetched(self.kls))),
-            "clip_fraction": float(np.mean(fetched(self.clipped))),
-            "ratio_error": self.ratio_error,
+            "approx_kl": float(np.mean(collect(fetched(self.kls)))),
+            "clip_fraction": float(np.mean(collect(fetched(self.clipped)))),
+            "ratio_error": max(collect([self.ratio_error])),
             **self.optimizer.metrics(),
         }
 

@@ -37,6 +37,7 @@ from tdpo_pipeline.config import (
 from tdpo_pipeline.diffusion.ddim import ddim_transition
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import Trajectory
+from tdpo_pipeline.distributed import collect, deal
 from tdpo_pipeline.rewards.registry import no_gradient
 
 
@@ -90,6 +91,9 @@ class RewardBackpropSettings(AlgorithmSettings):
                 f"exploration.log_prob: target has no meaning for {self.algorithm}, "
                 "which has no log-probs: its gradient goes the way of the samples."
             )
+        training.check_dealt(
+            "micro_batch_size", training.samples_per_epoch, "images of an update"
+        )
 
     def live_summary(self, training: TrainingSettings) -> str:
         """Which steps are live, in a few words."""
@@ -245,6 +249,7 @@ class RewardBackprop(Algorithm):
         parts: list[_Part] = []
         self.optimizer.begin_epoch()
         self.optimizer.step(self._losses(epoch, trajectory, parts))
+        parts = collect(parts)
         return {
             "loss": sum(part.weight * part.loss for part in parts),
             "loss_reward": sum(part.weight * part.reward for part in parts),
@@ -262,11 +267,13 @@ class RewardBackprop(Algorithm):
     def _losses(
         self, epoch: int, trajectory: Trajectory, parts: list[_Part]
     ) -> Iterator[tuple[float, Tensor]]:
-        """Weight and mean loss of each micro-batch; ``parts`` keeps what they were."""
+        """Weight and mean loss of each micro-batch of this process.
+
+        ``parts`` keeps what they were.
+        """
         queries = len(trajectory) * self.backprop.queries_per_sample
-        for samples in torch.arange(len(trajectory)).split(
-            self.training.micro_batch_size
-        ):
+        numbers = torch.arange(len(trajectory))
+        for samples in deal(numbers.split(self.training.micro_batch_size)):
             prompts = [trajectory.prompts[i] for i in samples.tolist()]
             weight = len(samples) / queries
             for latents in self.latents(epoch, trajectory, samples):

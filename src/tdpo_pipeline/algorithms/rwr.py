@@ -42,6 +42,7 @@ from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.prompt_embeds import PromptEmbeds
 from tdpo_pipeline.diffusion.randomness import generator, noise
 from tdpo_pipeline.diffusion.trajectory import Trajectory
+from tdpo_pipeline.distributed import collect, compute_parts, deal
 
 
 class RwrSettings(AlgorithmSettings):
@@ -92,6 +93,7 @@ class RwrSettings(AlgorithmSettings):
                 f"micro_batch_size {training.micro_batch_size} must divide batch_size "
                 f"{self.batch_size}."
             )
+        training.check_dealt("micro_batch_size", self.batch_size, "images of an update")
         if self.exploration is not None and self.exploration.log_prob == "target":
             raise ValueError(
                 "exploration.log_prob: target has no meaning for rwr, which has no "
@@ -204,13 +206,13 @@ def encode_images(policy: Policy, images: Tensor, chunk_size: int) -> Tensor:
         float32, shape (N, 2C, h, w).
     """
     vae = policy.pipeline.vae
-    parts = [
-        vae.encode((2 * chunk - 1).to(vae.dtype), return_dict=False)[
-            0
-        ].parameters.float()
-        for chunk in images.split(chunk_size)
-    ]
-    return torch.cat(parts)
+
+    def moments(chunk: Tensor) -> tuple[Tensor]:
+        encoded = vae.encode((2 * chunk - 1).to(vae.dtype), return_dict=False)[0]
+        return (encoded.parameters.float(),)
+
+    parts = compute_parts(moments, images.split(chunk_size))
+    return torch.cat([part for (part,) in parts])
 
 
 def drawn_latents(policy: Policy, moments: Tensor, noises: Tensor) -> Tensor:
@@ -361,7 +363,7 @@ class Rwr(Algorithm):
         for number, batch in enumerate(batches):
             first = number * self.rwr.batch_size
             optimizer.step(self._losses(epoch, batch, first, weights, losses))
-        return sum(losses) / len(batches)
+        return sum(collect(losses)) / len(batches)
 
     def _losses(
         self,
@@ -371,7 +373,9 @@ class Rwr(Algorithm):
         weights: Tensor,
         losses: list[float],
     ) -> Iterator[tuple[float, Tensor]]:
-        """Weight and mean loss of each micro-batch; ``losses`` keeps their products.
+        """Weight and mean loss of each micro-batch of this process.
+
+        ``losses`` keeps their products.
 
         The batch's images are visited ``first``, ``first + 1``, ... in the round, which
         is the address of their timesteps and noise.
@@ -379,7 +383,8 @@ class Rwr(Algorithm):
         guidance = self.guidance_scale if self.rwr.cfg_training else 1.0
         visited = torch.arange(first, first + len(batch))
         size = self.training.micro_batch_size
-        for images, numbers in zip(batch.split(size), visited.split(size), strict=True):
+        parts = list(zip(batch.split(size), visited.split(size), strict=True))
+        for images, numbers in deal(parts):
             timesteps, drawn, added = self._draws(epoch, numbers.tolist())
             errors = denoising_losses(
                 self.policy,

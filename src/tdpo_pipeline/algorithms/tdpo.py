@@ -47,6 +47,7 @@ from tdpo_pipeline.diffusion.ddim import predicted_x0
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import torch_seed
 from tdpo_pipeline.diffusion.trajectory import Trajectory
+from tdpo_pipeline.distributed import compute_parts
 from tdpo_pipeline.rewards.base import ImageEncoder
 from tdpo_pipeline.rewards.registry import critic_encoder
 
@@ -124,12 +125,19 @@ def critic_inputs(
     The states are decoded after the rollout, batched over samples: the critic has no
     part in the sampling, so the result is that of decoding on the way.
     """
-    steps = []
-    for i in range(trajectory.num_steps):
-        states = _critic_states(policy, trajectory, i, settings.state)
-        images = (policy.decode(chunk) for chunk in states.split(chunk_size))
-        steps.append(torch.cat([encoder(image).float() for image in images]))
-    features = torch.stack(steps, 1)
+
+    def embedded(place: tuple[int, int]) -> tuple[Tensor]:
+        step, start = place
+        samples = slice(start, start + chunk_size)
+        states = _critic_states(policy, trajectory, step, samples, settings.state)
+        return (encoder(policy.decode(states)).float(),)
+
+    starts = range(0, len(trajectory), chunk_size)
+    places = [(step, start) for step in range(trajectory.num_steps) for start in starts]
+    parts = torch.cat([part for (part,) in compute_parts(embedded, places)])
+    # The parts come step by step.
+    features = parts.unflatten(0, (trajectory.num_steps, -1)).transpose(0, 1)
+    features = features.contiguous()
     if settings.inputs == "image_prompt":
         text = nn.functional.normalize(trajectory.embeds.tokens.mean(1), dim=-1)
         text = text[:, None].expand(-1, features.shape[1], -1)
@@ -138,16 +146,16 @@ def critic_inputs(
 
 
 def _critic_states(
-    policy: Policy, trajectory: Trajectory, step: int, kind: str
+    policy: Policy, trajectory: Trajectory, step: int, samples: slice, kind: str
 ) -> Tensor:
-    """Latents (N, C, H, W) shown to the critic at a step: pre, post or x0hat."""
+    """Latents (B, C, H, W) shown to the critic at a step: pre, post or x0hat."""
     if kind == "post":
-        return trajectory.latents[:, step + 1]
-    latents = trajectory.latents[:, step]
+        return trajectory.latents[samples, step + 1]
+    latents = trajectory.latents[samples, step]
     if kind == "pre":
         return latents
     timestep = trajectory.timesteps[step].expand(len(latents))
-    noise_preds = trajectory.noise_preds[:, step]
+    noise_preds = trajectory.noise_preds[samples, step]
     return predicted_x0(policy.scheduler, noise_preds, timestep, latents)
 
 

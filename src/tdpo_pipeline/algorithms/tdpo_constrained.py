@@ -29,6 +29,7 @@ from tdpo_pipeline.config import (
 )
 from tdpo_pipeline.diffusion.trajectory import Trajectory
 from tdpo_pipeline.rewards.registry import load_reward, reward_path
+from tdpo_pipeline.rewards.scoring import scores
 
 
 class ConstraintSettings(Settings):
@@ -146,7 +147,8 @@ class TdpoConstrained(Tdpo):
         """The Lagrangian of normalised rewards, float32, shape (N,)."""
         total, weight = super().targets(trajectory, rewards), 1.0
         for name, reward in self.auxiliary.items():
-            values = reward(trajectory.images, trajectory.prompts).values
+            size = self.training.chunk_size
+            values = scores(reward, trajectory.images, trajectory.prompts, size)
             self.violations[name] = self.multipliers[name].update(values)
             z = self.trackers[name].update(trajectory.prompts, values.cpu().numpy())
             multiplier = self.multipliers[name].value

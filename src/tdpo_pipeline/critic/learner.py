@@ -23,6 +23,7 @@ from tdpo_pipeline.critic.neurons import (
     reset_neurons,
 )
 from tdpo_pipeline.diffusion.randomness import generator, torch_seed
+from tdpo_pipeline.distributed import average_gradients
 
 OFFICIAL_LOSS_SCALE = 65536.0
 
@@ -106,6 +107,7 @@ class CriticLearner:
         scaler.update()
 
     def _clip(self) -> None:
+        average_gradients(self.parameters)
         self.spread.add(flat_gradient(self.parameters))
         limit = self.settings.optimizer.max_grad_norm
         self.norms.append(nn.utils.clip_grad_norm_(self.parameters, limit))

@@ -18,6 +18,7 @@ from tdpo_pipeline.diffusion.devices import to_device
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.prompt_embeds import PromptEmbeds
 from tdpo_pipeline.diffusion.randomness import noise
+from tdpo_pipeline.distributed import compute_parts
 
 
 @dataclass
@@ -116,7 +117,7 @@ def rollout(
 ) -> Trajectory:
     """Sample one trajectory for each prompt, in chunks of ``chunk_size``.
 
-    A sample's noise is addressed by (seed, purpose, epoch, number, step): the result
+    Chunks are dealt to the processes, which all get all trajectories. A sample's noise is addressed by (seed, purpose, epoch, number, step): the result
     doesn't depend on which process computes which chunk.
 
     Args:
@@ -135,19 +136,21 @@ def rollout(
     if embeds is None:
         embeds = policy.encode(prompts)
     numbers = range(len(prompts)) if addresses is None else addresses
-    parts = []
-    for start in range(0, len(prompts), chunk_size):
+
+    def sampled(start: int) -> tuple[Tensor, ...]:
         samples = numbers[start : start + chunk_size]
         noises = (
             noise(seed, purpose, epoch, samples, step, policy.latent_shape)
             for step in range(len(policy.timesteps) + 1)
         )
         chunk = embeds[start : start + chunk_size]
-        parts.append(_rollout_chunk(policy, chunk, noises, guidance_scale, eta))
-    latents, noise_preds, log_probs = (
+        trajectories = _rollout_chunk(policy, chunk, noises, guidance_scale, eta)
+        return *trajectories, policy.decode(trajectories[0][:, -1])
+
+    parts = compute_parts(sampled, range(0, len(prompts), chunk_size))
+    latents, noise_preds, log_probs, images = (
         torch.cat(column) for column in zip(*parts, strict=True)
     )
-    images = [policy.decode(chunk) for chunk in latents[:, -1].split(chunk_size)]
     return Trajectory(
         prompts=list(prompts),
         embeds=embeds,
@@ -157,7 +160,7 @@ def rollout(
         latents=latents,
         noise_preds=noise_preds,
         log_probs=log_probs,
-        images=torch.cat(images),
+        images=images,
     )
 
 
@@ -235,7 +238,7 @@ def reevaluate(policy: Policy, trajectory: Trajectory, batch_size: int) -> Traje
         batch_size: Pairs computed together.
     """
     chunks = trajectory.pairs().split(batch_size)
-    replayed = [replay(policy, trajectory, chunk) for chunk in chunks]
+    replayed = compute_parts(lambda chunk: replay(policy, trajectory, chunk), chunks)
     noise_preds, log_probs = (
         torch.cat(column) for column in zip(*replayed, strict=True)
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from tdpo_pipeline import distributed
 from tdpo_pipeline.algorithms.base import Algorithm
 from tdpo_pipeline.algorithms.registry import algorithm_class
 from tdpo_pipeline.config import RunConfig
@@ -31,6 +32,7 @@ from tdpo_pipeline.overoptimization.sequential import Alarm, Baseline
 from tdpo_pipeline.rewards.base import Reward, RewardError
 from tdpo_pipeline.rewards.probe import probe_rewards
 from tdpo_pipeline.rewards.registry import load_rewards
+from tdpo_pipeline.rewards.scoring import scores
 from tdpo_pipeline.trainer.early_stop import (
     last_checkpoint,
     onset_alarm,
@@ -74,7 +76,7 @@ def train_run(
     """Train one run of the grid, resuming it if it was interrupted.
 
     A run that has already been finished, with this configuration, inputs and code,
-    gives its result at once.
+    gives its result at once. Of several processes each calls this; the main one writes.
 
     Args:
         config: The run.
@@ -100,7 +102,7 @@ def train_run(
     check_disk_budget(config, trainer.policy, trainer.algorithm.state_dict(), state_dir)
     identity = run_identity(config, prompts, base_model, weights)
     state = RunState(state_dir, config, identity)
-    resumed = state.open()
+    resumed = distributed.main_first(state.open, state.newest)
     log.info(config.summary())
     if resumed is not None:
         trainer.resume(state, resumed)
@@ -180,22 +182,27 @@ class Trainer:
         Raises:
             CheckpointError: If a kept checkpoint is missing and so is its state.
         """
-        for deleted in state.without_checkpoint(newest["epoch"]):
+        if distributed.is_main():
+            self._save_deleted(state, newest["epoch"])
+        self.load_state_dict(newest)
+
+    def _save_deleted(self, state: RunState, newest: int) -> None:
+        for deleted in state.without_checkpoint(newest):
             self.epoch = deleted["epoch"]
             self.policy.load_state_dict(deleted["policy"])
             self._save_checkpoint(state)
-        self.load_state_dict(newest)
 
     def run(self, state: RunState) -> None:
         """Train from the current epoch to the last, or until an alarm ends the run."""
         epochs = self.config.training.epochs
         terminal = sys.stderr.isatty()
+        main = distributed.is_main()
         with tqdm(
             total=epochs,
             initial=self.epoch,
             desc=self.config.key,
             unit="epoch",
-            disable=not terminal,
+            disable=not (terminal and main),
         ) as bar:
             while self.epoch < epochs and self.alarm() is None:
                 self.run_epoch(state)
@@ -203,7 +210,7 @@ class Trainer:
                 seconds = self.timings[-1]["total_s"]
                 bar.set_postfix(reward=f"{latest:.3f}")
                 bar.update()
-                if not terminal:
+                if main and not terminal:
                     log.info(
                         "%s: epoch %d/%d, reward %.3f, about %.0f s left",
                         self.config.key,
@@ -212,9 +219,10 @@ class Trainer:
                         latest,
                         seconds * (epochs - self.epoch),
                     )
-        if (alarm := self.alarm()) is not None:
-            self._end_early(state, alarm)
-        state.finish()
+        if main:
+            if (alarm := self.alarm()) is not None:
+                self._end_early(state, alarm)
+            state.finish()
 
     def alarm(self) -> Alarm | None:
         """Whether held-out rewards have begun to fall; always None unless configured."""
@@ -290,11 +298,11 @@ class Trainer:
         count = self.config.training.samples_per_epoch
         return [self.prompts[i] for i in rng.integers(len(self.prompts), size=count)]
 
-    @torch.no_grad()
     def score(self, trajectory: Trajectory) -> dict[str, Tensor]:
         """Each reward's scores (N,) of the epoch's images."""
+        size = self.config.training.chunk_size
         return {
-            reward.name: reward(trajectory.images, trajectory.prompts).values
+            reward.name: scores(reward, trajectory.images, trajectory.prompts, size)
             for reward in self.monitored.values()
         }
 
@@ -347,6 +355,8 @@ class Trainer:
         return samples * self.config.algorithm.queries_per_sample
 
     def _save(self, state: RunState) -> None:
+        if not distributed.is_main():
+            return
         if self.epoch in state.kept:
             self._save_checkpoint(state)
         state.save(self.epoch, self.state_dict())
@@ -367,7 +377,8 @@ class Trainer:
         kept = "Nothing had been trained yet."
         if self.epoch:
             self.policy.load_state_dict(good)
-            self._save_checkpoint(state)
+            if distributed.is_main():
+                self._save_checkpoint(state)
             kept = f"The weights after epoch {self.epoch} and the history are kept."
         raise TrainingStoppedError(
             f"{self.config.key} stopped: {reason} {kept} If a lower learning rate or "

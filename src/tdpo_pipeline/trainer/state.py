@@ -39,6 +39,7 @@ TRAINING_CODE = (
     "config.py",
     "critic",
     "diffusion",
+    "distributed.py",
     "menagerie/animals.py",
     "menagerie/beasts.py",
     "menagerie/birds.py",
@@ -64,6 +65,18 @@ on what these draw with, because its models are inputs of a run.
 """
 
 
+NO_RESULT = (
+    "disk_budget_mb",
+    "gpu_memory_gb",
+    "machines",
+    "main_address",
+    "preset",
+    "processes",
+    "threads",
+)
+"""Settings of the training that its result doesn't depend on."""
+
+
 def fingerprint(
     places: Iterable[Path], pattern: str = "*", leave_out: Collection[Path] = ()
 ) -> str:
@@ -82,7 +95,7 @@ def fingerprint(
         folder = place if place.is_dir() else place.parent
         paths = _files_in(place, pattern) if place.is_dir() else [place]
         known = known_checksums(folder) if place.is_dir() else {}
-        for path in (p for p in paths if p not in leave_out):
+        for path in (p for p in paths if p.is_file() and p not in leave_out):
             digest.update(str(path.relative_to(folder)).encode())
             digest.update(bytes.fromhex(known.get(path) or sha256_of(path)))
     return digest.hexdigest()
@@ -107,11 +120,11 @@ def run_identity(
     Of published reward weights, which several environments share, only those that the run
     loads count.
 
-    The disk budget and the number of threads are left out, and so are settings that have
-    their default, so that checkpoints outlive settings that are added later.
+    Settings of the disk, the threads and the processes are left out, and so are those
+    that have their default, so that checkpoints outlive settings that are added later.
     """
     values = config.model_dump(mode="json", exclude_defaults=True)
-    for name in ("disk_budget_mb", "threads"):
+    for name in NO_RESULT:
         values["training"].pop(name, None)
     return {
         "config": values,
@@ -163,11 +176,16 @@ class RunState:
         record = self.directory / "run.json"
         found = json.loads(record.read_text()) if record.exists() else None
         finished = (self.directory / "finished").exists()
-        if found != self.identity and (finished or found is None):
+        saved = any(self.states.glob("epoch_*.pt"))
+        if found != self.identity and (finished or found is None or not saved):
             self.clear()
         elif found is not None:
             self._check_identity(found)
         _write_text(record, json.dumps(self.identity, indent=2))
+        return self.newest()
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest state, or None."""
         newest = max(self.states.glob("epoch_*.pt"), key=epoch_of, default=None)
         return None if newest is None else self._load(newest)
 

@@ -63,7 +63,7 @@ def train(
     reward_weights: Path,
     state: str,
 ) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
-    """Train one run.
+    """Train one run, in this process or in several of its own.
 
     Args:
         config: The run, as :func:`build_config` gives it.
@@ -77,10 +77,10 @@ def train(
         epoch); and the seconds that each epoch took.
     """
     from tdpo_pipeline.export.card import write_cards
-    from tdpo_pipeline.trainer.loop import train_run
+    from tdpo_pipeline.trainer.launch import launch_run
 
     run = RunConfig.model_validate(config)
-    result = train_run(
+    result = launch_run(
         run,
         prompts=prompts.splitlines(),
         base_model=base_model,

@@ -1,0 +1,82 @@
+"""What two processes compute in the tests, started by ``torch.distributed.run``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tdpo_pipeline import distributed
+from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.trainer.loop import train_run
+
+
+def primitives() -> dict[str, object]:
+    """What each function of the module gives in this process."""
+    rank = distributed.rank()
+    computed: list[int] = []
+
+    def compute(part: int) -> tuple[torch.Tensor, torch.Tensor]:
+        computed.append(part)
+        # Parts may differ in shape and type.
+        return torch.full((part + 1,), 0.5 * part), torch.tensor(part)
+
+    parts = distributed.compute_parts(compute, [0, 1, 2])
+    weights = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    weights[0].grad = torch.tensor([1.0, 2.0]) * (rank + 1)
+    if rank == 1:
+        weights[1].grad = torch.tensor([5.0, 6.0])
+    distributed.BUCKET = 3  # so that gradients go in two buckets
+    distributed.sum_gradients(weights)
+    summed = [None if w.grad is None else w.grad.tolist() for w in weights]
+    distributed.average_gradients(weights)
+
+    def fails(part: int) -> tuple[torch.Tensor]:
+        if part == 1:
+            raise KeyError("of part 1")
+        return (torch.zeros(1),)
+
+    try:
+        distributed.compute_parts(fails, [0, 1])
+    except KeyError as error:
+        raised = str(error)
+    return {
+        "rank": rank,
+        "size": distributed.world_size(),
+        "main": distributed.is_main(),
+        "dealt": distributed.deal([10, 11, 12]),
+        "computed": computed,
+        "parts": [[tensor.tolist() for tensor in part] for part in parts],
+        "collected": distributed.collect([rank, "x"]),
+        "total": distributed.sum_over(torch.tensor([1.0, rank])).tolist(),
+        "summed": summed,
+        "averaged": [None if w.grad is None else w.grad.tolist() for w in weights],
+        "first": distributed.main_first(
+            lambda: f"first {rank}", lambda: f"then {rank}"
+        ),
+        "raised": raised,
+    }
+
+
+def main(folder: Path) -> None:
+    """The primitives, and every run whose job is in ``folder``."""
+    torch.set_num_threads(1)
+    with distributed.joined(cpu=True):
+        (folder / f"primitives_{distributed.rank()}.json").write_text(
+            json.dumps(primitives())
+        )
+        for job in sorted(folder.glob("*.job.json")):
+            train_run(
+                RunConfig.model_validate_json(job.read_text()),
+                prompts=["cat", "dog"],
+                base_model=folder / "base_model",
+                weights=folder / "no_weights",
+                state_dir=folder / "two" / job.name.removesuffix(".job.json"),
+            )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,148 @@
+"""One and two processes give the same; two are started once for all of these tests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tdpo_pipeline import distributed
+from tdpo_pipeline.trainer.loop import train_run
+from tests import tiny
+from tests.conftest import ROOT
+
+BACKPROP = {"optimizer": tiny.OPTIMIZER}
+METHODS: dict[str, dict[str, Any]] = {
+    "ddpo": tiny.DDPO,
+    "ddpo, recomputed": tiny.DDPO
+    | {"loop": "sample_major", "group_size": 2, "old_log_prob": "recompute"},
+    "tdpo": tiny.TDPO,
+    "tdpo, KL in the loss": tiny.TDPO | {"kl": {"applied_to": "loss"}},
+    "tdpo_constrained": tiny.TDPO
+    | {
+        "algorithm": "tdpo_constrained",
+        "constraints": {"tests.tiny:Brightness": {"slack": 0.0}},
+    },
+    "tdpo_replay": tiny.TDPO
+    | {
+        "algorithm": "tdpo_replay",
+        "policy_neurons": {"reset": "active", "reset_fraction": 1.0},
+        "buffer_samples": 4,
+    },
+    "dpok": tiny.DPOK,
+    "rwr": {
+        "algorithm": "rwr",
+        "rounds": 1,
+        "passes": 2,
+        "batch_size": 8,
+        "weighting": "sparse",
+        "percentile": 0.5,
+    }
+    | BACKPROP,
+    "alignprop": {"algorithm": "alignprop", "truncation": {"kind": "per_step"}}
+    | BACKPROP,
+    "draft": {"algorithm": "draft", "extra_noisings": 2} | BACKPROP,
+    "refl": {"algorithm": "refl"} | BACKPROP,
+}
+
+
+def config(method: str) -> Any:
+    return tiny.run_config(
+        METHODS[method],
+        epochs=1,
+        checkpoint_every=1,
+        micro_batch_size=2,
+        threads=1,
+        processes=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of what two processes gave."""
+    folder = tmp_path_factory.mktemp("two")
+    tiny.pipeline().save_pretrained(folder / "base_model")
+    for method in METHODS:
+        (folder / f"{method}.job.json").write_text(config(method).model_dump_json())
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "tests.distributed_program", folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_primitives(two: Path, rank: int) -> None:
+    found = json.loads((two / f"primitives_{rank}.json").read_text())
+    assert (found["rank"], found["size"], found["main"]) == (rank, 2, rank == 0)
+    assert found["dealt"] == [[10, 12], [11]][rank]
+    assert found["computed"] == [[0, 2], [1]][rank]
+    assert found["parts"] == [[[0.0], 0], [[0.5, 0.5], 1], [[1.0, 1.0, 1.0], 2]]
+    assert found["collected"] == [0, "x", 1, "x"]
+    assert found["total"] == [2.0, 1.0]
+    # 1 x + 2 x; what one process has alone; what none has.
+    assert found["summed"] == [[3.0, 6.0], [5.0, 6.0], None]
+    # Now both have the sums, whose mean they are.
+    assert found["averaged"] == [[3.0, 6.0], [5.0, 6.0], None]
+    assert found["first"] == ["first 0", "then 1"][rank]
+    assert found["raised"] == "'of part 1'"
+
+
+def test_one_process_alone() -> None:
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.is_main()
+    assert distributed.deal([1, 2, 3]) == [1, 2, 3]
+    assert distributed.collect([1, 2]) == [1, 2]
+    assert distributed.main_first(lambda: "first", lambda: "then") == "first"
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.ones(2)
+    distributed.sum_gradients([weight])
+    distributed.average_gradients([weight])
+    assert weight.grad.tolist() == [1, 1]
+    (result,) = distributed.compute_parts(lambda part: (part,), [weight])
+    assert result[0] is weight
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    (path,) = (folder / "checkpoints" / "epoch_0001").glob("*.safetensors")
+    return load_file(path)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_train_as_one_does(
+    two: Path, tmp_path: Path, method: str
+) -> None:
+    one = train_run(
+        config(method),
+        prompts=tiny.PROMPTS,
+        base_model=two / "base_model",
+        weights=tmp_path / "no_weights",
+        state_dir=tmp_path / "one",
+    )
+    history = pd.read_csv(two / "two" / method / "history.csv")
+    first, other = one.history.iloc[0], history.iloc[0]
+    # Samples are the same bit for bit, so are their rewards.
+    for column in ("redness_mean", "redness_std"):
+        assert first[column] == other[column]
+    assert first["kl_to_base"] == pytest.approx(other["kl_to_base"], abs=1e-9)
+    norm, spread = first["policy_grad_norm"], first["policy_grad_spread"]
+    assert norm > 0
+    assert other["policy_grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert other["policy_grad_spread"] == pytest.approx(spread, rel=1e-4)
+    alone, together = weights(tmp_path / "one"), weights(two / "two" / method)
+    assert alone.keys() == together.keys()
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=0, atol=1e-6)
