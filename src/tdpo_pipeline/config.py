@@ -303,12 +303,15 @@ class RewardSettings(Settings):
         critic_encoder: Reward whose image encoder the temporal critic reads; by
             default the trained reward's own. An ensemble has none.
         ensemble: The rewards that the trained one is the weighted sum of, by name.
+        options: What the trained reward is told, by the names of its options in the
+            reward registry.
     """
 
     scorer: str
     train_prompts: str
     critic_encoder: str | None = None
     ensemble: EnsembleParts | None = None
+    options: dict[str, str] = Field(default_factory=dict)
 
     @property
     def ensembles(self) -> dict[str, dict[str, EnsemblePartSettings]]:
@@ -539,6 +542,7 @@ class RunConfig(Settings):
             needs_encoder=self.algorithm.needs_encoder,
             needs_gradient=self.algorithm.needs_gradient,
             parts=self.task.ensemble,
+            options=self.task.options,
         )
         return self
 

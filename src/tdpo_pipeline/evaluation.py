@@ -190,7 +190,7 @@ def _load_eyes(
     """Load the rewards to score with, and the encoder, each once."""
     chosen = diversity_encoder(diversity_encoders, config)
     scorers = list(dict.fromkeys((*settings.rewards, config.task.scorer)))
-    loaded = load_rewards((*scorers, chosen), weights, config.task.ensembles)
+    loaded = load_rewards((*scorers, chosen), weights, config.task)
     encoder = loaded[chosen].encoder
     if encoder is None:
         raise ValueError(

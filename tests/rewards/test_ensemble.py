@@ -40,7 +40,7 @@ def task(parts=PARTS, scorer="both", **changes):
 
 def load(parts=PARTS):
     settings = task(parts)
-    return load_rewards(["both"], ROOT / "no_weights", settings.ensembles)["both"]
+    return load_rewards(["both"], ROOT / "no_weights", settings)["both"]
 
 
 def config(algorithm=tiny.DDPO, parts=PARTS, scorer="both", reward="both", **changes):
@@ -116,7 +116,7 @@ def test_parts_are_loaded_once_and_shared(monkeypatch):
     monkeypatch.setattr(
         tiny.Redness, "__init__", lambda self: (made.append(self), original(self))[1]
     )
-    rewards = load_rewards(["both", RED], ROOT, task({RED: PARTS[RED]}).ensembles)
+    rewards = load_rewards(["both", RED], ROOT, task({RED: PARTS[RED]}))
     assert list(rewards) == ["both", RED]
     assert rewards["both"].rewards[RED] is rewards[RED]
     assert len(made) == 1
@@ -129,7 +129,7 @@ def test_a_part_that_fails_is_named():
 
 def test_another_reward_of_its_name_is_an_error():
     with pytest.raises(RewardError, match="both named 'redness'"):
-        load_rewards(["redness", RED], ROOT, task(scorer="redness").ensembles)
+        load_rewards(["redness", RED], ROOT, task(scorer="redness"))
 
 
 # -- wrong configuration --

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from tdpo_pipeline.config import RewardSettings
 from tdpo_pipeline.rewards import llava as llava_module
 from tdpo_pipeline.rewards import llava_bertscore as reward_module
 from tdpo_pipeline.rewards.base import RewardError
@@ -191,9 +192,10 @@ def test_question_and_reference_are_options(monkeypatch, tmp_path):
     monkeypatch.setattr(reward_module, "llava", lambda _: parrot)
     monkeypatch.setattr(reward_module, "bert_scorer", lambda _: Same())
     options = {"question": "What do you see?", "reference": "{prompt} and a ball"}
-    rewards = load_rewards(
-        ["llava_bertscore"], tmp_path, options={"llava_bertscore": options}
+    task = RewardSettings(
+        scorer="llava_bertscore", train_prompts="activities", options=options
     )
+    rewards = load_rewards(["llava_bertscore"], tmp_path, task)
     found = rewards["llava_bertscore"](published.images(1), ["a cat"])
     assert found.values.tolist() == [1.0]
     assert parrot.asked[0][1] == ["What do you see?"]

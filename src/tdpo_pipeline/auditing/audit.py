@@ -12,7 +12,7 @@ import torch
 
 from tdpo_pipeline.auditing.perturbations import check_perturbations, wrong_prompts
 from tdpo_pipeline.auditing.probe import examples, probe_reward
-from tdpo_pipeline.config import EnsemblePartSettings, TrainingSettings
+from tdpo_pipeline.config import RewardSettings, TrainingSettings
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import rollout
@@ -43,7 +43,7 @@ def audit_reward(
     sampler: TrainingSettings,
     base_model: Path,
     weights: Path,
-    ensembles: Mapping[str, Mapping[str, EnsemblePartSettings]] | None = None,
+    task: RewardSettings | None = None,
 ) -> Audited:
     """Draw pictures by the untouched base model, and score them clean and perturbed.
 
@@ -56,7 +56,7 @@ def audit_reward(
         sampler: Steps, guidance, eta, chunk size and device, as in training.
         base_model: Diffusers pipeline directory.
         weights: Folder of reward weights.
-        ensembles: The parts of each ensemble, by its name.
+        task: The task whose trained reward is among them, if it is one of a task.
 
     Raises:
         ValueError: If there is only one prompt, or a perturbation is unknown.
@@ -73,7 +73,7 @@ def audit_reward(
         lora=None,
         compute=sampler,
     )
-    loaded = list(load_rewards(rewards, weights, ensembles).values())
+    loaded = list(load_rewards(rewards, weights, task).values())
     for reward in loaded:
         reward.to(policy.device)
     probe_rewards(loaded, policy, asked_for)

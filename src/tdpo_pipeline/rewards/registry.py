@@ -27,7 +27,7 @@ from tdpo_pipeline.rewards.model_files import (
 )
 
 if TYPE_CHECKING:
-    from tdpo_pipeline.config import EnsemblePartSettings
+    from tdpo_pipeline.config import RewardSettings
     from tdpo_pipeline.rewards.base import ImageEncoder, Reward
 
 
@@ -290,16 +290,14 @@ def _check_own_name(path: str, name: Any) -> None:
 def load_rewards(
     names: Iterable[str],
     weights: Path,
-    ensembles: Mapping[str, Mapping[str, EnsemblePartSettings]] | None = None,
-    options: Mapping[str, Mapping[str, str]] | None = None,
+    task: RewardSettings | None = None,
 ) -> dict[str, Reward]:
     """Rewards that are scored side by side, each loaded once, by what was asked for.
 
     Args:
-        names: Names in the registry, ``module:Class`` or names of ensembles.
+        names: Names in the registry, ``module:Class`` or the task's ensemble.
         weights: Folder that holds the weights of trained rewards.
-        ensembles: The parts of each ensemble, by its name.
-        options: What a reward is told, by its name.
+        task: What its trained reward is made of, and told.
 
     Raises:
         RewardError: If two of them have the same name; see also :func:`load_reward`.
@@ -307,12 +305,12 @@ def load_rewards(
     from tdpo_pipeline.rewards.base import RewardError
     from tdpo_pipeline.rewards.ensemble import Ensemble
 
-    made_of = ensembles or {}
+    made_of = task.ensembles if task else {}
+    told = {task.scorer: task.options} if task else {}
     asked_for = list(dict.fromkeys(names))
     single = dict.fromkeys(
         part for name in asked_for for part in made_of.get(name, [name])
     )
-    told = options or {}
     loaded = {name: load_reward(name, weights, told.get(name)) for name in single}
     rewards: dict[str, Reward] = {
         name: Ensemble(name, loaded, made_of[name]) if name in made_of else loaded[name]

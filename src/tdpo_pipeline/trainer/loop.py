@@ -161,7 +161,7 @@ class Trainer:
             compute=settings,
         )
         rewards = load_rewards(
-            (config.task.scorer, *settings.monitor), weights, config.task.ensembles
+            (config.task.scorer, *settings.monitor), weights, config.task
         )
         for loaded in rewards.values():
             loaded.to(policy.device)

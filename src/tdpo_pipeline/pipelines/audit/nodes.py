@@ -86,7 +86,7 @@ def probe(
         sampler=sampler,
         base_model=base_model,
         weights=reward_weights,
-        ensembles=None if chosen is None else chosen.ensembles,
+        task=chosen,
     )
     return {settings.key: audited.scores}, {settings.key: audited.examples}
 
