@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPImageProcessor,
@@ -17,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tdpo_pipeline.config import RewardSettings
+from tdpo_pipeline.config import AlgorithmSettings, RewardSettings, RunConfig
 from tdpo_pipeline.rewards import llava as llava_module
 from tdpo_pipeline.rewards import llava_bertscore as reward_module
 from tdpo_pipeline.rewards.base import RewardError
@@ -37,6 +38,7 @@ from tdpo_pipeline.rewards.registry import (
     load_reward,
     load_rewards,
 )
+from tests import tiny
 from tests.rewards import published
 
 WORDS = ["<unk>", "<s>", "</s>", "<image>", "USER", "ASSISTANT", ":", *"abcdefgh"]
@@ -201,6 +203,17 @@ def test_question_and_reference_are_options(monkeypatch, tmp_path):
     assert parrot.asked[0][1] == ["What do you see?"]
     with pytest.raises(RewardError, match="must have the place {prompt}; it is 'x'"):
         load_reward("llava_bertscore", tmp_path, {"reference": "x"})
+
+
+def test_a_run_with_a_misspelt_option_is_refused_before_it_starts():
+    run = tiny.run_config().model_dump() | {
+        "algorithm": AlgorithmSettings.model_validate(tiny.DDPO),
+        "reward": "llava_bertscore",
+    }
+    task = {"scorer": "llava_bertscore", "train_prompts": "activities"}
+    RunConfig.model_validate(run | {"task": task | {"options": {"question": "What?"}}})
+    with pytest.raises(ValidationError, match="no option 'qestion'"):
+        RunConfig.model_validate(run | {"task": task | {"options": {"qestion": "?"}}})
 
 
 def test_options_that_a_reward_does_not_have_are_refused():
