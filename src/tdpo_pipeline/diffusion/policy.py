@@ -442,7 +442,7 @@ def check_adapter(unet: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, weight in weights.items():
         module_name, _, projection = _peft_name(name).rpartition(".lora_")
         module = modules.get(module_name)
-        if module is None:
+        if module is None or not module_name:
             raise CheckpointError(
                 f"The LoRA is of another base model: its tensor '{name}' belongs to no "
                 "layer of this UNet."
