@@ -130,3 +130,12 @@ def test_a_missing_part_is_named(tmp_path):
         FileNotFoundError, match=r"diffusion_pytorch_model\.safetensors"
     ):
         load_pipeline(tmp_path)
+
+
+def test_weights_that_are_published_in_half_precision_alone(tmp_path):
+    pipeline = tiny.pipeline().to(torch.float16)
+    pipeline.save_pretrained(tmp_path, variant="fp16")
+    loaded = load_pipeline(tmp_path)
+    assert loaded.unet.dtype == torch.float32
+    for name, weight in pipeline.unet.state_dict().items():
+        assert torch.equal(loaded.unet.state_dict()[name], weight.float()), name

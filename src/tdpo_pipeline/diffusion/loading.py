@@ -70,6 +70,7 @@ def load_pipeline(base_model: Path) -> BasePipeline:
                 dtype=torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
+                variant=_variant(base_model),
                 **unused,
             )
         except OSError as error:
@@ -79,6 +80,13 @@ def load_pipeline(base_model: Path) -> BasePipeline:
     pipeline.scheduler = ddim_scheduler(pipeline.scheduler.config, base_model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _variant(base_model: Path) -> str | None:
+    """Which of diffusers' variants the weights in a folder are; None: the plain one."""
+    plain = base_model / "unet" / "diffusion_pytorch_model.safetensors"
+    half = plain.with_name("diffusion_pytorch_model.fp16.safetensors")
+    return "fp16" if half.is_file() and not plain.is_file() else None
 
 
 def ddim_scheduler(config: dict[str, Any], base_model: Path) -> DDIMScheduler:
