@@ -55,6 +55,7 @@ TRAINING_CODE = (
     "menagerie/swimmers.py",
     "menagerie/vocabulary.py",
     "overoptimization/sequential.py",
+    "prompts/counting.py",
     "rewards",
     "trainer",
 )
