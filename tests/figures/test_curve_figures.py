@@ -443,6 +443,13 @@ def test_final_rewards_draws_its_table(curves: pd.DataFrame) -> None:
     assert "one seed" in texts(figure)
 
 
+def test_final_rewards_without_what_never_varied(curves: pd.DataFrame) -> None:
+    flat = curves["base_sd"].where(curves["scored"] != "hps-mini", 0.0)
+    figure, data = final_rewards(curves.assign(base_sd=flat))
+    assert "hps-mini" not in set(data["scored"])
+    assert "Without hps-mini: no such SD." in texts(figure)
+
+
 def test_final_rewards_of_chosen_rewards_and_group(curves: pd.DataFrame) -> None:
     _, data = final_rewards(curves, group="unseen", scored=["imagereward-mini"])
     assert set(data["scored"]) == {"imagereward-mini"}

@@ -69,6 +69,13 @@ def test_sizes_in_words() -> None:
     )
     assert style.seeds_text(rows[:1]) == "one training seed per method"
     assert style.over_text(rows[:1]) == "over prompts (not over seeds)"
+    assert style.over_text(rows[1:]) == "over prompts and seeds"
+    assert "where there are several" in style.over_text(rows)
+    assert style.images_text(rows.assign(n_images=[8, 24])).endswith(
+        "x 1 image per checkpoint"
+    )
+    # Names keep their letters.
+    assert style.sentence("one of TDPO") == "One of TDPO"
 
 
 def test_equal_figures_give_equal_bytes_without_version(tmp_path: Path) -> None:

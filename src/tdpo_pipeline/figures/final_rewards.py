@@ -38,15 +38,18 @@ def final_rewards(
 
     Returns:
         The figure and its data: a row per method, reward and scored reward, with epoch,
-        mean, low, high (base standard deviations) and base_sd. If nothing was
+        mean, low, high (base standard deviations) and base_sd. A reward that does not
+        vary on the base model is left out, as the caption says. If nothing was
         evaluated, a figure that says so and an empty table.
     """
-    data = _data(curves, group, scored)
+    found = _data(curves, group, scored)
+    data = found.dropna(subset="mean").reset_index(drop=True)
     if data.empty:
         text = f"No such reward was evaluated on {group_label(group)}."
         return style.Drawn(style.notice(title, text), data)
     rewards = sorted(data["reward"].unique())
-    caption = _caption(data, group)
+    unvaried = sorted(set(found["scored"]) - set(data["scored"]))
+    caption = _caption(data, group, unvaried)
     legend = style.handles(data["method"], lines=False)
     widest = data.groupby("reward").size().max()
     figure, axes = style.page(
@@ -72,7 +75,11 @@ def final_rewards(
 def _data(
     curves: pd.DataFrame, group: str, scored: Sequence[str] | None
 ) -> pd.DataFrame:
-    """The tidy table of the figure; what has no base standard deviation is left out."""
+    """The tidy table of the figure.
+
+    What doesn't vary on the base model has no base standard deviation, and no change
+    in it.
+    """
     rows = in_base_sd(final_rows(curves))
     rows = rows[(rows["eta"] == TRAINING_ETA) & (rows["group"] == group)]
     if scored is None:
@@ -85,7 +92,6 @@ def _data(
     )
     keys = ["method", "reward", "group", "scored", "role", "epoch", "reward_queries"]
     sizes = ["base_sd", "n_seeds", "n_prompts", "n_images"]
-    rows = rows.dropna(subset="mean")
     return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)
 
 
@@ -115,13 +121,14 @@ def _tick(name: str, reward: str) -> str:
     return f"{name}\n(its gold)" if name == gold_of(reward) else name
 
 
-def _caption(data: pd.DataFrame, group: str) -> str:
+def _caption(data: pd.DataFrame, group: str, unvaried: Sequence[str]) -> str:
     epochs = sorted(data["epoch"].unique())
     last = " or ".join(str(epoch) for epoch in epochs)
+    without = f" Without {', '.join(unvaried)}: no such SD." if unvaried else ""
     return (
         f"The last checkpoint (epoch {last}) minus the base model on "
         f"{group_label(group)}: {style.images_text(data)}, {style.seeds_text(data)}. "
         "Bars: 95 % interval of the change, paired by prompt and noise, "
         f"{style.over_text(data)}. One base SD: standard deviation over the base model's "
-        "images for the prompts trained on. Sampler: eta 1."
+        f"images for the prompts trained on.{without} Sampler: eta 1."
     )

@@ -99,7 +99,7 @@ def _caption(data: pd.DataFrame) -> str:
         bands = "All neurons are counted, so one seed gives no interval."
     critic = data["quantity"].isin(CRITIC).any()
     what = _OF_CRITIC if critic else _OF_POLICY
-    return f"{what} {style.seeds_text(data).capitalize()}. {bands}"
+    return f"{what} {style.sentence(style.seeds_text(data))}. {bands}"
 
 
 _OF_CRITIC = (

@@ -430,7 +430,7 @@ def seeds_text(rows: pd.DataFrame) -> str:
     if len(numbers) == 1:
         return f"{numbers[0]} training seeds per method"
     text = f"{numbers[0]} to {numbers[-1]} training seeds per method"
-    single = ", ".join(method_label(name) for name in single_seeds(rows))
+    single = "; ".join(method_label(name) for name in single_seeds(rows))
     return f"{text} (one: {single})" if single else text
 
 
@@ -438,6 +438,8 @@ def over_text(rows: pd.DataFrame) -> str:
     """What the intervals of paired differences cover, in words."""
     if rows["n_seeds"].max() == 1:
         return "over prompts (not over seeds)"
+    if rows["n_seeds"].min() == 1:
+        return "over prompts and, where there are several, seeds"
     return "over prompts and seeds"
 
 
@@ -446,11 +448,17 @@ def images_text(rows: pd.DataFrame) -> str:
     each = rows["n_images"] / rows["n_seeds"] / rows["n_prompts"]
     counts = sorted({f"{value:g}" for value in each.round(1)}, key=float)
     prompts = sorted(rows["n_prompts"].unique())
-    return f"{_or(map(str, prompts))} prompts x {_or(counts)} images per checkpoint"
+    images = "image" if counts == ["1"] else "images"
+    return f"{_or(map(str, prompts))} prompts x {_or(counts)} {images} per checkpoint"
 
 
 def _or(values: Iterable[str]) -> str:
     return " or ".join(values)
+
+
+def sentence(text: str) -> str:
+    """A text with its first letter large."""
+    return text[:1].upper() + text[1:]
 
 
 def notice(title: str, text: str) -> Figure:
