@@ -14,6 +14,7 @@ from tdpo_pipeline.overoptimization.tripwires import (
     place,
     robust_scale,
     tripwires,
+    tripwires_markdown,
 )
 
 FEW = Bootstrap(draws=500)
@@ -179,3 +180,17 @@ def test_bad_tables_are_errors() -> None:
         tripwires(table.assign(saturation=np.nan))
     with pytest.raises(ScoreTableError, match="no partner"):
         tripwires(table.drop(index=table.index[-1]))
+
+
+def test_words_by_hand() -> None:
+    text = tripwires_markdown(tripwires(statistics({"dark_fraction": [1, 4, 6]})))
+    assert "the range ends at 2" in text
+    line = (
+        "- tdpo trained on aesthetic-mini, prompts trained on: dark fraction above it"
+    )
+    assert f"{line} first at epoch 2 (z +" in text
+    quiet = tripwires_markdown(tripwires(statistics()))
+    assert quiet.endswith(
+        "tdpo trained on aesthetic-mini: no statistic was surely outside."
+    )
+    assert tripwires_markdown(tripwires(statistics(epochs=0))) == ""

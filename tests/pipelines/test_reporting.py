@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 
 from tdpo_pipeline.figures import FigureSettings, Strip, pack_strips
 from tdpo_pipeline.grid import Run
+from tdpo_pipeline.overoptimization.image_statistics import STATISTICS
+from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS
 from tdpo_pipeline.pipelines.reporting import create_pipeline, nodes
 from tdpo_pipeline.pipelines.reporting.configured import configured_figures
 from tests.synthetic_tables import synthetic_history, synthetic_scores
@@ -67,6 +69,27 @@ def scores(run: Run) -> pd.DataFrame:
     )
 
 
+def image_statistics(run: Run) -> pd.DataFrame:
+    """Pictures that grow dark in the last checkpoint."""
+    index = scores(run)[list(INDEX_COLUMNS)]
+    columns = dict.fromkeys(STATISTICS, 0.1 + 0.01 * index["image"])
+    columns["dark_fraction"] = columns["dark_fraction"] + 0.5 * (index["epoch"] == 8)
+    return index.assign(**columns)
+
+
+def diversity(run: Run) -> pd.DataFrame:
+    """Images that grow alike."""
+    table = scores(run)[list(INDEX_COLUMNS)]
+    table = table[table["image"] == 0].reset_index(drop=True)
+    share = table["epoch"] / 8
+    return table.assign(
+        encoder="pick-mini",
+        n_images=2,
+        pairwise_distance=1 - share,
+        vendi_score=2 - share,
+    )
+
+
 def strip(run: Run) -> np.ndarray:
     rng = np.random.default_rng(run.seed)
     return rng.integers(0, 256, (3 * 8, len(SHOWN) * 8, 3), dtype=np.uint8)
@@ -78,6 +101,8 @@ def run_data(runs: list[Run]) -> dict[str, Any]:
     for run in runs:
         made[f"{run.namespace}.history"] = history(run)
         made[f"{run.namespace}.scores"] = scores(run)
+        made[f"{run.namespace}.image_statistics"] = image_statistics(run)
+        made[f"{run.namespace}.diversity"] = diversity(run)
         made[f"{run.namespace}.strip"] = strip(run)
         index = {"epochs": [0, 4, 8], "prompts": SHOWN, "tile": 8}
         made[f"{run.namespace}.strip_index"] = index
@@ -335,3 +360,23 @@ def test_one_method_without_critic_is_reported(tmp_path: Path) -> None:
     catalog = report_on(RUNS[:1], tmp_path)
     assert "critic_neurons.png" not in catalog["report_text"].load()
     assert not (tmp_path / "figure_critic_neurons.png").exists()
+
+
+def test_what_needs_no_reward_is_reported() -> None:
+    whole = nodes.concatenate(*(image_statistics(run) for run in RUNS))
+    wires = nodes.watch_statistics(whole)
+    assert set(wires.loc[wires["place"] == "above", "statistic"]) == {"dark_fraction"}
+    assert set(wires.loc[wires["place"] == "above", "epoch"]) == {8}
+    table = nodes.measure_diversity(
+        nodes.concatenate(*(scores(run) for run in RUNS)),
+        nodes.concatenate(*(diversity(run) for run in RUNS)),
+    )
+    assert set(table["scored"]) == {"pairwise_distance", "vendi_score"}
+    last = table[(table["epoch"] == 8) & (table["group"] == "seen")]
+    np.testing.assert_allclose(last["difference"], -1)
+
+
+def test_a_single_image_has_no_distance_to_report() -> None:
+    alone = diversity(RUNS[0]).assign(pairwise_distance=np.nan, n_images=1)
+    table = nodes.measure_diversity(scores(RUNS[0]), alone)
+    assert set(table["scored"]) == {"vendi_score"}

@@ -163,9 +163,19 @@ def _at_best(row: Mapping[Any, Any]) -> str:
 
 
 def markdown(
-    summary: pd.DataFrame, golds: pd.DataFrame, figures: Mapping[str, str]
+    summary: pd.DataFrame,
+    golds: pd.DataFrame,
+    figures: Mapping[str, str],
+    tripwires: str = "",
 ) -> str:
-    """The whole summary; arguments as for ``screen_text``, figures in ``figures/``."""
+    """The whole summary.
+
+    Args:
+        summary: As for ``screen_text``.
+        golds: As for ``screen_text``.
+        figures: As for ``screen_text``; they are in ``figures/``.
+        tripwires: What became of the image statistics, in words.
+    """
     parts = [
         "# What fine-tuning did",
         "Differences are trained minus base model, on the same prompts and noise. "
@@ -178,6 +188,8 @@ def markdown(
         "## Did the true reward fall?",
         _gold_table(golds),
     ]
+    if tripwires:
+        parts += ["## Did the pictures leave the base model's range?", tripwires]
     ordered = summary.sort_values(
         [*_UNIT, "eta"], ascending=[True, True, False], kind="stable"
     )

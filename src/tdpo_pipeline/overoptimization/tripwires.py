@@ -28,6 +28,7 @@ from tdpo_pipeline.overoptimization.intervals import (
 from tdpo_pipeline.overoptimization.tables import (
     TRAINING_ETA,
     ScoreTableError,
+    group_label,
     ordered_groups,
     with_group,
 )
@@ -111,6 +112,39 @@ def left_range(table: pd.DataFrame) -> pd.DataFrame:
     outside = table[table["place"].isin(["above", "below"])].sort_values("epoch")
     first = outside.drop_duplicates([*METHOD, "group", "statistic"])
     return first.sort_index().reset_index(drop=True)
+
+
+def tripwires_markdown(table: pd.DataFrame, *, limit: float = LIMIT) -> str:
+    """What left the base model's range, as Markdown; nothing for an empty table.
+
+    Args:
+        table: From ``tripwires``, with this ``limit``.
+        limit: Robust standard deviations at which the range ends.
+    """
+    if table.empty:
+        return ""
+    head = (
+        "Image statistics: mean change since the base model in its robust standard "
+        f"deviations; the range ends at {limit:g}. Intervals are 95 % and simultaneous "
+        "over statistics, checkpoints and prompt groups of a method."
+    )
+    first = left_range(table)
+    lines = [
+        f"- {row['method']} trained on {row['reward']}, {group_label(row['group'])}: "
+        f"{row['statistic'].replace('_', ' ')} {row['place']} it first at epoch "
+        f"{row['epoch']:.0f} (z {row['z']:+.1f} [{row['low']:+.1f}, "
+        f"{row['high']:+.1f}])"
+        for row in first.to_dict("records")
+    ]
+    left = set(zip(first["method"], first["reward"], strict=True))
+    others = [
+        f"- {method} trained on {reward}: no statistic was surely outside."
+        for method, reward in dict.fromkeys(
+            zip(table["method"], table["reward"], strict=True)
+        )
+        if (method, reward) not in left
+    ]
+    return "\n\n".join([head, "\n".join([*lines, *others])])
 
 
 def robust_scale(values: npt.ArrayLike) -> float:

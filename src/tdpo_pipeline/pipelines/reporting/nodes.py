@@ -13,6 +13,10 @@ from tdpo_pipeline import figures, overoptimization
 from tdpo_pipeline.figures import FigureSettings
 from tdpo_pipeline.figures.strips import Pixels, Strip, pack_strips, unpack_strips
 from tdpo_pipeline.overoptimization import report as words
+from tdpo_pipeline.overoptimization.diversity import MEASURES
+from tdpo_pipeline.overoptimization.joins import with_diversity
+from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS
+from tdpo_pipeline.overoptimization.tripwires import tripwires, tripwires_markdown
 
 # A logger of its own, so that the logging configuration can print it as it is.
 logger = logging.getLogger("tdpo_pipeline.report")
@@ -74,6 +78,21 @@ def measure_runs(scores: pd.DataFrame) -> pd.DataFrame:
     return overoptimization.reward_curves(scores, by=overoptimization.RUN)
 
 
+def measure_diversity(scores: pd.DataFrame, diversity: pd.DataFrame) -> pd.DataFrame:
+    """Curves of the diversity of a prompt's images by method."""
+    whole = with_diversity(scores, diversity)
+    columns = [
+        *INDEX_COLUMNS,
+        *(name for name in MEASURES if whole[name].notna().any()),
+    ]
+    return overoptimization.reward_curves(whole[columns])
+
+
+def watch_statistics(statistics: pd.DataFrame) -> pd.DataFrame:
+    """Where the image statistics stand against the base model's range."""
+    return tripwires(statistics)
+
+
 def judge_golds(scores: pd.DataFrame) -> pd.DataFrame:
     """Whether the gold of each trained proxy fell."""
     return overoptimization.gold_report(scores)
@@ -112,6 +131,7 @@ def draw_samples(
 def report(
     summary: pd.DataFrame,
     golds: pd.DataFrame,
+    wires: pd.DataFrame,
     folder: str,
     configured: dict[str, Any],
     **drawn: pd.DataFrame,
@@ -121,6 +141,7 @@ def report(
     Args:
         summary: Last checkpoint of each method.
         golds: Whether the golds fell.
+        wires: Where the image statistics stand.
         folder: Folder of the report.
         configured: Settings of every figure, in the order of the summary.
         **drawn: Data of every figure that is drawn. They are here so that this node
@@ -136,4 +157,5 @@ def report(
         if name in drawn and not drawn[name].empty
     }
     logger.info("%s", words.screen_text(summary, golds, shown, folder))
-    return words.markdown(summary, golds, shown), words.metrics(summary, golds)
+    text = words.markdown(summary, golds, shown, tripwires_markdown(wires))
+    return text, words.metrics(summary, golds)

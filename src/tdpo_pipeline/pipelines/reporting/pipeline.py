@@ -48,7 +48,8 @@ def create_pipeline(runs: Sequence[Run]) -> Pipeline:
 
 def _collect(method: str, runs: Sequence[Run]) -> Pipeline:
     """Everything that the runs of one method made, in one dataset of each kind."""
-    kinds = ("history", "scores", "strip", "strip_index")
+    per_image = ("scores", "image_statistics", "diversity")
+    kinds = ("history", *per_image, "strip", "strip_index")
     # Inside the namespace the runs' datasets go by names without dots.
     inner = {kind: {run.key: f"{kind}__{run.key}" for run in runs} for kind in kinds}
     strips = {f"strip {key}": name for key, name in inner["strip"].items()}
@@ -61,11 +62,14 @@ def _collect(method: str, runs: Sequence[Run]) -> Pipeline:
                 "all_history",
                 name="collect_history",
             ),
-            Node(
-                nodes.concatenate,
-                list(inner["scores"].values()),
-                "all_scores",
-                name="collect_scores",
+            *(
+                Node(
+                    nodes.concatenate,
+                    list(inner[kind].values()),
+                    f"all_{kind}",
+                    name=f"collect_{kind}",
+                )
+                for kind in per_image
             ),
             Node(
                 nodes.collect_strips,
@@ -82,7 +86,7 @@ def _collect(method: str, runs: Sequence[Run]) -> Pipeline:
         },
         outputs={
             "all_history": f"history_{method}",
-            "all_scores": f"scores_{method}",
+            **{f"all_{kind}": f"{kind}_{method}" for kind in per_image},
             "all_strips": f"strips_{method}",
             "all_strip_rows": f"strip_rows_{method}",
         },
@@ -99,11 +103,14 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             "all_history",
             name="concatenate_history",
         ),
-        Node(
-            nodes.concatenate,
-            [f"scores_{method}" for method in methods],
-            "all_scores",
-            name="concatenate_scores",
+        *(
+            Node(
+                nodes.concatenate,
+                [f"{kind}_{method}" for method in methods],
+                f"all_{kind}",
+                name=f"concatenate_{kind}",
+            )
+            for kind in ("scores", "image_statistics", "diversity")
         ),
         Node(
             nodes.measure_methods,
@@ -122,6 +129,18 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             "all_scores",
             "table_golds",
             name="judge_golds",
+        ),
+        Node(
+            nodes.measure_diversity,
+            ["all_scores", "all_diversity"],
+            "table_diversity",
+            name="measure_diversity",
+        ),
+        Node(
+            nodes.watch_statistics,
+            "all_image_statistics",
+            "table_tripwires",
+            name="watch_statistics",
         ),
         Node(
             summarise_methods,
@@ -164,6 +183,7 @@ def _report(drawn: Sequence[str]) -> Node:
     inputs = {
         "summary": "table_summary",
         "golds": "table_golds",
+        "wires": "table_tripwires",
         "folder": "params:reporting.folder",
         "configured": "params:reporting.figures",
     }
