@@ -55,7 +55,7 @@ def test_groups_roles_and_sizes() -> None:
 
 
 def test_a_reward_that_only_some_runs_have_is_theirs_alone() -> None:
-    own = scores().assign(reward="redness", redness=1.0)
+    own = scores().assign(run="tdpo-redness-s0", reward="redness", redness=1.0)
     curves = reward_curves(pd.concat([scores(), own]))
     assert set(curves.loc[curves["scored"] == "redness", "reward"]) == {"redness"}
     assert curves["mean"].notna().all()
@@ -130,6 +130,15 @@ def test_without_the_base_model_nothing_can_be_measured() -> None:
 def test_without_prompts_trained_on_there_is_no_ruler() -> None:
     with pytest.raises(ScoreTableError, match="hold the training prompts"):
         reward_curves(scores(trained_on=("horse",)))
+
+
+def test_scores_that_would_mislead_are_refused() -> None:
+    with pytest.raises(ScoreTableError, match="more than once"):
+        reward_curves(pd.concat([scores(), scores()]))
+    table = scores().reset_index(drop=True)
+    table.loc[0, "hps-mini"] = np.nan
+    with pytest.raises(ScoreTableError, match="'hps-mini' is NaN"):
+        reward_curves(table)
 
 
 def test_missing_columns_are_named() -> None:

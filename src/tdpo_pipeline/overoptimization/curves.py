@@ -28,6 +28,7 @@ from tdpo_pipeline.overoptimization.intervals import (
 )
 from tdpo_pipeline.overoptimization.tables import (
     ScoreTableError,
+    check_scores,
     ordered_groups,
     reward_columns,
     role_of,
@@ -64,8 +65,10 @@ def reward_curves(
         (interval of the difference), n_seeds, n_prompts, n_images (over all seeds).
 
     Raises:
-        ScoreTableError: If a column, the base model or an image's partner is missing.
+        ScoreTableError: If a column, the base model or an image's partner is missing,
+            an image is there twice, or a score is not finite.
     """
+    check_scores(scores)
     rewards = reward_columns(scores)
     scores = with_group(scores)
     rows: list[dict[str, object]] = []

@@ -22,6 +22,7 @@ from tdpo_pipeline.overoptimization.intervals import (
 from tdpo_pipeline.overoptimization.tables import (
     TRAINING_ETA,
     ScoreTableError,
+    check_scores,
     gold_of,
     ordered_groups,
     with_group,
@@ -101,6 +102,7 @@ def gold_report(
         "is at its peak"), n_seeds, n_prompts, n_images. Empty if no trained reward
         has a gold that was scored.
     """
+    check_scores(scores)
     scores = with_group(scores[scores["eta"] == TRAINING_ETA])
     rows = []
     for (method, reward), unit in scores.groupby(list(METHOD), sort=True):
