@@ -20,6 +20,7 @@ from tdpo_pipeline.export.card import (
 from tdpo_pipeline.export.strengths import frontier
 from tdpo_pipeline.fetching.manifest import entry_of, write_manifest
 from tests import tiny
+from tests.conftest import ROOT
 
 SD14 = BaseModel("CompVis/stable-diffusion-v1-4", "133a221b", "StableDiffusionPipeline")
 FACTS = {"run": "ddpo-redness-s0", "epoch": 3, "reward_queries": 24, "identity": "abc"}
@@ -115,6 +116,8 @@ def test_the_name_of_a_fetched_base_model(tmp_path: Path) -> None:
     index.write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
     own = base_model_of(index.parent)
     assert own == BaseModel("base_model", None, "StableDiffusionXLPipeline")
+    menagerie = base_model_of(ROOT / "data" / "06_models" / "menagerie" / "base_model")
+    assert menagerie.name == "data/06_models/menagerie/base_model"
     url = "https://huggingface.co/org/model/resolve/abc/model_index.json"
     write_manifest(index.parent, {index.name: entry_of(index, url, "0" * 64)})
     found = base_model_of(index.parent)
@@ -124,6 +127,7 @@ def test_the_name_of_a_fetched_base_model(tmp_path: Path) -> None:
 def test_a_base_model_that_is_not_published_is_not_linked() -> None:
     base = BaseModel("base_model", None, "StableDiffusionPipeline")
     text = model_card(tiny.run_config(), FACTS, history(), base)
+    assert "| base model | `base_model` of the project, not published |" in text
     front = yaml.safe_load(text.split("---")[1])
     assert "base_model" not in front
     assert "license" not in front

@@ -13,6 +13,7 @@ import yaml
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.export.strengths import recommended_strength
 from tdpo_pipeline.fetching.manifest import read_manifest
+from tdpo_pipeline.grid import ROOT
 
 CARD_FILE = "README.md"
 ROWS = 8
@@ -30,7 +31,7 @@ class BaseModel(NamedTuple):
     """Which base model a checkpoint belongs to.
 
     Attributes:
-        name: Its id on the hub, or the name of its folder.
+        name: Its id on the hub, or its folder in the project.
         revision: Commit, if it is a published one.
         pipeline: Name of its diffusers class.
     """
@@ -65,7 +66,9 @@ def base_model_of(folder: Path) -> BaseModel:
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     entry = read_manifest(folder).get("model_index.json")
     if entry is None or "/resolve/" not in entry.url:
-        return BaseModel(folder.name, None, index["_class_name"])
+        inside = folder.absolute().is_relative_to(ROOT)
+        where = folder.absolute().relative_to(ROOT) if inside else Path(folder.name)
+        return BaseModel(where.as_posix(), None, index["_class_name"])
     repository, _, rest = entry.url.partition("/resolve/")
     name = "/".join(repository.split("/")[-2:])
     return BaseModel(name, rest.split("/")[0], index["_class_name"])
@@ -133,7 +136,9 @@ def _what_it_is(config: RunConfig, facts: Mapping[str, Any], base: BaseModel) ->
     trained = f"LoRA of rank {training.lora.rank}" if training.lora else "LoRA"
     if training.finetune != "lora":
         trained = "the whole UNet"
-    where = base.name if base.revision is None else f"{base.name} at {base.revision}"
+    where = f"{base.name} at {base.revision}"
+    if base.revision is None:
+        where = f"`{base.name}` of the project, not published"
     rows = {
         "base model": where,
         "trained": trained,
