@@ -171,7 +171,7 @@ def _quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-_ALIVE: WeakValueDictionary[tuple[str, Path, torch.dtype], Any] = WeakValueDictionary()
+_ALIVE: WeakValueDictionary[tuple[str, Path], Any] = WeakValueDictionary()
 
 
 def shared(build: Callable[[Path], T], weights: Path) -> T:
@@ -179,15 +179,15 @@ def shared(build: Callable[[Path], T], weights: Path) -> T:
 
     Rewards and critics of a process share networks in this way. A network is kept by
     those who use it, not here; when the last one is gone, so is the memory. Networks
-    are told apart by who builds them, the folder of weights and the number format,
-    which is float32; a device is not among it, because they are moved in place, for all
-    of their users at once.
+    are told apart by who builds them, which settles their number format, and by the
+    folder of weights; not by the device, because they are moved in place, for all of
+    their users at once.
 
     Args:
         build: A function of a module.
         weights: Folder of weights.
     """
-    key = (f"{build.__module__}:{build.__qualname__}", weights.resolve(), torch.float32)
+    key = (f"{build.__module__}:{build.__qualname__}", weights.resolve())
     found = _ALIVE.get(key)
     if found is None:
         found = _ALIVE[key] = build(weights)
