@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,9 @@ from pydantic import (
 from tdpo_pipeline.config import RunConfig, Settings
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.overoptimization.tables import gold_of
+
+
+log = logging.getLogger(__name__)
 
 
 class ExportSettings(Settings):
@@ -100,6 +104,7 @@ def export(
         pd.read_parquet(scores) if scores.is_file() else None,
         held_out,
     )
+    log.info("exporting %s", checkpoint)
     strengths = None
     if settings.strengths and held_out and config.training.finetune == "lora":
         strengths = measured_strengths(
