@@ -116,13 +116,19 @@ def draw(world: World, rng: np.random.Generator, rewards: int) -> np.ndarray:
 
 
 def watch(world: World, seed: int, alphas: tuple[float, ...]) -> list[Alarm | None]:
-    """The first alarm of one run for each alpha; the trained reward always rises."""
+    """The first alarm of one run for each alpha, from the smallest to the largest.
+
+    The trained reward always rises.
+    """
     changes, errors = simulate(world, np.random.default_rng(seed))
     rising = np.arange(world.epochs)
-    return [
-        first_alarm(rising, changes, errors, horizon=world.epochs, alpha=alpha)
-        for alpha in alphas
-    ]
+    found: list[Alarm | None] = []
+    for alpha in sorted(alphas, reverse=True):
+        # Without an alarm at a larger alpha there is none at a smaller one.
+        missing = bool(found) and found[-1] is None
+        how = {"horizon": world.epochs, "alpha": alpha}
+        found.append(None if missing else first_alarm(rising, changes, errors, **how))
+    return found[::-1]
 
 
 def rate(successes: int, n: int) -> dict[str, float]:
@@ -164,7 +170,7 @@ def delays(world: World, runs: int) -> dict[str, Any]:
 def main() -> None:
     """Simulate, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000, help="runs of each kind")
+    parser.add_argument("--runs", type=int, default=500, help="runs of each kind")
     output_argument(parser, "onset_test.json")
     arguments = parser.parse_args()
     start = time.perf_counter()
