@@ -19,6 +19,7 @@ class FakeHub:
     Attributes:
         files: Content by ``repo/resolve/revision/name``.
         break_after: Bytes after which the next responses break off, one each.
+        busy: How many of the next GETs are answered with 503.
         ranges: The ``Range`` header of every GET of a file, or None.
         lie_about: A file whose checksum the hub states wrongly.
         endpoint: Its address.
@@ -27,6 +28,7 @@ class FakeHub:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.break_after: list[int] = []
+        self.busy = 0
         self.ranges: list[str | None] = []
         self.lie_about: str | None = None
         self.endpoint = ""
@@ -55,6 +57,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._head()
 
     def do_GET(self) -> None:
+        if self.hub.busy:
+            self.hub.busy -= 1
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         content = self._head()
         if content is None:
             return

@@ -69,6 +69,14 @@ def test_a_broken_connection_is_taken_up_where_it_broke(
     assert starts[0] < starts[1] <= 5_000_000
 
 
+def test_a_busy_server_is_asked_again(hub: FakeHub, tmp_path: Path) -> None:
+    hub.busy = 2
+    fetch_folder(tmp_path / "base", FILES, "base model")
+    hub.busy = downloading.ATTEMPTS
+    with pytest.raises(FetchError, match="503 Service Unavailable.*is kept"):
+        fetch_folder(tmp_path / "other", FILES, "base model")
+
+
 def test_a_killed_fetch_goes_on_in_the_next_one(hub: FakeHub, tmp_path: Path) -> None:
     hub.break_after = [2_000_000] + [0] * (downloading.ATTEMPTS - 1)
     with pytest.raises(FetchError, match="what has been downloaded is kept"):

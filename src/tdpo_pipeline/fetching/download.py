@@ -21,12 +21,17 @@ WAIT_S = 1.0
 TIMEOUT_S = 60.0
 """Seconds of silence after which a connection counts as broken."""
 
+_BUSY = (429, 500, 502, 503, 504)
 _CHUNK = 1 << 20
 _SHA1_HEX, _SHA256_HEX = 40, 64
 
 
 class FetchError(RuntimeError):
     """A file that can't be had, or isn't what it should be."""
+
+
+class _BusyError(Exception):
+    """The server answers that it can't just now."""
 
 
 class RemoteFile(NamedTuple):
@@ -169,6 +174,8 @@ def _append(file: RemoteFile, path: Path, progress: Callable[[int], None]) -> No
         follow_redirects=True,
         timeout=TIMEOUT_S,
     ) as response:
+        if response.status_code in _BUSY:
+            raise _BusyError(f"{response.status_code} {response.reason_phrase}")
         _raise_for_status(response)
         goes_on = response.status_code == 206
         if have and not goes_on:
@@ -217,10 +224,10 @@ def _raise_for_status(response: Any) -> None:
 
 
 def _connection_errors() -> tuple[type[Exception], ...]:
-    """What a broken connection raises, and a next attempt may not."""
+    """What a broken connection or a busy server raises, and a next attempt may not."""
     from httpx2 import TransportError
 
-    return (TransportError,)
+    return (TransportError, _BusyError)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from tdpo_pipeline.config import RunConfig, Settings
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.overoptimization.tables import gold_of
 
-
 log = logging.getLogger(__name__)
 
 
