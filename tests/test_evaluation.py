@@ -15,7 +15,7 @@ from tdpo_pipeline.overoptimization.image_statistics import (
     image_statistics,
 )
 from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS
-from tdpo_pipeline.rewards.base import RewardError
+from tdpo_pipeline.rewards.base import PaperScale, RewardError
 from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
 
@@ -83,6 +83,16 @@ def test_every_checkpoint_and_the_base_model_are_scored(result):
     assert set(scores.loc[scores["seen"], "prompt"]) == {"cat"}
     assert scores[["redness", "jpeg_compressibility"]].notna().all(axis=None)
     assert scores["run"].unique().tolist() == ["ddpo-redness-s0"]
+
+
+def test_scores_know_the_scale_of_their_paper(folder, trained, result, monkeypatch):
+    assert not result.scores.attrs
+    monkeypatch.setattr(tiny.Redness, "paper_scale", PaperScale(100.0))
+    found = evaluate(folder, *trained).scores
+    pd.testing.assert_frame_equal(found, result.scores)
+    found.to_parquet(folder / "scores.parquet", index=False)
+    kept = pd.read_parquet(folder / "scores.parquet").attrs
+    assert kept == {"paper_scale": {"redness": {"factor": 100.0, "offset": 0.0}}}
 
 
 def test_kl_is_that_of_the_checkpoint(result):

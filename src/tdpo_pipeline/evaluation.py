@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
 from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, rollout
 from tdpo_pipeline.overoptimization.diversity import diversity_by_prompt
 from tdpo_pipeline.overoptimization.image_statistics import image_statistics
-from tdpo_pipeline.rewards.base import ImageEncoder, Reward
+from tdpo_pipeline.rewards.base import ImageEncoder, PaperScale, Reward
 from tdpo_pipeline.rewards.probe import probe_rewards
 from tdpo_pipeline.rewards.registry import load_rewards
 from tdpo_pipeline.rewards.scoring import scores
@@ -48,6 +48,8 @@ class EvaluationResult:
     Attributes:
         scores: One row an image: run, method, reward, seed, epoch, reward_queries,
             kl_to_base (of the checkpoint, on prompts trained on), eta, prompt_set, prompt, seen, image, and a column a reward.
+            ``attrs["paper_scale"]`` has factor and offset to the units of a reward's
+            paper where they are others; a Parquet file keeps it.
         statistics: The same rows, with the image statistics for rewards.
         diversity: One row a prompt instead: the same columns (image is 0), encoder,
             n_images, and the measures of diversity.
@@ -149,6 +151,7 @@ def evaluate_run(
         rows.append(row)
         epochs.append(facts["epoch"])
     whole = _Tables(*map(_concatenate, zip(*tables, strict=True)))
+    whole.scores.attrs |= _paper_scales(eyes.rewards)
     return EvaluationResult(
         scores=whole.scores,
         statistics=whole.statistics,
@@ -160,6 +163,16 @@ def evaluate_run(
             "tile": rows[0].shape[0],
         },
     )
+
+
+def _paper_scales(rewards: Sequence[Reward]) -> dict[str, Any]:
+    """Attributes of a table of scores: the papers' scales that aren't the scores' own."""
+    scales = {
+        reward.name: asdict(reward.paper_scale)
+        for reward in rewards
+        if reward.paper_scale != PaperScale()
+    }
+    return {"paper_scale": scales} if scales else {}
 
 
 def diversity_encoder(names: Sequence[str], config: RunConfig) -> str:
