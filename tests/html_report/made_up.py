@@ -12,6 +12,7 @@ from tdpo_pipeline.figures.strips import Strip
 from tdpo_pipeline.html_report import html_report, lineage
 from tdpo_pipeline.html_report.prompts import prompt_changes
 from tdpo_pipeline.overoptimization import (
+    find_onsets,
     gold_report,
     reward_curves,
     summarise_methods,
@@ -57,11 +58,11 @@ def made_up_scores(seeds: int = 2) -> pd.DataFrame:
     )
 
 
-def made_up_strips() -> dict[str, Strip]:
-    """Samples of seed 0 and 1 of TDPO-R."""
+def made_up_strips(method: str = "tdpo_r") -> dict[str, Strip]:
+    """Samples of seed 0 and 1 of a method."""
     rng = np.random.default_rng(0)
     return {
-        f"tdpo_r-aesthetic-mini-s{seed}": Strip(
+        f"{method}-aesthetic-mini-s{seed}": Strip(
             {e: rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8) for e in EPOCHS},
             ("cat", "snail"),
         )
@@ -79,6 +80,7 @@ def page_of(scores: pd.DataFrame, root: Path, **more: Any) -> str:
         curves,
         summarise_methods(curves),
         gold_report(scores, bootstrap=FEW),
+        find_onsets(scores, bootstrap=FEW),
         prompt_changes(scores),
         lineage=made_from,
         **more,

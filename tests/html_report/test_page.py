@@ -166,6 +166,16 @@ def test_samples_are_of_the_first_seed_and_are_described(page: str) -> None:
         )
 
 
+def test_the_onset_is_told_and_marked(scores: pd.DataFrame, tmp_path: Path) -> None:
+    # DDPO-2's gold rises until epoch 4, and is lower at 8. The set is widened to the
+    # neighbours.
+    page = page_of(scores, tmp_path, strips=made_up_strips("ddpo_2"))
+    assert "epoch 4 (0 to 8)" in words(page)
+    assert "no fall shown" in words(page)  # TDPO-R's
+    figures = [a.get("class") for a in Elements(page).of("figure")]
+    assert figures == [None, "onset", None]
+
+
 def test_without_samples_there_is_no_such_section(
     scores: pd.DataFrame, tmp_path: Path
 ) -> None:

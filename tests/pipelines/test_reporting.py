@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -16,14 +17,18 @@ from kedro.runner import SequentialRunner
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset
+from kedro_datasets.text import TextDataset
 from matplotlib.figure import Figure
 
+from tdpo_pipeline.config import EvaluationSettings, TrainingSettings
 from tdpo_pipeline.figures import FigureSettings, Strip, pack_strips
 from tdpo_pipeline.grid import Run
+from tdpo_pipeline.html_report import provenance
 from tdpo_pipeline.overoptimization.image_statistics import STATISTICS
 from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS
 from tdpo_pipeline.pipelines.reporting import create_pipeline, nodes
 from tdpo_pipeline.pipelines.reporting.configured import configured_figures
+from tests.conftest import parameters_of
 from tests.synthetic_tables import synthetic_history, synthetic_scores
 
 RUNS = [
@@ -116,6 +121,13 @@ def parameters(folder: str) -> dict[str, MemoryDataset]:
         f"reporting.figures.{name}": settings for name, settings in figures.items()
     }
     entries |= {"reporting.folder": folder, "reporting.figures": figures}
+    configured = parameters_of("base")
+    entries |= {
+        "methods": configured["methods"],
+        "rewards": configured["rewards"],
+        "training": TrainingSettings.model_validate(configured["training"]),
+        "evaluation": EvaluationSettings.model_validate(configured["evaluation"]),
+    }
     return {
         f"params:{name}": MemoryDataset(value, copy_mode="assign")
         for name, value in entries.items()
@@ -141,8 +153,10 @@ def report_on(runs: list[Run], folder: Path) -> DataCatalog:
         elif name.startswith("table_"):
             arguments = {"index": False, "float_format": "%.6g"}
             data[name] = CSVDataset(filepath=f"{path}.csv", save_args=arguments)
-        elif name == "report_metrics":
+        elif name in ("report_metrics", "lineage"):
             data[name] = JSONDataset(filepath=f"{path}.json")
+        elif name == "report_page":
+            data[name] = TextDataset(filepath=f"{path}.html")
         else:
             data[name] = MemoryDataset()
     catalog = DataCatalog(data)
@@ -157,6 +171,7 @@ def test_inputs_are_what_runs_leave_and_the_reports_parameters(
     assert pipeline.inputs() == {
         *run_data(RUNS),
         *("params:reporting.folder", "params:reporting.figures"),
+        *("params:methods", "params:rewards", "params:training", "params:evaluation"),
         *figures,
     }
 
@@ -278,6 +293,14 @@ def test_strips_keep_their_runs_apart() -> None:
     json.dumps(index)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_commit() -> Iterator[None]:
+    """A commit that stays the same, however long the tests take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "git_commit", lambda root: "0123abcd")
+        yield
+
+
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DataCatalog, str]:
     """Folder, catalog and printed words of a run of the whole pipeline."""
@@ -344,6 +367,23 @@ def test_summary_shows_the_figures_that_show_something(
 ) -> None:
     text = reported[1]["report_text"].load()
     assert all(f"(figures/{name}.png)" in text for name in FIGURES)
+
+
+def test_the_page_has_the_samples_and_what_it_stands_on(
+    reported: tuple[Path, DataCatalog, str],
+) -> None:
+    catalog = reported[1]
+    page = catalog["report_page"].load()
+    for run in RUNS[:2]:  # the first seed of each method
+        assert f"Samples of {run.key} at epoch 8" in page
+    assert f"Samples of {RUNS[2].key}" not in page
+    lineage = catalog["lineage"].load()
+    assert [run["run"] for run in lineage["runs"]] == [run.key for run in RUNS]
+    configured = parameters_of("base")
+    found = lineage["parameters"]
+    assert found["method tdpo_r"] == configured["methods"]["tdpo_r"]
+    assert found["training"]["epochs"] == configured["training"]["epochs"]
+    assert all(run["scores"] in page for run in lineage["runs"])
 
 
 def test_equal_runs_give_equal_files(

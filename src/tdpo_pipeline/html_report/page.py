@@ -40,6 +40,7 @@ def html_report(
     curves: pd.DataFrame,
     summary: pd.DataFrame,
     golds: pd.DataFrame,
+    onsets: pd.DataFrame,
     prompts: pd.DataFrame,
     *,
     lineage: Mapping[str, Any],
@@ -52,6 +53,7 @@ def html_report(
         curves: From ``reward_curves`` by method.
         summary: From ``summarise_methods``.
         golds: From ``gold_report``.
+        onsets: From ``find_onsets`` by method, on the prompts trained on.
         prompts: From ``prompt_changes``.
         lineage: From ``lineage``.
         strips: Samples of runs, by run key ``<method>-<reward>-s<seed>``; of each method
@@ -76,9 +78,10 @@ def html_report(
         title=title,
         scope=scope(summary),
         verdicts=verdicts(golds),
-        rows=summary_rows(summary, golds),
+        rows=summary_rows(summary, golds, onsets),
         gold_rows=gold_rows(golds),
-        strips=strip_blocks(strips or {}, lineage["runs"]),
+        onset_rows=onset_rows(onsets),
+        strips=strip_blocks(strips or {}, lineage["runs"], gold_onsets(onsets)),
         lineage=lineage,
         parameters={
             name: yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
@@ -144,8 +147,14 @@ def verdicts(golds: pd.DataFrame) -> list[tuple[str, list[str]]]:
     ]
 
 
-def summary_rows(summary: pd.DataFrame, golds: pd.DataFrame) -> list[dict[str, Any]]:
+def summary_rows(
+    summary: pd.DataFrame, golds: pd.DataFrame, onsets: pd.DataFrame
+) -> list[dict[str, Any]]:
     """One row per method and trained reward, on the prompts trained on."""
+    onset_words = {
+        (row["reward"], row["method"]): _onset(row)
+        for row in onsets[onsets["role"] == "gold"].to_dict("records")
+    }
     seen = summary[summary["group"] == "seen"]
     judged = {
         (row["reward"], row["method"]): row
@@ -171,6 +180,7 @@ def summary_rows(summary: pd.DataFrame, golds: pd.DataFrame) -> list[dict[str, A
                 else "none known",
                 "verdict": own.get("verdict", ""),
                 "peak": own.get("peak_verdict", ""),
+                "onset": onset_words.get(key, ""),
                 "fell": _fallen(roles.get("cross", unit.iloc[:0])),
                 "epoch": int(first["epoch"]),
                 "queries": f"{first['reward_queries']:,.0f}",
@@ -221,6 +231,51 @@ def gold_rows(golds: pd.DataFrame) -> list[dict[str, str]]:
     ]
 
 
+def _onset(row: Mapping[Any, Any]) -> str:
+    """When a reward began to fall, with the interval; or that no fall was shown."""
+    if pd.isna(row["high_epoch"]):
+        return "no fall shown"
+    span = f"{row['low_epoch']:.0f} to {row['high_epoch']:.0f}"
+    return f"epoch {row['onset_epoch']:.0f} ({span})"
+
+
+def onset_rows(onsets: pd.DataFrame) -> list[dict[str, str]]:
+    """Every reward that was shown to fall, and since when; golds come first."""
+    fallen = onsets[onsets["high_epoch"].notna()]
+    methods, roles = style.sort_methods(fallen["method"]), ["gold", "cross"]
+    ordered = sorted(
+        fallen.to_dict("records"),
+        key=lambda row: (
+            row["reward"],
+            methods.index(row["method"]),
+            roles.index(row["role"]),
+        ),
+    )
+    return [
+        {
+            "method": row["method"],
+            "reward": row["reward"],
+            "scored": row["scored"] + (", its gold" if row["role"] == "gold" else ""),
+            "onset": _onset(row),
+            "queries": f"{row['onset_queries']:,.0f}",
+            "fall": _triple(row["fall"], row["fall_low"], row["fall_high"]),
+            "rise": _triple(
+                row["trained_rise"], row["trained_rise_low"], row["trained_rise_high"]
+            ),
+        }
+        for row in ordered
+    ]
+
+
+def gold_onsets(onsets: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Epoch at which a gold began to fall, where it was shown to, by (reward, method)."""
+    shown = onsets[(onsets["role"] == "gold") & onsets["high_epoch"].notna()]
+    return {
+        (row["reward"], row["method"]): float(row["onset_epoch"])
+        for row in shown.to_dict("records")
+    }
+
+
 def _interval(row: pd.Series, unit: str) -> str:
     """Difference and interval of a summary row."""
     if unit and not row["base_sd"] > 0:
@@ -246,7 +301,9 @@ def _number(value: float, digits: int, *, sign: bool = False) -> str:
 
 # ------------------------------------------------------------------ the samples
 def strip_blocks(
-    strips: Mapping[str, Strip], runs: Iterable[Mapping[str, Any]]
+    strips: Mapping[str, Strip],
+    runs: Iterable[Mapping[str, Any]],
+    onsets: Mapping[tuple[str, str], float],
 ) -> list[dict[str, Any]]:
     """Samples of the first seed of each method and reward that has any."""
     first: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -261,9 +318,9 @@ def strip_blocks(
         {
             **run,
             "prompts": pictures.shown_prompts(strips[run["run"]]),
-            "checkpoints": pictures.checkpoints(strips[run["run"]]),
+            "checkpoints": pictures.checkpoints(strips[run["run"]], onsets.get(key)),
         }
-        for _, run in sorted(
+        for key, run in sorted(
             first.items(), key=lambda item: (item[0][0], order.index(item[0][1]))
         )
     ]

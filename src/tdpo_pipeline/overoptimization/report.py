@@ -45,7 +45,8 @@ def screen_text(
         lines += ["", *_screen_block(f"{method} trained on {reward}", rows, own)]
     lines += ["", f"Figures are in {folder}/figures, their data in {folder}/tables:"]
     lines += [f"  {name + '.png':28} {title}" for name, title in figures.items()]
-    lines.append(f"The whole summary is in {folder}/summary.md")
+    lines.append(f"The whole summary is in {folder}/summary.md; with curves and samples,")
+    lines.append(f"for a browser, in {folder}/report.html")
     return "\n".join(lines)
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import BaseModel
 
-from tdpo_pipeline import figures, overoptimization
+from tdpo_pipeline import figures, html_report, overoptimization
 from tdpo_pipeline.figures import FigureSettings
 from tdpo_pipeline.figures.strips import Pixels, Strip, pack_strips, unpack_strips
+from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.overoptimization import report as words
 from tdpo_pipeline.overoptimization.diversity import MEASURES
 from tdpo_pipeline.overoptimization.joins import with_diversity
@@ -98,6 +100,77 @@ def judge_golds(scores: pd.DataFrame) -> pd.DataFrame:
     return overoptimization.gold_report(scores)
 
 
+def find_onsets(scores: pd.DataFrame) -> pd.DataFrame:
+    """Since when each reward has been falling, on the prompts trained on."""
+    return overoptimization.find_onsets(scores)
+
+
+def trace(
+    scores: pd.DataFrame,
+    folder: str,
+    methods: dict[str, Any],
+    rewards: dict[str, Any],
+    training: Any,
+    evaluation: Any,
+) -> dict[str, Any]:
+    """Say which code, data and parameters the report stands on.
+
+    Args:
+        scores: Scores of all runs.
+        folder: Folder of the report.
+        methods: Parameters of every method; those of the runs are kept.
+        rewards: Parameters of every reward, likewise.
+        training: Parameters of training that all runs share.
+        evaluation: Parameters of the evaluation.
+    """
+    used = {
+        **{f"method {name}": methods[name] for name in sorted(set(scores["method"]))},
+        **{f"reward {name}": rewards[name] for name in sorted(set(scores["reward"]))},
+        "training": training,
+        "evaluation": evaluation,
+    }
+    plain = {title: _as_configured(settings) for title, settings in used.items()}
+    return html_report.lineage(scores, plain, root=ROOT, folder=folder)
+
+
+def _as_configured(settings: Any) -> Any:
+    """Parameters as plain values; beside the nodes that type them they are objects."""
+    if isinstance(settings, BaseModel):
+        return settings.model_dump(mode="json", exclude_unset=True)
+    return settings
+
+
+def draw_page(
+    curves: pd.DataFrame,
+    summary: pd.DataFrame,
+    golds: pd.DataFrame,
+    onsets: pd.DataFrame,
+    prompts: pd.DataFrame,
+    lineage: dict[str, Any],
+    **strips: Any,
+) -> str:
+    """Write the report as one HTML page.
+
+    Args:
+        curves: Curves by method.
+        summary: Last checkpoint of each method.
+        golds: Whether the golds fell.
+        onsets: Since when rewards have been falling.
+        prompts: Changes by prompt.
+        lineage: What the report stands on.
+        **strips: For each method ``strips <method>`` (picture) and ``rows <method>``
+            (what is where in it).
+    """
+    unpacked: dict[str, Strip] = {}
+    for name, picture in strips.items():
+        kind, method = name.split(" ")
+        if kind == "strips":
+            unpacked |= unpack_strips(picture, strips[f"rows {method}"])
+    return html_report.html_report(
+        curves, summary, golds, onsets, prompts, lineage=lineage, strips=unpacked
+    )
+
+
 def draw(figure: FigureSettings, table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw a figure from the table of all runs that its form takes."""
     return figures.draw(figure, table)
@@ -134,6 +207,7 @@ def report(
     wires: pd.DataFrame,
     folder: str,
     configured: dict[str, Any],
+    page: str,
     **drawn: pd.DataFrame,
 ) -> tuple[str, dict[str, Any]]:
     """Say what happened: on the screen, as Markdown and as metrics.
@@ -144,9 +218,9 @@ def report(
         wires: Where the image statistics stand.
         folder: Folder of the report.
         configured: Settings of every figure, in the order of the summary.
-        **drawn: Data of every figure that is drawn. They are here so that this node
-            runs last, when all figures are there, and can leave out those that show
-            nothing.
+        page: The report as a page; it is here so that this node runs last.
+        **drawn: Data of every figure that is drawn. They are here for the same reason,
+            and so that figures that show nothing are left out.
 
     Returns:
         The Markdown text and the metrics.

@@ -8,6 +8,7 @@ from kedro.pipeline import Node, Pipeline
 
 from tdpo_pipeline.figures import FORMS, FigureSettings, Pair
 from tdpo_pipeline.grid import Run
+from tdpo_pipeline.html_report.prompts import prompt_changes
 from tdpo_pipeline.overoptimization import summarise_methods, summarise_runs
 from tdpo_pipeline.pipelines.reporting import nodes
 from tdpo_pipeline.pipelines.reporting.configured import configured_figures
@@ -35,6 +36,7 @@ def create_pipeline(runs: Sequence[Run]) -> Pipeline:
     across = [
         *_tables(methods),
         *(_figure(name, figure, pairs) for name, figure in figures.items()),
+        *_page(methods),
         _report(list(figures)),
     ]
     report = Pipeline(
@@ -154,6 +156,18 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             "table_runs",
             name="summarise_runs",
         ),
+        Node(
+            nodes.find_onsets,
+            "all_scores",
+            "table_onsets",
+            name="find_onsets",
+        ),
+        Node(
+            prompt_changes,
+            "all_scores",
+            "table_prompts",
+            name="measure_prompts",
+        ),
     ]
 
 
@@ -178,6 +192,32 @@ def _figure(name: str, figure: FigureSettings, pairs: Sequence[Pair]) -> Node:
     return Node(nodes.draw_samples, inputs, outputs, name=f"draw_{name}")
 
 
+def _page(methods: Sequence[str]) -> list[Node]:
+    """The nodes of the HTML page: what it stands on, and the page."""
+    traced = {
+        "scores": "all_scores",
+        "folder": "params:reporting.folder",
+        **{
+            name: f"params:{name}"
+            for name in ("methods", "rewards", "training", "evaluation")
+        },
+    }
+    shown = {
+        "curves": "table_curves",
+        "summary": "table_summary",
+        "golds": "table_golds",
+        "onsets": "table_onsets",
+        "prompts": "table_prompts",
+        "lineage": "lineage",
+    }
+    strips = {f"strips {method}": f"strips_{method}" for method in methods}
+    rows = {f"rows {method}": f"strip_rows_{method}" for method in methods}
+    return [
+        Node(nodes.trace, traced, "lineage", name="trace"),
+        Node(nodes.draw_page, shown | strips | rows, "report_page", name="draw_page"),
+    ]
+
+
 def _report(drawn: Sequence[str]) -> Node:
     """The last node: it needs every figure's data, so that its words come last."""
     inputs = {
@@ -186,6 +226,7 @@ def _report(drawn: Sequence[str]) -> Node:
         "wires": "table_tripwires",
         "folder": "params:reporting.folder",
         "configured": "params:reporting.figures",
+        "page": "report_page",
     }
     tables = {name: f"table_{name}" for name in drawn}
     return Node(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from tdpo_pipeline.html_report.lineage import content_hash, git_commit, lineage
+from tdpo_pipeline.html_report.provenance import content_hash, git_commit, lineage
 from tests.html_report.made_up import made_up_scores
 
 
