@@ -17,7 +17,9 @@ run again.
 A variant that changes one thing of another method keeps that method's learning rate
 (``INHERITED``), so that a comparison of the two is of that thing. Policy gradients are
 tried at 1e-3 to 1e-2; methods whose loss has a gradient of its own, and so a larger one
-(reward backpropagation, weighted likelihood), at 3e-4 to 3e-3.
+(reward backpropagation, weighted likelihood), at 3e-4 to 3e-3. A method of which no trial
+is stable there is tried at two more, lower ones; if these aren't stable
+either, it keeps the lowest.
 
 Length and distance were settled after a first try had half the epochs and looked at the
 reward alone (learning_rate_trials_8_epochs.csv): it gave ddpo_100_timestep_major 1e-2, with
@@ -49,8 +51,8 @@ LEARNING_RATES = {
     "tdpo_paper": HIGHER,
     "tdpo_official": HIGHER,
     "tdpo_2": HIGHER,
-    "dpok": HIGHER,
-    "rwr": LOWER,
+    "dpok": (*HIGHER, 3e-4, 1e-4),
+    "rwr": (*LOWER, 1e-4, 3e-5),
     "rwr_sparse": LOWER,
     "alignprop_2023": LOWER,
     "alignprop_trl": LOWER,
@@ -122,6 +124,9 @@ def main() -> None:
     print(log.pivot(index="method", columns="learning_rate", values="last"))
     stable = log[(log["kl_per_dimension"] <= LARGEST_KL) & log["last"].notna()]
     best = stable.loc[stable.groupby("method")["last"].idxmax()]
+    unstable = log[~log["method"].isin(best["method"])]
+    lowest = unstable.loc[unstable.groupby("method")["learning_rate"].idxmin()]
+    best = pd.concat([best, lowest])
     print(best[["method", "learning_rate", "first", "last"]].to_string(index=False))
     for method, chosen in choices(best).items():
         algorithm = run_config(params, method, REWARD, SEED).algorithm
