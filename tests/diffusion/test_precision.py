@@ -91,17 +91,17 @@ def test_ratio_is_one_with_exploration(model, precision):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_ratio_is_one_with_a_compiled_unet(precision):
+@pytest.mark.parametrize(("precision", "rounding"), [("fp32", 1e-4), ("bf16", 0.2)])
+def test_ratio_is_one_with_a_compiled_unet(precision, rounding):
     target = policy(precision=precision, compile=True)
     trajectory = sample(target)
     assert_ratio_is_one(target, trajectory)
     assert not trajectory.latents.requires_grad
     with target.uncompiled():
         eager = sample(target)
-    # It computes the same, but for rounding.
+    # It computes the same, but for rounding, which guidance multiplies.
     torch.testing.assert_close(
-        trajectory.noise_preds[:, 0], eager.noise_preds[:, 0], rtol=0, atol=0.05
+        trajectory.noise_preds[:, 0], eager.noise_preds[:, 0], rtol=0, atol=rounding
     )
 
 

@@ -162,11 +162,14 @@ def kl_penalties(
         return PENALTIES[penalty](dims * own, dims * base) / dims
     if penalty != "closed_form":
         return PENALTIES[penalty](own, base)
-    kl = closed_form_kl(
-        policy,
-        trajectory,
-        trajectory.pairs(),
-        trajectory.noise_preds.flatten(0, 1),
-        reference.noise_preds.flatten(0, 1),
-    )
-    return kl.view_as(trajectory.log_probs)
+    # A trajectory at a time: of all at once there would be several more copies.
+    rows = [
+        closed_form_kl(policy, trajectory, pairs, own_preds, base_preds)
+        for pairs, own_preds, base_preds in zip(
+            trajectory.pairs().split(trajectory.num_steps),
+            trajectory.noise_preds,
+            reference.noise_preds,
+            strict=True,
+        )
+    ]
+    return torch.stack(rows)
