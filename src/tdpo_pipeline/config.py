@@ -69,6 +69,7 @@ class MemorySettings(Settings):
 
     chunk_size: PositiveInt
     micro_batch_size: PositiveInt
+    backprop_batch_size: PositiveInt | None = None
     gradient_checkpointing: bool = False
     attention_slicing: bool = False
     vae_slicing: bool = False
@@ -144,6 +145,8 @@ class TrainingSettings(ComputeSettings):
         micro_batch_size: Pairs of one forward and backward pass of an update. With
             micro_batch_size equal to chunk_size, sampling and replay share one
             batch shape and the importance ratio starts at exactly 1 on a CPU.
+        backprop_batch_size: Images of one pass where the reward is backpropagated, through
+            the decoder too, which takes most of the memory; None: micro_batch_size.
         finetune: ``lora`` trains adapters, ``full`` the whole UNet.
         lora: The adapters (unused with ``full``).
         monitor: Rewards scored on every epoch's samples besides the trained one.
@@ -172,6 +175,7 @@ class TrainingSettings(ComputeSettings):
     eta: float = Field(default=1.0, gt=0.0, le=1.0)
     chunk_size: PositiveInt
     micro_batch_size: PositiveInt
+    backprop_batch_size: PositiveInt | None = None
     finetune: Literal["lora", "full"] = "lora"
     lora: LoraSettings | None = None
     monitor: tuple[str, ...] = ()
@@ -190,12 +194,12 @@ class TrainingSettings(ComputeSettings):
     def _filled_from_preset(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or data.get("preset") is None:
             return data
-        open_settings = {
-            name for name in MemorySettings.model_fields if data.get(name) is None
-        }
-        if not open_settings:
-            return data
-        presets = data.get("presets") or {}
+        fields, presets = MemorySettings.model_fields, data.get("presets") or {}
+        open_settings = {name for name in fields if data.get(name) is None}
+        if not presets and not any(
+            fields[name].is_required() for name in open_settings
+        ):
+            return data  # filled before, as a run's record has it
         if data["preset"] not in presets:
             raise ValueError(
                 f"there is no preset '{data['preset']}'; training.presets has "

@@ -91,9 +91,12 @@ class RewardBackpropSettings(AlgorithmSettings):
                 f"exploration.log_prob: target has no meaning for {self.algorithm}, "
                 "which has no log-probs: its gradient goes the way of the samples."
             )
-        training.check_dealt(
-            "micro_batch_size", training.samples_per_epoch, "images of an update"
+        name = (
+            "backprop_batch_size"
+            if training.backprop_batch_size
+            else "micro_batch_size"
         )
+        training.check_dealt(name, training.samples_per_epoch, "images of an update")
 
     def live_summary(self, training: TrainingSettings) -> str:
         """Which steps are live, in a few words."""
@@ -273,7 +276,8 @@ class RewardBackprop(Algorithm):
         """
         queries = len(trajectory) * self.backprop.queries_per_sample
         numbers = torch.arange(len(trajectory))
-        for samples in deal(numbers.split(self.training.micro_batch_size)):
+        size = self.training.backprop_batch_size or self.training.micro_batch_size
+        for samples in deal(numbers.split(size)):
             prompts = [trajectory.prompts[i] for i in samples.tolist()]
             weight = len(samples) / queries
             for latents in self.latents(epoch, trajectory, samples):

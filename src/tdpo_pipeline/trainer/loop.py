@@ -38,6 +38,7 @@ from tdpo_pipeline.trainer.early_stop import (
     onset_alarm,
     reward_columns,
 )
+from tdpo_pipeline.trainer.estimate import announce
 from tdpo_pipeline.trainer.state import RunState, check_disk_budget, run_identity
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 
@@ -93,7 +94,9 @@ def train_run(
         RewardError: If a reward can't score the base model's pictures.
         DeviceError: If the device is not there, or too small.
     """
-    resolve_device(config.training)
+    device = resolve_device(config.training)
+    if device.type == "cuda" and distributed.is_main():
+        log.info(announce(config, base_model, device))
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     if not prompts:

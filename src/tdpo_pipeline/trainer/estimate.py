@@ -1,0 +1,453 @@
+"""What a run will take, before it starts: GPU memory and time. Estimates, no promises.
+
+The networks are built from their configuration files on tensors without data, so that
+nothing is loaded and nothing is computed, and run once: what they compute and what a
+backward pass keeps of them is counted, not guessed. Time follows from an assumed rate,
+which is said. Left out are what the memory allocator wastes, and everything that takes
+less than a few percent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from tdpo_pipeline.algorithms.alignprop import AlignPropSettings, FixedTruncation
+from tdpo_pipeline.algorithms.draft import DraftSettings
+from tdpo_pipeline.algorithms.reward_backprop import RewardBackpropSettings
+from tdpo_pipeline.algorithms.rwr import RwrSettings
+from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.diffusion.devices import DTYPES, DeviceError
+
+FLOAT32 = 4
+
+BACKWARD = {"lora": 1.15, "full": 2.0}
+"""FLOPs of a backward pass over those of its forward pass, with the base frozen or not."""
+
+UTILISATION = 0.35
+"""Share of a GPU's peak that is assumed to be sustained."""
+
+PEAK_TFLOPS = {
+    "H200": 989,
+    "H100": 989,
+    "A100": 312,
+    "L40S": 362,
+    "A6000": 155,
+    "4090": 165,
+    "3090": 71,
+    "V100": 125,
+    "A10": 125,
+    "L4": 121,
+}
+"""Dense half-precision peak by a part of the GPU's name; the A100's if none fits."""
+
+REWARD_PARAMETERS = {
+    "aesthetic": 304e6,
+    "pickscore": 986e6,
+    "hpsv2": 986e6,
+    "hpsv2_1": 986e6,
+    "imagereward": 447e6,
+    "llava_bertscore": 7.8e9,
+    "llava_strict": 7.1e9,
+}
+ENCODER_FLOPS = 335e9
+"""Of one image through the largest encoder that a critic reads, ViT-H/14."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network, and what one image takes.
+
+    Attributes:
+        parameters: Number of weights.
+        flops: Of the forward pass.
+        kept: Bytes that a backward pass needs of the forward pass.
+        kept_checkpointed: The same with gradient checkpointing, at its peak.
+        largest: Bytes of the largest output of a layer.
+    """
+
+    parameters: int
+    flops: float
+    kept: int
+    kept_checkpointed: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A base model, as far as memory and time depend on it.
+
+    Attributes:
+        unet: The denoiser, one latent without guidance.
+        decoder: The VAE's decoder, one image.
+        text_parameters: Weights of all text encoders.
+        latent_dims: Number D of latent dimensions.
+        pixels: Numbers in an image.
+    """
+
+    unet: Network
+    decoder: Network
+    text_parameters: int
+    latent_dims: int
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory in GB by what it is for, and PFLOP of an epoch by what they are for."""
+
+    memory: dict[str, float]
+    work: dict[str, float]
+
+    @property
+    def gigabytes(self) -> float:
+        """All memory at its peak."""
+        return sum(self.memory.values())
+
+    def seconds(self, tflops: float, processes: int) -> float:
+        """An epoch's time at a sustained rate of each of several processes."""
+        return sum(self.work.values()) * 1e3 / tflops / processes
+
+    def text(self, config: RunConfig, tflops: float) -> str:
+        """What to print."""
+        epochs = config.training.epochs
+        seconds = self.seconds(tflops, config.training.processes)
+        memory = ", ".join(f"{name} {value:.1f}" for name, value in self.memory.items())
+        work = ", ".join(f"{name} {value:.1f}" for name, value in self.work.items())
+        return (
+            f"{config.key}: estimate: {self.gigabytes:.0f} GB of GPU memory ({memory}); "
+            f"{seconds:.0f} s an epoch, {epochs * seconds / 3600:.1f} h in all, at an "
+            f"assumed {tflops:.0f} TFLOP/s a process (PFLOP an epoch: {work})"
+        )
+
+
+def estimate(config: RunConfig, model: Architecture, trained: int) -> Estimate:
+    """Memory and work of a run.
+
+    Args:
+        config: The run.
+        model: Its base model.
+        trained: Number of trained weights.
+    """
+    scale = config.training
+    half = 4 if scale.precision == "fp32" else 2
+    copies = 2 if scale.guidance_scale != 1 else 1
+    unet, decoder = model.unet, model.decoder
+    frozen = decoder.parameters + model.text_parameters
+    frozen += unet.parameters * (scale.finetune == "lora")
+    rewards = {config.task.scorer, *(config.task.ensemble or ()), *scale.monitor}
+    # Weight, gradient, Adam's two moments; the last good weights; three flat gradients
+    # for their spread; and of a whole UNet the base model's weights.
+    state = 8 + (scale.finetune == "full")
+    numbers = scale.samples_per_epoch * (
+        (2 * scale.num_inference_steps + 1) * model.latent_dims + model.pixels
+    )
+    kept = unet.kept_checkpointed if scale.gradient_checkpointing else unet.kept
+    batch, image = scale.micro_batch_size, copies * kept
+    if isinstance(config.algorithm, RewardBackpropSettings):
+        batch = scale.backprop_batch_size or batch
+        image += (
+            decoder.kept_checkpointed if scale.gradient_checkpointing else decoder.kept
+        )
+    decoded = 1 if scale.vae_slicing else scale.chunk_size
+    decoding = 4 * decoder.largest * decoded
+    memory = {
+        "base model": half * frozen,
+        "rewards": FLOAT32 * sum(REWARD_PARAMETERS.get(name, 0) for name in rewards),
+        "trained weights and their optimizer": FLOAT32 * trained * state,
+        "trajectories": FLOAT32 * numbers,
+        "activations": max(batch * image, decoding),
+    }
+    return Estimate(
+        {name: value / 1e9 for name, value in memory.items()},
+        {name: value / 1e15 for name, value in work(config, model).items()},
+    )
+
+
+def work(config: RunConfig, model: Architecture) -> dict[str, float]:
+    """FLOPs of an epoch, by what they are for."""
+    scale, algorithm = config.training, config.algorithm
+    samples, steps = scale.samples_per_epoch, scale.num_inference_steps
+    copies = 2 if scale.guidance_scale != 1 else 1
+    guided = copies * model.unet.flops
+    parts = {
+        "sampling": samples * (steps * guided + model.decoder.flops),
+        "KL": scale.kl_samples * steps * guided,
+    }
+    if algorithm.needs_encoder:
+        parts["critic"] = samples * steps * (model.decoder.flops + ENCODER_FLOPS)
+    again = 1.0 if scale.gradient_checkpointing else 0.0
+    visit = guided * (1 + BACKWARD[scale.finetune] + again)
+    parts["updates"] = visits(config) * visit
+    if isinstance(algorithm, RewardBackpropSettings):
+        decoding = model.decoder.flops * (2 + again)
+        parts["updates"] += samples * algorithm.queries_per_sample * decoding
+    return parts
+
+
+def visits(config: RunConfig) -> float:
+    """UNet evaluations with gradient in an epoch, in the mean, guidance counted once."""
+    scale, algorithm = config.training, config.algorithm
+    samples, steps = scale.samples_per_epoch, scale.num_inference_steps
+    match algorithm:
+        case RwrSettings():
+            kept = 1.0
+            if algorithm.weighting == "sparse":
+                kept = 1 - algorithm.percentile
+            return samples * algorithm.passes * kept
+        case DraftSettings():
+            return samples * (algorithm.last_steps + algorithm.extra_noisings)
+        case AlignPropSettings():
+            return samples * _live_steps(algorithm, steps)
+        case RewardBackpropSettings():
+            return samples
+        case _:  # policy gradients: every pair once
+            return samples * steps
+
+
+def _live_steps(algorithm: AlignPropSettings, steps: int) -> float:
+    """Mean number of live steps of a sample."""
+    truncation = algorithm.truncation
+    if isinstance(truncation, FixedTruncation):
+        return truncation.last_steps
+    if truncation.kind == "per_step":
+        return steps / 2
+    mean = (
+        truncation.mean
+        if truncation.kind == "normal"
+        else (truncation.low + truncation.high) / 2
+    )
+    return steps * (1 - mean)
+
+
+def announce(config: RunConfig, base_model: Path, device: torch.device) -> str:
+    """The estimate of a run, in words.
+
+    Args:
+        config: The run.
+        base_model: Diffusers pipeline directory; of it only configuration is read.
+        device: A GPU.
+
+    Raises:
+        DeviceError: If the GPU has less memory than the estimate.
+    """
+    model, trained = architecture(base_model, config)
+    found = estimate(config, model, trained)
+    name = torch.cuda.get_device_name(device)
+    check_memory(found, torch.cuda.mem_get_info(device)[1] / 1e9, name)
+    return found.text(config, sustained_tflops(name, config.training.precision))
+
+
+def check_memory(found: Estimate, gigabytes: float, gpu: str) -> None:
+    """Raise DeviceError if a GPU has less memory than the estimate."""
+    if found.gigabytes <= gigabytes:
+        return
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in found.memory.items())
+    raise DeviceError(
+        f"The run takes an estimated {found.gigabytes:.0f} GB of GPU memory ({parts}), "
+        f"and {gpu} has {gigabytes:.0f} GB. Choose a smaller training.preset, or a "
+        "smaller training.micro_batch_size with training.gradient_checkpointing."
+    )
+
+
+def sustained_tflops(gpu: str, precision: str) -> float:
+    """Assumed rate of a GPU of that name; a quarter of it in fp32."""
+    peak = next((v for k, v in PEAK_TFLOPS.items() if k in gpu), PEAK_TFLOPS["A100"])
+    return UTILISATION * peak / (4 if precision == "fp32" else 1)
+
+
+# ------------------------------------------------------------------ measuring
+def architecture(base_model: Path, config: RunConfig) -> tuple[Architecture, int]:
+    """A base model's architecture, and how many weights the run trains."""
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModel
+
+    scale = config.training
+    unet_config, vae_config = (
+        _read(base_model / part / "config.json") for part in ("unet", "vae")
+    )
+    text = 0
+    for folder in sorted(base_model.glob("text_encoder*")):
+        with init_empty_weights():
+            encoder = AutoModel.from_config(AutoConfig.from_pretrained(folder))
+        text += sum(p.numel() for p in encoder.parameters())
+    lora = scale.lora if scale.finetune == "lora" else None
+    unet, trained = _measured_unet(
+        json.dumps(unet_config),
+        scale.precision,
+        None if lora is None else (lora.rank, lora.target_modules),
+    )
+    decoder = _measured_decoder(
+        json.dumps(vae_config), unet_config["sample_size"], scale.precision
+    )
+    size = unet_config["sample_size"]
+    upscaling = 2 ** (len(vae_config["block_out_channels"]) - 1)
+    return Architecture(
+        unet=unet,
+        decoder=decoder,
+        text_parameters=text,
+        latent_dims=unet_config["in_channels"] * size**2,
+        pixels=3 * (size * upscaling) ** 2,
+    ), trained
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+@cache
+def _measured_unet(
+    settings: str, precision: str, lora: tuple[int, tuple[str, ...]] | None
+) -> tuple[Network, int]:
+    """A UNet by its configuration, and its number of trained weights."""
+    from diffusers import UNet2DConditionModel
+    from peft import LoraConfig
+
+    config = json.loads(settings)
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config).to(DTYPES[precision])
+        unet.requires_grad_(lora is None)
+        parameters = sum(p.numel() for p in unet.parameters())
+        if lora is not None:
+            rank, targets = lora
+            adapters = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets))
+            unet.add_adapter(adapters)
+    trained = sum(p.numel() for p in unet.parameters() if p.requires_grad)
+    size = config["sample_size"]
+    with _without_data(precision):
+        _move(unet)
+        inputs = (
+            torch.empty(1, config["in_channels"], size, size),
+            torch.ones(1, dtype=torch.long),
+            torch.empty(1, 77, config["cross_attention_dim"]),
+        )
+        extra = {}
+        if config.get("addition_embed_type") == "text_time":
+            ids, width = 6, config["addition_time_embed_dim"]
+            pooled = config["projection_class_embeddings_input_dim"] - ids * width
+            extra["added_cond_kwargs"] = {
+                "text_embeds": torch.empty(1, pooled),
+                "time_ids": torch.empty(1, ids),
+            }
+        return _measured(unet, *inputs, parameters=parameters, **extra), trained
+
+
+@cache
+def _measured_decoder(settings: str, size: int, precision: str) -> Network:
+    """The decoder of a VAE by its configuration."""
+    from diffusers import AutoencoderKL
+
+    config = json.loads(settings)
+    dtype = DTYPES[precision]
+    with torch.device("meta"):
+        vae = AutoencoderKL.from_config(config).to(dtype).requires_grad_(False)
+    parameters = sum(p.numel() for p in vae.parameters())
+    with _without_data(precision):
+        _move(vae.decoder)
+        latents = torch.empty(1, config["latent_channels"], size, size, dtype=dtype)
+        return _measured(vae.decoder, latents.requires_grad_(), parameters=parameters)
+
+
+def _move(network: nn.Module) -> None:
+    """Make weights a GPU's, without data; trained ones are float32 whatever the rest is."""
+    for module in network.modules():
+        for name, p in list(module.named_parameters(recurse=False)):
+            dtype = torch.float32 if p.requires_grad else p.dtype
+            moved = nn.Parameter(
+                torch.empty(p.shape, dtype=dtype), requires_grad=p.requires_grad
+            )
+            setattr(module, name, moved)
+
+
+@contextlib.contextmanager
+def _without_data(precision: str) -> Iterator[None]:
+    """Tensors made in here are a GPU's, without data; networks compute as in a run."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    dtype = DTYPES[precision]
+    autocast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    attention = mock.patch.object(
+        nn.functional, "scaled_dot_product_attention", _fused_attention
+    )
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"), attention:
+        # torch.autocast itself refuses where there is no GPU.
+        torch.set_autocast_enabled("cuda", dtype != torch.float32)
+        torch.set_autocast_dtype("cuda", dtype)
+        torch.autocast_increment_nesting()
+        try:
+            yield
+        finally:
+            torch.autocast_decrement_nesting()
+            torch.clear_autocast_cache()
+            torch.set_autocast_enabled("cuda", autocast[0])
+            torch.set_autocast_dtype("cuda", autocast[1])
+
+
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
+    """Attention as a GPU's kernel computes it, which keeps no attention matrix."""
+    operator = torch.ops.aten._scaled_dot_product_flash_attention
+    return operator(query, key, value)[0]
+
+
+CHECKPOINTED = ("ResnetBlock2D", "BasicTransformerBlock")
+"""Classes of the modules that gradient checkpointing computes again, one at a time."""
+
+
+def _measured(
+    module: nn.Module, *inputs: Tensor, parameters: int, **named: Any
+) -> Network:
+    """Count what one forward pass computes and keeps."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    weights = {p.untyped_storage()._cdata for p in module.parameters()}
+    kept: dict[int, Any] = {}
+    units: list[int] = []
+    boundaries: list[int] = []
+    largest = 0
+
+    def total() -> int:
+        return sum(storage.nbytes() for storage in kept.values())
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept.setdefault(storage._cdata, storage)
+        return tensor
+
+    def before(unit: nn.Module, given: Any) -> None:
+        boundaries.append(given[0].untyped_storage().nbytes())
+        units.append(-total())
+
+    def after(unit: nn.Module, given: Any, output: Any) -> None:
+        units[-1] += total()
+
+    def measure(layer: nn.Module, given: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.untyped_storage().nbytes())
+
+    for layer in module.modules():
+        layer.register_forward_hook(measure)
+        if type(layer).__name__ in CHECKPOINTED:
+            layer.register_forward_pre_hook(before)
+            layer.register_forward_hook(after)
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with FlopCounterMode(display=False) as counter, hooks:
+        module(*inputs, **named)
+    outside = total() - sum(units)
+    return Network(
+        parameters=parameters,
+        flops=counter.get_total_flops(),
+        kept=total(),
+        kept_checkpointed=outside + sum(boundaries) + max(units, default=0),
+        largest=largest,
+    )

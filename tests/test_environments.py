@@ -1,0 +1,234 @@
+"""The Stable Diffusion environments: values of the papers, and nothing left of base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from tdpo_pipeline.config import (
+    AlgorithmSettings,
+    EvaluationSettings,
+    RewardSettings,
+    RunConfig,
+    TrainingSettings,
+)
+from tdpo_pipeline.grid import SCALES, Run, runs
+from tdpo_pipeline.pipelines.training.nodes import RunSettings, build_config
+from tdpo_pipeline.prompts import PROMPT_SETS
+from tests.conftest import ROOT, catalog_of, parameters_of
+
+PRESETS = ("gpu_24gb", "gpu_40gb", "gpu_80gb", "gpu_141gb")
+
+
+def merged(env: str) -> dict[str, Any]:
+    """An environment's parameters, merged as Kedro merges them, in no time."""
+    files = [
+        path
+        for folder in ("base", env)
+        for path in sorted((ROOT / "conf" / folder).glob("parameters*.yml"))
+    ]
+    whole = OmegaConf.merge(*(OmegaConf.load(path) for path in files))
+    found = OmegaConf.to_container(whole)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+@pytest.fixture(scope="module", params=SCALES)
+def environment(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """An environment and its parameters."""
+    return request.param, merged(request.param)
+
+
+@pytest.fixture(scope="module")
+def sd14() -> dict[str, Any]:
+    return merged("sd14")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env", SCALES)
+def test_kedro_reads_the_same(env: str) -> None:
+    found, expected = parameters_of(env), merged(env)
+    own = TrainingSettings.model_validate(expected["training"])
+    assert found["training"] == own.model_dump(mode="json")
+    assert found["evaluation"]["prompt_sets"] == expected["evaluation"]["prompt_sets"]
+    assert found["methods"]["tdpo_r"]["critic"]["hidden"] == [1024, 128, 64, 16]
+    catalog = catalog_of(env)
+    roots = ROOT / "data" / env, ROOT / "data" / "06_models"
+    for name in catalog.list():
+        path = getattr(catalog[name], "_filepath", None)
+        if path is not None:
+            assert any(Path(str(path)).is_relative_to(root) for root in roots), name
+
+
+def test_environments_share_nothing_but_reward_weights() -> None:
+    folders = [
+        yaml.safe_load((ROOT / "conf" / env / "globals.yml").read_text())
+        for env in (*SCALES, "base", "study", "smoke")
+    ]
+    for name in ("data", "models"):
+        given = [folder[name] for folder in folders if name in folder]
+        assert len(set(given)) == len(given)
+    assert {folder["weights"] for folder in folders[:3]} == {"data/06_models/rewards"}
+
+
+def config(parameters: dict[str, Any], run: Run, **training: Any) -> RunConfig:
+    built = build_config(
+        RunSettings(method=run.method, reward=run.reward, seed=run.seed),
+        TrainingSettings.model_validate(parameters["training"] | training),
+        AlgorithmSettings.model_validate(parameters["methods"][run.method]),
+        RewardSettings.model_validate(parameters["rewards"][run.reward]),
+    )
+    return RunConfig.model_validate(built)
+
+
+def files_of(env: str) -> dict[str, Any]:
+    """An environment's own parameters, by group."""
+    found: dict[str, Any] = {}
+    for path in (ROOT / "conf" / env).glob("parameters*.yml"):
+        found |= yaml.safe_load(path.read_text())
+    return found
+
+
+def test_every_run_fits(environment: tuple[str, dict[str, Any]]) -> None:
+    env, parameters = environment
+    for run in runs(env):  # type: ignore[arg-type]
+        built = config(parameters, run)
+        assert built.key == run.key
+        assert built.training.device == "cuda"
+        assert built.training.precision == "fp16"
+        assert built.training.num_inference_steps == 50
+
+
+def test_every_run_fits_every_preset(environment: tuple[str, dict[str, Any]]) -> None:
+    env, parameters = environment
+    assert tuple(parameters["training"]["presets"]) == PRESETS
+    assert parameters["training"]["preset"] == "gpu_80gb"
+    for preset in PRESETS:
+        given = parameters["training"]["presets"][preset]
+        for run in runs(env):  # type: ignore[arg-type]
+            training = config(parameters, run, preset=preset).training
+            assert training.chunk_size == given["chunk_size"]
+            assert training.gpu_memory_gb == given["gpu_memory_gb"]
+
+
+def test_every_method_has_a_learning_rate_of_the_scale(
+    environment: tuple[str, dict[str, Any]],
+) -> None:
+    env, parameters = environment
+    own = files_of(env)["methods"]
+    for method, settings in parameters["methods"].items():
+        assert method in own, f"{env} has Menagerie's learning rate for {method}"
+        assert own[method]["optimizer"]["learning_rate"] <= 1e-3
+        if "critic" in settings:
+            assert tuple(settings["critic"]["hidden"]) == (1024, 128, 64, 16)
+            assert settings["critic"]["optimizer"]["learning_rate"] == 1e-4
+
+
+def test_names_of_prompt_sets_are_known(
+    environment: tuple[str, dict[str, Any]],
+) -> None:
+    env, parameters = environment
+    assert parameters["prompts"]["vocabulary"] == "open"
+    evaluation = EvaluationSettings.model_validate(parameters["evaluation"])
+    evaluated = {name.partition("/")[0] for name in evaluation.prompt_sets}
+    assert evaluated <= set(PROMPT_SETS)
+    for reward in {run.reward for run in runs(env)}:  # type: ignore[arg-type]
+        trained = parameters["rewards"][reward]["train_prompts"]
+        assert trained in evaluated, f"{env} never evaluates what {reward} trains on"
+
+
+def test_the_models_are_pinned(environment: tuple[str, dict[str, Any]]) -> None:
+    model = files_of(environment[0])["models"]["base_model"]
+    assert len(model["revision"]) == 40
+    assert int(model["revision"], 16)
+    assert {"model_index.json", "unet/diffusion_pytorch_model.safetensors"} < set(
+        model["files"]
+    )
+
+
+def test_tdpo_is_as_in_the_papers_table(sd14: dict[str, Any]) -> None:
+    built = config(sd14, Run("tdpo_r", "aesthetic", 0))
+    # 256 samples x 50 steps in 2 x 50 updates are 128 pairs an update.
+    assert "100 updates an epoch of 128 pairs" in built.summary()
+    training = built.training
+    assert (training.epochs, training.samples_per_epoch) == (100, 256)
+    assert (training.guidance_scale, training.eta) == (5.0, 1.0)
+    assert training.lora is not None and training.lora.rank == 4
+    settings = built.algorithm.model_dump()
+    assert settings["optimizer"]["learning_rate"] == 1e-4
+    assert settings["optimizer"]["weight_decay"] == 1e-4
+    assert settings["clip_range"] == 1e-4
+    assert settings["critic"]["value_clip"] == 0.2
+    # 10 % of 100 epochs.
+    assert settings["neurons"]["reset_fraction"] == 0.1
+
+
+def test_the_ddpo_paper_trains_the_whole_unet(sd14: dict[str, Any]) -> None:
+    for method in ("ddpo_sf", "ddpo_is", "rwr", "rwr_sparse"):
+        built = config(sd14, Run(method, "aesthetic", 0))
+        assert built.training.finetune == "full"
+        assert built.training.epochs == 200
+        assert built.algorithm.model_dump()["optimizer"]["learning_rate"] == 1e-5
+    assert config(sd14, Run("ddpo_2", "aesthetic", 0)).training.finetune == "lora"
+    # Five rounds of 40 epochs of 256 samples, and 5 x 10240 / 128 = 400 updates each.
+    rwr = config(sd14, Run("rwr", "aesthetic", 0))
+    assert "5 rounds of 10240 images, 5 passes" in rwr.summary()
+    assert "in batches of 128" in rwr.summary()
+
+
+def test_diffexp_is_as_in_its_paper() -> None:
+    parameters = merged("sd15")
+    ddpo = config(parameters, Run("ddpo_diffexp", "pickscore", 0))
+    assert "2 updates an epoch of 1600 pairs" in ddpo.summary()  # 64 x 50 / 2
+    assert ddpo.algorithm.model_dump()["optimizer"]["betas"] == (0.9, 0.99)
+    assert ddpo.task.train_prompts == "activities"
+    alignprop = config(parameters, Run("alignprop_diffexp", "aesthetic", 0))
+    assert alignprop.training.guidance_scale == 7.5
+    assert alignprop.algorithm.model_dump()["optimizer"]["learning_rate"] == 1e-3
+
+
+# ------------------------------------------------------------------ presets
+PRESET = {
+    "preset": "small",
+    "presets": {"small": {"chunk_size": 2, "micro_batch_size": 1}},
+}
+SCALE = {
+    "epochs": 1,
+    "samples_per_epoch": 8,
+    "num_inference_steps": 2,
+    "guidance_scale": 2.0,
+    "finetune": "full",
+    "checkpoint_every": 1,
+    "kl_samples": 1,
+}
+
+
+def test_a_preset_fills_what_is_null() -> None:
+    filled = TrainingSettings.model_validate(
+        SCALE | PRESET | {"chunk_size": None, "micro_batch_size": 4}
+    )
+    assert (filled.chunk_size, filled.micro_batch_size) == (2, 4)
+    # As kept with a run: the values, and where they came from.
+    kept = filled.model_dump()
+    assert kept["preset"] == "small"
+    assert "presets" not in kept
+    assert TrainingSettings.model_validate(kept).chunk_size == 2
+
+
+def test_an_unknown_preset() -> None:
+    with pytest.raises(ValidationError, match="no preset 'tiny'; .*presets has small"):
+        TrainingSettings.model_validate(SCALE | PRESET | {"preset": "tiny"})
+
+
+def test_a_method_and_its_scale_have_to_agree(sd14: dict[str, Any]) -> None:
+    run = Run("ddpo_sf", "aesthetic", 0)
+    built = config(sd14, run)
+    training = built.training.model_copy(update={"finetune": "lora"})
+    values = built.model_dump() | {"training": training.model_dump()}
+    with pytest.raises(ValidationError, match="ddpo_sf has scale.finetune: full"):
+        RunConfig.model_validate(values)

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tdpo_pipeline.diffusion.devices import DeviceError
+from tdpo_pipeline.trainer import estimate
+from tdpo_pipeline.trainer.estimate import Architecture, Network
+from tests import tiny
+
+# Round numbers, to be worked with by hand.
+MODEL = Architecture(
+    unet=Network(
+        parameters=100_000_000,
+        flops=1e9,
+        kept=10_000_000,
+        kept_checkpointed=4_000_000,
+        largest=1_000_000,
+    ),
+    decoder=Network(
+        parameters=50_000_000,
+        flops=2e9,
+        kept=30_000_000,
+        kept_checkpointed=20_000_000,
+        largest=4_000_000,
+    ),
+    text_parameters=25_000_000,
+    latent_dims=64,
+    pixels=192,
+)
+TRAINED = 1_000_000
+OPTIMIZER = {"optimizer": tiny.OPTIMIZER}
+
+
+def of(algorithm: dict[str, Any] = tiny.DDPO, **changes: Any) -> estimate.Estimate:
+    """Of 8 samples of 4 steps with guidance, in chunks and micro-batches of 4."""
+    return estimate.estimate(tiny.run_config(algorithm, **changes), MODEL, TRAINED)
+
+
+def test_memory_of_adapters() -> None:
+    assert of().memory == {
+        # 4 bytes x (100 + 50 + 25) M weights.
+        "base model": pytest.approx(0.7),
+        "rewards": 0.0,
+        # 4 bytes x 1 M x 8: weight, gradient, two moments, last good, three for spread.
+        "trained weights and their optimizer": pytest.approx(0.032),
+        # 4 bytes x 8 samples x ((5 + 4) x 64 latents and predictions + 192 pixels).
+        "trajectories": pytest.approx(24_576e-9),
+        # 4 pairs x 2 with guidance x 10 MB, more than 4 images x 4 x 4 MB of decoding.
+        "activations": pytest.approx(0.08),
+    }
+
+
+def test_memory_of_half_precision_and_checkpointing() -> None:
+    memory = of(precision="fp16", gradient_checkpointing=True).memory
+    assert memory["base model"] == pytest.approx(0.35)
+    # Checkpointed: 4 x 2 x 4 MB are less than the 64 MB of decoding 4 images.
+    assert memory["activations"] == pytest.approx(0.064)
+    sliced = of(gradient_checkpointing=True, vae_slicing=True).memory
+    assert sliced["activations"] == pytest.approx(0.032)
+
+
+def test_memory_of_a_whole_unet() -> None:
+    memory = of(finetune="full").memory
+    # The frozen 75 M; and 9 copies of what is trained, the base model's one of them.
+    assert memory["base model"] == pytest.approx(0.3)
+    assert memory["trained weights and their optimizer"] == pytest.approx(0.036)
+
+
+def test_memory_of_a_rewards_gradient() -> None:
+    draft = {"algorithm": "draft"} | OPTIMIZER
+    # 4 images x (2 x 10 MB + 30 MB); then 2 at a time.
+    assert of(draft).memory["activations"] == pytest.approx(0.2)
+    few = of(draft, backprop_batch_size=2).memory
+    assert few["activations"] == pytest.approx(0.1)
+
+
+def test_work_of_ddpo_and_tdpo() -> None:
+    expected = {
+        "sampling": 8 * (4 * 2e9 + 2e9) / 1e15,  # 4 guided steps, and a decoding
+        "KL": 4 * 4 * 2e9 / 1e15,  # of 4 samples
+        "updates": 8 * 4 * 2e9 * 2.15 / 1e15,  # forward 1, backward 1.15
+    }
+    assert of().work == pytest.approx(expected)
+    # 32 states are decoded and encoded.
+    assert of(tiny.TDPO).work == pytest.approx(
+        expected | {"critic": 32 * (2e9 + 335e9) / 1e15}
+    )
+    full = of(finetune="full", gradient_checkpointing=True).work
+    assert full["updates"] == pytest.approx(8 * 4 * 2e9 * 4 / 1e15)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "visits"),
+    [
+        # 3 passes over half of 8 images.
+        (
+            {
+                "algorithm": "rwr",
+                "rounds": 1,
+                "passes": 3,
+                "batch_size": 4,
+                "weighting": "sparse",
+                "percentile": 0.5,
+            },
+            12,
+        ),
+        ({"algorithm": "draft", "last_steps": 3}, 24),
+        ({"algorithm": "draft", "extra_noisings": 2}, 24),
+        ({"algorithm": "refl"}, 8),
+        # Half of 4 steps; the quarter after the mean; the last one.
+        ({"algorithm": "alignprop", "truncation": {"kind": "per_step"}}, 16),
+        ({"algorithm": "alignprop", "truncation": {"kind": "normal", "mean": 0.75}}, 8),
+        ({"algorithm": "alignprop", "truncation": {"kind": "fixed"}}, 8),
+    ],
+)
+def test_updates_visit_the_unet(algorithm: dict[str, Any], visits: int) -> None:
+    config = tiny.run_config(algorithm | OPTIMIZER)
+    assert estimate.visits(config) == pytest.approx(visits)
+
+
+def test_time_and_words() -> None:
+    found = of()
+    # 0.08 + 0.032 + 0.1376 TFLOP.
+    assert found.seconds(1.0, 1) == pytest.approx(0.2496)
+    assert found.seconds(1.0, 2) == pytest.approx(0.1248)
+    words = found.text(tiny.run_config(epochs=4), 1e-3)
+    assert "estimate: 1 GB of GPU memory (base model 0.7, " in words
+    # 249.6 s at a thousandth of that rate, 4 times.
+    assert "250 s an epoch, 0.3 h in all, at an assumed 0 TFLOP/s" in words
+
+
+def test_rates_are_a_share_of_the_peak() -> None:
+    rate = estimate.sustained_tflops
+    assert rate("NVIDIA H200", "fp16") == pytest.approx(0.35 * 989)
+    assert rate("NVIDIA H200", "fp32") == pytest.approx(0.35 * 989 / 4)
+    assert rate("NVIDIA A100-SXM4-80GB", "bf16") == pytest.approx(0.35 * 312)
+    assert rate("something new", "bf16") == pytest.approx(0.35 * 312)
+
+
+def test_too_little_memory_is_told() -> None:
+    found = of()
+    estimate.check_memory(found, 0.9, "a GPU")
+    with pytest.raises(DeviceError) as caught:
+        estimate.check_memory(found, 0.7, "a GPU")
+    words = str(caught.value)
+    assert "an estimated 1 GB of GPU memory (base model 0.7" in words
+    assert "a GPU has 1 GB. Choose a smaller training.preset" in words
+
+
+SD1 = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+VAE = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def test_stable_diffusion_is_measured_without_weights() -> None:
+    unet, trained = estimate._measured_unet(json.dumps(SD1), "fp16", (4, ATTENTION))
+    assert unet.parameters == 859_520_964
+    assert trained == 797_184  # 128 adapters of rank 4
+    # 803 GFLOP, and the adapters' 1.1.
+    assert unet.flops == pytest.approx(804.4e9, rel=1e-3)
+    assert 0 < unet.kept_checkpointed < 0.3 * unet.kept
+    decoder = estimate._measured_decoder(json.dumps(VAE), 64, "fp16")
+    assert decoder.flops == pytest.approx(2515e9, rel=1e-3)
+    # A quarter of a megapixel in 256 channels of float32, from a normalisation.
+    assert decoder.largest == 512 * 512 * 256 * 4
+
+
+def test_a_pipelines_configuration_is_enough(tmp_path: Any) -> None:
+    tiny.pipeline().save_pretrained(tmp_path)
+    for weights in tmp_path.rglob("*.safetensors"):
+        weights.unlink()
+    config = tiny.run_config()
+    model, trained = estimate.architecture(tmp_path, config)
+    pipeline = tiny.pipeline()
+    count = sum(p.numel() for p in pipeline.unet.parameters())
+    assert model.unet.parameters == count
+    assert model.latent_dims == 4 * 4 * 4
+    assert model.pixels == 3 * 8 * 8
+    text = sum(p.numel() for p in pipeline.text_encoder.parameters())
+    assert model.text_parameters == text
+    from tdpo_pipeline.diffusion.policy import Policy
+
+    policy = Policy(pipeline, num_inference_steps=4, lora=config.training.lora)
+    assert trained == sum(p.numel() for p in policy.parameters())
