@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from tdpo_pipeline.rewards.base import Reward, Scores
+from tests import tiny
 
 
 class Brightness(Reward):
@@ -23,6 +24,15 @@ class Brightness(Reward):
     ) -> Scores:
         """Scores in [0, 1]."""
         return Scores(images.mean((1, 2, 3)))
+
+
+class SeeingBrightness(Brightness):
+    """Brightness with an image encoder."""
+
+    name = "seeing_brightness"
+
+    def __init__(self) -> None:
+        self.encoder = tiny.TinyEncoder()
 
 
 class SecondBrightness(Brightness):

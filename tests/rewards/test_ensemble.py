@@ -244,6 +244,7 @@ def test_methods_train_on_it(base_model, tmp_path, method):
         checkpoints=result.checkpoints,
         base_model=base_model,
         weights=tmp_path / "no_weights",
+        diversity_encoders=["tests.rewards.own_rewards:SeeingBrightness"],
     ).scores
     assert scores[["both", "redness"]].notna().all(axis=None)
     # It has no gold, which is no reason to stop.
