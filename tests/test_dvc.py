@@ -114,11 +114,11 @@ def reached(roots: Iterable[str], without: Collection[str]) -> set[str]:
     return seen
 
 
-# What is imported and can't change a result: where things are, and what is drawn for
-# a person. The evaluation's and the prompts' values come as parameters and as the
+# What is imported and can't change a result: where things are, what was fetched, and
+# what is drawn for a person. The evaluation's and the prompts' values come as parameters and as the
 # run's configuration, which config.py only types; trainer/state.py only reads the
 # record beside a checkpoint.
-NEUTRAL = {"__init__.py", "grid.py", "menagerie/__init__.py"}
+NEUTRAL = {"__init__.py", "fetching/manifest.py", "grid.py", "menagerie/__init__.py"}
 ELSEWHERE = {"menagerie/contact_sheet.py"}
 TYPES = {"config.py"}
 

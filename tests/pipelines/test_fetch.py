@@ -11,7 +11,7 @@ from kedro.framework.startup import bootstrap_project
 
 from tdpo_pipeline.config import EvaluationSettings, TrainingSettings
 from tdpo_pipeline.fetching.manifest import read_manifest
-from tdpo_pipeline.fetching.plan import files_of_others, remote_files, repositories_of
+from tdpo_pipeline.fetching.plan import remote_files
 from tdpo_pipeline.grid import SCALES, runs
 from tdpo_pipeline.pipelines.fetch import nodes
 from tdpo_pipeline.pipelines.fetch.nodes import FetchSettings, ModelSettings
@@ -19,6 +19,7 @@ from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
 from tdpo_pipeline.prompts import PUBLISHED, PromptError
 from tdpo_pipeline.rewards.model_files import CLIP_L, HPS_V2, HPS_V2_1, PICKSCORE
 from tdpo_pipeline.rewards.registry import REWARDS, UnknownRewardError
+from tdpo_pipeline.rewards.repositories import files_of_others, repositories_of
 from tests.conftest import ROOT, Project, plain
 from tests.fetching.fake_hub import FakeHub, running_hub
 from tests.tiny import training

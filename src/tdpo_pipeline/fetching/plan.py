@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from pydantic import Field
 
@@ -20,7 +19,6 @@ from tdpo_pipeline.config import (
 from tdpo_pipeline.fetching.download import RemoteFile
 from tdpo_pipeline.prompts import PUBLISHED, PromptError
 from tdpo_pipeline.rewards.model_files import ModelFile, Repository
-from tdpo_pipeline.rewards.registry import REWARDS, reward_path
 
 
 class BaseModelSettings(Settings):
@@ -91,30 +89,3 @@ def rewards_in_use(
         names |= dict.fromkeys(filter(None, [task.critic_encoder]))
     names |= dict.fromkeys((*training.monitor, *evaluation.rewards))
     return list(names)
-
-
-def repositories_of(names: Iterable[str]) -> list[Repository]:
-    """The repositories that rewards are loaded from, each once.
-
-    Raises:
-        UnknownRewardError: If there is no such reward.
-    """
-    found: dict[Repository, None] = {}
-    for name in names:
-        reward_path(name)
-        if name in REWARDS:
-            found |= dict.fromkeys(REWARDS[name].repositories)
-    return list(found)
-
-
-def files_of_others(names: Iterable[str], weights: Path) -> set[Path]:
-    """Files under a folder of weights that only other rewards than these are loaded from."""
-
-    def files(repositories: Iterable[Repository]) -> set[Path]:
-        return {
-            repository.folder(weights) / file.name
-            for repository in repositories
-            for file in repository.files
-        }
-
-    return files(repositories_of(REWARDS)) - files(repositories_of(names))

@@ -31,7 +31,7 @@ from torch import Tensor
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
 from tdpo_pipeline.fetching.manifest import MANIFEST, known_checksums, sha256_of
-from tdpo_pipeline.fetching.plan import files_of_others
+from tdpo_pipeline.rewards.repositories import files_of_others
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 TRAINING_CODE = (

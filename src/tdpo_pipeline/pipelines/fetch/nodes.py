@@ -21,11 +21,11 @@ from tdpo_pipeline.fetching.plan import (
     BaseModelSettings,
     prompt_files,
     remote_files,
-    repositories_of,
     rewards_in_use,
 )
 from tdpo_pipeline.grid import ROOT, SCALES, runs
 from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
+from tdpo_pipeline.rewards.repositories import repositories_of
 
 log = logging.getLogger(__name__)
 
