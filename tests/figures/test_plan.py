@@ -139,6 +139,18 @@ def test_methods_of_a_figure_look_different(name: str) -> None:
     assert not set(labels) & set(methods), "a method without a name"
 
 
+def test_titles_leave_room_for_the_stamp() -> None:
+    """On the narrowest figures: 7.2 inches of curves, 6.8 inches of samples."""
+    for settings in CONFIGURED.values():
+        grid = settings.draws == "sample_grid"
+        page, _ = style.page(1, 1, panel=(6.8 if grid else 7.2, 1.0))
+        stamp = "one seed" if grid else "one seed: 3 of 5"
+        style.frame(page, title=settings.title, caption="", stamp=stamp)
+        page.draw_without_rendering()
+        extents = {text.get_text(): text.get_window_extent() for text in page.texts}
+        assert extents[settings.title].x1 < extents[stamp].x0 - 10, settings.title
+
+
 def test_every_form_is_used() -> None:
     assert {settings.draws for settings in CONFIGURED.values()} == set(FORMS)
 

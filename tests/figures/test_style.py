@@ -78,6 +78,16 @@ def test_sizes_in_words() -> None:
     assert style.sentence("one of TDPO") == "One of TDPO"
 
 
+def test_a_notice_lies_within_its_figure_below_the_title(tmp_path: Path) -> None:
+    figure = style.notice("Title", "Some words that say what is missing. " * 6)
+    save_png(figure, tmp_path / "notice.png")
+    (text,) = figure.axes[0].texts
+    words, page = text.get_window_extent(), figure.bbox
+    assert page.x0 <= words.x0 and words.x1 <= page.x1
+    assert page.y0 <= words.y0
+    assert words.y1 <= figure.texts[0].get_window_extent().y0
+
+
 def test_equal_figures_give_equal_bytes_without_version(tmp_path: Path) -> None:
     digests = set()
     for name in ("a.png", "b.png"):

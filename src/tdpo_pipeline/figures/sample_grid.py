@@ -34,7 +34,7 @@ _HEAD = 70
 _BLOCK_GAP = 30
 _NAMES = 142  # above a block: group names and prompts
 _LABEL_LETTERS = 20  # in a line of a row's label
-_NARROWEST = 900  # a width at which title and caption can be read
+_NARROWEST = 1020  # a width at which title and caption can be read
 _ROWS = {
     "matched": (
         "Each method at the evaluated checkpoint whose mean trained reward (the number) "

@@ -467,10 +467,10 @@ def notice(title: str, text: str) -> Figure:
     lines = textwrap.fill(text, width=int(width * 13))
     height = 0.35 + 0.19 * (lines.count("\n") + 1)
     figure, axes = page(1, 1, panel=(width, height))
-    axes[0][0].axis("off")
-    axes[0][0].text(
-        0, 1, lines, fontsize=LABEL_SIZE, color=INK, va="top", in_layout=False
-    )
+    ax = axes[0][0]
+    ax.axis("off")
+    how: dict[str, Any] = {"va": "top", "transform": ax.transAxes, "in_layout": False}
+    ax.text(0.005, 1, lines, fontsize=LABEL_SIZE, color=INK, **how)
     frame(figure, title=title, caption="")
     return figure
 
