@@ -21,7 +21,7 @@ from kedro.pipeline import Pipeline
 
 from tdpo_pipeline.grid import SCALES
 
-SHARED = ("export", "fetch", "sample", "audit")
+SHARED = ("audit", "export", "fetch", "measure", "sample")
 """Pipelines that run in the Stable Diffusion environments besides their own."""
 
 

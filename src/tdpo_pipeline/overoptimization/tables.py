@@ -8,7 +8,9 @@ and for every method, which is what makes differences paired.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import pandas as pd
@@ -59,6 +61,25 @@ class ScoreTableError(ValueError):
     """A history or score table is not what it should be."""
 
 
+_known_golds: ContextVar[Mapping[str, str]] = ContextVar("golds", default=_GOLDS)
+
+
+@contextmanager
+def golds(known: Mapping[str, str]) -> Iterator[None]:
+    """Inside the block, the golds are ``known`` ones, and not Menagerie's.
+
+    For tables from elsewhere, whose rewards have names and golds of their own.
+
+    Args:
+        known: The gold reward of each trained reward that has one.
+    """
+    token = _known_golds.set(known)
+    try:
+        yield
+    finally:
+        _known_golds.reset(token)
+
+
 def gold_of(reward: str) -> str | None:
     """The one gold reward that ``reward`` was trained to predict.
 
@@ -66,7 +87,7 @@ def gold_of(reward: str) -> str | None:
         Its name; None for a reward without one: a gold itself, JPEG sizes (they are
         what they claim to be), and real-world scorers (nobody knows their gold).
     """
-    return _GOLDS.get(reward)
+    return _known_golds.get().get(reward)
 
 
 def role_of(scored: str, trained: str) -> str:

@@ -1,0 +1,220 @@
+"""Scores that another trainer wrote, as a score table of this project.
+
+The columns are in docs/own_tables.md. What is missing and can be known is filled in;
+what would give a wrong number is refused, with what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tdpo_pipeline.overoptimization.tables import (
+    INDEX_COLUMNS,
+    TRAINING_ETA,
+    ScoreTableError,
+    check_scores,
+)
+
+REQUIRED = ("method", "seed", "reward_queries", "prompt")
+OPTIONAL = (
+    "run",
+    "reward",
+    "epoch",
+    "image",
+    "kl_to_base",
+    "eta",
+    "prompt_set",
+    "seen",
+)
+_UNIT = ["method", "reward", "seed"]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of CSV or Parquet.
+
+    Raises:
+        ScoreTableError: If there is no such file, or it is of another kind.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise ScoreTableError(f"{path}: tables are read from .csv and .parquet.")
+    if not path.is_file():
+        raise ScoreTableError(f"There is no file {path}.")
+    return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+
+
+def own_scores(
+    table: pd.DataFrame, *, trained: str | None = None, rewards: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Bring a table from elsewhere into this project's form.
+
+    Args:
+        table: One row per scored image (see docs/own_tables.md).
+        trained: The reward that was trained on; None if the column ``reward`` says it.
+        rewards: Reward columns; by default all that aren't of another meaning.
+
+    Returns:
+        A score table. Rows without a method, which are of a base model that all runs
+        share, are there once for every run.
+
+    Raises:
+        ScoreTableError: If the table can't be used.
+    """
+    _check_columns(table)
+    if trained is not None:
+        table = table.assign(reward=trained)
+    elif "reward" not in table:
+        raise ScoreTableError(
+            "The table doesn't say which reward was trained on. Give it a column "
+            "'reward', or name one: --params measure.trained=<column>."
+        )
+    scored = _reward_columns(table, rewards)
+    table = _with_epochs(_with_defaults(_share_base(table)))
+    missing = sorted(set(table["reward"]) - set(scored))
+    if missing:
+        raise ScoreTableError(
+            f"The trained rewards {missing} are no columns of the table; its rewards "
+            f"are {scored}."
+        )
+    runs = table[_UNIT].astype(str)
+    table = table.assign(
+        run=runs["method"] + "-" + runs["reward"] + "-s" + runs["seed"]
+    )
+    made = table[[*INDEX_COLUMNS, *scored]].reset_index(drop=True)
+    check_scores(made)
+    _check_checkpoints(made)
+    return made
+
+
+def _check_columns(table: pd.DataFrame) -> None:
+    missing = [name for name in REQUIRED if name not in table.columns]
+    if missing:
+        raise ScoreTableError(
+            f"The table lacks the columns {missing}; it has {list(table.columns)}. "
+            f"It needs {list(REQUIRED)} and a column for each reward "
+            "(docs/own_tables.md)."
+        )
+    if table.empty:
+        raise ScoreTableError("The table has no rows.")
+    for name in ("reward_queries", "prompt"):
+        empty = table[name].isna()
+        if empty.any():
+            raise ScoreTableError(
+                f"The column '{name}' is empty in {int(empty.sum())} rows; the first is "
+                f"row {int(empty.to_numpy().argmax())}."
+            )
+
+
+def _reward_columns(table: pd.DataFrame, rewards: Sequence[str]) -> list[str]:
+    """The columns that hold scores; all of them numbers."""
+    known = {*REQUIRED, *OPTIONAL}
+    names = list(rewards) or [name for name in table.columns if name not in known]
+    absent = [name for name in names if name not in table.columns]
+    if absent:
+        raise ScoreTableError(
+            f"measure.rewards names {absent}, which aren't among the table's columns "
+            f"{list(table.columns)}."
+        )
+    texts = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
+    if texts or not names:
+        raise ScoreTableError(
+            f"The columns {texts} hold something else than numbers, so they can't be "
+            "rewards. Mend them, or name the reward columns: measure.rewards."
+            if texts
+            else "The table has no reward column."
+        )
+    return names
+
+
+def _share_base(table: pd.DataFrame) -> pd.DataFrame:
+    """Give every run the rows without a method, which are of the base model."""
+    shared, own = table[table["method"].isna()], table[table["method"].notna()]
+    if shared.empty:
+        return table
+    if (shared["reward_queries"] != 0).any():
+        raise ScoreTableError(
+            "Rows without a method are of the base model that all runs share, and have "
+            "0 reward queries; some have more."
+        )
+    if own.empty:
+        raise ScoreTableError("The table has no row of a method.")
+    if own["seed"].isna().any():
+        raise ScoreTableError("The column 'seed' is empty in rows of a method.")
+    runs = own[_UNIT].drop_duplicates()
+    return pd.concat(
+        [shared.drop(columns=_UNIT).merge(runs, how="cross"), own], ignore_index=True
+    )
+
+
+def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
+    """Fill in the optional columns that the table doesn't have."""
+    defaults: dict[str, Any] = {
+        "image": 0,
+        "kl_to_base": float("nan"),
+        "eta": TRAINING_ETA,
+        "prompt_set": "prompts",
+        "seen": True,
+    }
+    absent = {name: value for name, value in defaults.items() if name not in table}
+    return table.assign(**absent).astype({"seen": bool, "eta": float, "seed": int})
+
+
+def _with_epochs(table: pd.DataFrame) -> pd.DataFrame:
+    """Number the checkpoints of each method by their reward queries, 0 the base model.
+
+    The same number of queries is the same checkpoint for all seeds of a method.
+    """
+    if "epoch" in table:
+        return table
+    ranks = table.groupby(["method", "reward"])["reward_queries"].rank(method="dense")
+    return table.assign(epoch=ranks.astype(int) - 1)
+
+
+def _check_checkpoints(scores: pd.DataFrame) -> None:
+    """Every run has the base model, which is before all queries, and something else."""
+    for run, rows in scores.groupby("run", sort=True):
+        queries = rows.groupby("epoch")["reward_queries"].agg(["min", "max"])
+        if queries.index[0] != 0 or queries["max"].iloc[0] != 0:
+            raise ScoreTableError(
+                f"The run {run} has no row of the untouched base model (0 reward "
+                "queries; epoch 0). Score its images with the same prompts and noise, "
+                "once for every run, or once for all in rows without a method."
+            )
+        if len(queries) < 2:
+            raise ScoreTableError(
+                f"The run {run} has only the base model. Score a trained checkpoint."
+            )
+        if (queries["min"] != queries["max"]).any():
+            raise ScoreTableError(
+                f"The run {run} has several numbers of reward queries at one epoch."
+            )
+
+
+def remarks(scores: pd.DataFrame) -> list[str]:
+    """What a reader must know of a table's limits, a sentence each.
+
+    Args:
+        scores: From ``own_scores``.
+    """
+    found = []
+    for (method, reward), rows in scores.groupby(["method", "reward"], sort=True):
+        name = f"{method} on {reward}"
+        last = rows.groupby("seed")["epoch"].max()
+        if len(last) == 1:
+            found.append(
+                f"{name} has one seed: its intervals say nothing about other seeds."
+            )
+        if last.nunique() > 1:
+            found.append(
+                f"The seeds of {name} end at different checkpoints, {last.min()} to "
+                f"{last.max()}; the last that all have counts."
+            )
+        prompts = rows.groupby("group" if "group" in rows else "seen")["prompt"]
+        if prompts.nunique().min() == 1 and len(last) == 1:
+            found.append(
+                f"{name} has one prompt and one seed: no interval can be given."
+            )
+    return found

@@ -1,0 +1,152 @@
+"""Nodes that read a table from elsewhere, measure it and report."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict
+
+from tdpo_pipeline import figures, html_report, overoptimization
+from tdpo_pipeline.figures import FigureSettings
+from tdpo_pipeline.grid import ROOT
+from tdpo_pipeline.html_report.prompts import prompt_changes
+from tdpo_pipeline.overoptimization import own_tables
+from tdpo_pipeline.overoptimization import report as words
+from tdpo_pipeline.overoptimization.tables import golds
+
+logger = logging.getLogger("tdpo_pipeline.report")
+
+FIGURES = {
+    "proxy_vs_gold": FigureSettings(
+        draws="proxy_vs_gold", title="Trained reward against its gold"
+    ),
+    "evaluated_reward": FigureSettings(
+        draws="evaluated_reward", title="Evaluated reward over reward queries"
+    ),
+    "cross_reward": FigureSettings(
+        draws="cross_reward", title="Held-out rewards over the trained one"
+    ),
+    "final_rewards": FigureSettings(
+        draws="final_rewards", title="Rewards of the final models"
+    ),
+}
+"""What a table of scores alone is enough for."""
+
+
+class MeasureSettings(BaseModel):
+    """The table, and what its rewards are.
+
+    Attributes:
+        scores: Path of the table, CSV or Parquet, relative to the project.
+        trained: The reward that was trained on, if no column says it.
+        rewards: Reward columns; none: all that aren't of another meaning.
+        golds: The gold of each trained reward, where one is known.
+        folder: Folder of the report.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scores: str | None
+    trained: str | None
+    rewards: tuple[str, ...]
+    golds: dict[str, str]
+    folder: str
+
+
+class Measured(NamedTuple):
+    """Tables of ``measure``, in the order of its node's outputs."""
+
+    curves: pd.DataFrame
+    summary: pd.DataFrame
+    golds: pd.DataFrame
+    onsets: pd.DataFrame
+    prompts: pd.DataFrame
+
+
+def read(settings: MeasureSettings) -> pd.DataFrame:
+    """Read the table, and bring it into this project's form.
+
+    Raises:
+        ScoreTableError: If it can't be used.
+    """
+    if settings.scores is None:
+        raise overoptimization.ScoreTableError(
+            "Name the table: kedro run --pipelines measure --params "
+            "measure.scores=my_scores.csv (docs/own_tables.md)."
+        )
+    scores = own_tables.own_scores(
+        own_tables.read_table(ROOT / settings.scores),
+        trained=settings.trained,
+        rewards=settings.rewards,
+    )
+    for trained, gold in settings.golds.items():
+        for name in (trained, gold):
+            if name not in scores.columns:
+                raise overoptimization.ScoreTableError(
+                    f"measure.golds names '{name}', which is no reward of the table."
+                )
+    for remark in own_tables.remarks(scores):
+        logger.info("%s", remark)
+    return scores
+
+
+def measure(scores: pd.DataFrame, settings: MeasureSettings) -> Measured:
+    """Everything that the report says, as tables."""
+    with golds(settings.golds):
+        curves = overoptimization.reward_curves(scores)
+        return Measured(
+            curves,
+            overoptimization.summarise_methods(curves),
+            overoptimization.gold_report(scores),
+            overoptimization.find_onsets(scores),
+            prompt_changes(scores),
+        )
+
+
+def draw(
+    curves: pd.DataFrame, settings: MeasureSettings
+) -> tuple[Figure | pd.DataFrame, ...]:
+    """Draw all of ``FIGURES``: a figure and its data each, in turn."""
+    with golds(settings.golds):
+        return tuple(
+            part for figure in FIGURES.values() for part in figures.draw(figure, curves)
+        )
+
+
+def report(
+    scores: pd.DataFrame,
+    curves: pd.DataFrame,
+    summary: pd.DataFrame,
+    fallen: pd.DataFrame,
+    onsets: pd.DataFrame,
+    prompts: pd.DataFrame,
+    settings: MeasureSettings,
+    **drawn: pd.DataFrame,
+) -> tuple[str, str]:
+    """Say what happened: on the screen, as an HTML page and as Markdown.
+
+    Args:
+        scores: The scores.
+        curves: Curves by method.
+        summary: Last checkpoint of each method.
+        fallen: Whether the golds fell.
+        onsets: Since when rewards have been falling.
+        prompts: Changes by prompt.
+        settings: The table, and what its rewards are.
+        **drawn: Data of the figures; those that show nothing are left out.
+    """
+    shown = {name: FIGURES[name].title for name in FIGURES if not drawn[name].empty}
+    traced = html_report.lineage(
+        scores,
+        {"measure": settings.model_dump(mode="json")},
+        root=ROOT,
+        folder=settings.folder,
+    )
+    page = html_report.html_report(
+        curves, summary, fallen, onsets, prompts, lineage=traced
+    )
+    logger.info("%s", words.screen_text(summary, fallen, shown, settings.folder))
+    return page, words.markdown(summary, fallen, shown)

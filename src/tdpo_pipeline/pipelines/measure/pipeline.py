@@ -1,0 +1,52 @@
+"""The pipeline that measures scores which another trainer wrote."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Node, Pipeline
+
+from tdpo_pipeline.pipelines.measure import nodes
+
+_TABLES = {
+    "curves": "own_table_curves",
+    "summary": "own_table_summary",
+    "fallen": "own_table_golds",
+    "onsets": "own_table_onsets",
+    "prompts": "own_table_prompts",
+}
+
+
+def create_pipeline() -> Pipeline:
+    """``kedro run --pipelines measure --params measure.scores=my_scores.csv``."""
+    return Pipeline(
+        [
+            Node(nodes.read, "params:measure", "own_scores", name="read"),
+            Node(
+                nodes.measure,
+                ["own_scores", "params:measure"],
+                list(_TABLES.values()),
+                name="measure",
+            ),
+            Node(
+                nodes.draw,
+                ["own_table_curves", "params:measure"],
+                [
+                    part
+                    for name in nodes.FIGURES
+                    for part in (f"own_figure_{name}", f"own_table_{name}")
+                ],
+                name="draw_own",
+            ),
+            Node(
+                nodes.report,
+                {
+                    "scores": "own_scores",
+                    "settings": "params:measure",
+                    **_TABLES,
+                    **{name: f"own_table_{name}" for name in nodes.FIGURES},
+                },
+                ["own_page", "own_text"],
+                name="report_own",
+            ),
+        ],
+        tags=["measure"],
+    )

@@ -1,0 +1,127 @@
+"""A table from elsewhere is brought into form, or refused with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tdpo_pipeline.overoptimization import ScoreTableError, gold_of
+from tdpo_pipeline.overoptimization.own_tables import own_scores, read_table, remarks
+from tdpo_pipeline.overoptimization.tables import golds, role_of
+
+
+def table(seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
+    """Two prompts, checkpoints at 0, 10 and 20 queries, one image each."""
+    return pd.DataFrame(
+        [
+            ("mine", seed, queries, prompt, queries / 10, 1.0)
+            for seed in seeds
+            for queries in (0, 10, 20)
+            for prompt in ("a cat", "a dog")
+        ],
+        columns=["method", "seed", "reward_queries", "prompt", "aesthetic", "human"],
+    )
+
+
+def test_what_can_be_known_is_filled_in() -> None:
+    scores = own_scores(table(), trained="aesthetic")
+    assert scores["epoch"].tolist() == [0, 0, 1, 1, 2, 2] * 2
+    assert scores["run"].unique().tolist() == ["mine-aesthetic-s0", "mine-aesthetic-s1"]
+    assert scores["kl_to_base"].isna().all()
+    assert scores["seen"].all()
+    assert set(scores["eta"]) == {1.0}
+    assert list(scores.columns[-2:]) == ["aesthetic", "human"]
+
+
+def test_a_shared_base_model_goes_to_every_run() -> None:
+    own = table().query("reward_queries > 0")
+    base = table((0,)).query("reward_queries == 0").assign(method=None, seed=None)
+    shared = own_scores(pd.concat([base, own]), trained="aesthetic")
+    whole = own_scores(table(), trained="aesthetic")
+    order = ["seed", "epoch", "prompt"]
+    pd.testing.assert_frame_equal(
+        shared.sort_values(order, ignore_index=True),
+        whole.sort_values(order, ignore_index=True),
+        check_dtype=False,
+    )
+
+
+def test_a_column_says_what_was_trained_on() -> None:
+    both = pd.concat([table().assign(reward=name) for name in ("aesthetic", "human")])
+    assert set(own_scores(both)["run"]) == {
+        f"mine-{reward}-s{seed}" for reward in ("aesthetic", "human") for seed in (0, 1)
+    }
+
+
+def first_nan(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(human=[np.nan, *rows["human"][1:]])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t.drop(columns=["seed", "prompt"]), r"lacks.*'seed', 'prompt'"),
+        (lambda t: t[:0], "no rows"),
+        (first_nan, "'human' is NaN or infinite for 1 images"),
+        (lambda t: pd.concat([t, t[3:4]]), "1 rows .* more than once"),
+        (lambda t: t[t["reward_queries"] > 0], "no row of the untouched base model"),
+        (lambda t: t[t["reward_queries"] == 0], "only the base model"),
+        (lambda t: t.assign(note="fine"), r"\['note'\] hold something else"),
+        (lambda t: t.drop(columns=["aesthetic", "human"]), "no reward column"),
+        (lambda t: t.drop(columns="aesthetic"), r"\['aesthetic'\] are no columns"),
+        (lambda t: t.assign(prompt=None), "'prompt' is empty in 12 rows"),
+        (lambda t: t.assign(method=None), "have 0 reward queries"),
+        (
+            lambda t: t.assign(
+                epoch=[0, 0, 1, 1, 2, 2] * 2, reward_queries=[0, 0, 10, 11, 20, 20] * 2
+            ),
+            "several numbers of reward queries at one epoch",
+        ),
+    ],
+)
+def test_what_would_mislead_is_refused(
+    spoil: Callable[[pd.DataFrame], pd.DataFrame], message: str
+) -> None:
+    with pytest.raises(ScoreTableError, match=message):
+        own_scores(spoil(table()), trained="aesthetic")
+
+
+def test_what_was_trained_on_must_be_said() -> None:
+    with pytest.raises(ScoreTableError, match=r"measure\.trained"):
+        own_scores(table())
+
+
+def test_files(tmp_path: Path) -> None:
+    table().to_csv(tmp_path / "a.csv", index=False)
+    table().to_parquet(tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        pd.testing.assert_frame_equal(
+            read_table(tmp_path / name), table(), check_dtype=False
+        )
+    with pytest.raises(ScoreTableError, match="no file"):
+        read_table(tmp_path / "b.csv")
+    with pytest.raises(ScoreTableError, match=r"\.csv and \.parquet"):
+        read_table(tmp_path / "a.txt")
+
+
+def test_limits_are_told() -> None:
+    assert remarks(own_scores(table(), trained="aesthetic")) == []
+    (one,) = remarks(own_scores(table((0,)), trained="aesthetic"))
+    assert "one seed" in one
+    shorter = table().query("seed == 0 or reward_queries < 20")
+    (unequal,) = remarks(own_scores(shorter, trained="aesthetic"))
+    assert "different checkpoints, 1 to 2" in unequal
+    single = table((0,)).query("prompt == 'a cat'")
+    assert "no interval" in remarks(own_scores(single, trained="aesthetic"))[-1]
+
+
+def test_golds_are_known_inside_the_block() -> None:
+    with golds({"aesthetic": "human"}):
+        assert role_of("human", "aesthetic") == "gold"
+        assert gold_of("pick-mini") is None
+    assert gold_of("aesthetic") is None
+    assert gold_of("pick-mini") == "gold_match"
