@@ -17,6 +17,9 @@ GRID = """experiment:
   runs:
     ddpo_2-aesthetic-mini-s0: {method: ddpo_2, reward: aesthetic-mini, seed: 0}
     tdpo_r-aesthetic-mini-s0: {method: tdpo_r, reward: aesthetic-mini, seed: 0}
+  sd14: {ddpo_2-aesthetic-s0: {method: ddpo_2, reward: aesthetic, seed: 0}}
+  sd15: {ddpo_2-aesthetic-s0: {method: ddpo_2, reward: aesthetic, seed: 0}}
+  sdxl: {ddpo_2-aesthetic-s0: {method: ddpo_2, reward: aesthetic, seed: 0}}
 """
 
 STUDY = """training:
