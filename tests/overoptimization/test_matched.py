@@ -195,6 +195,15 @@ def test_what_cannot_be_matched(change, along, message: str) -> None:
         matched_curves(change(scores()), along, bootstrap=FEW)
 
 
+def test_training_reward_is_read_on_the_prompts_trained_on() -> None:
+    other = scores("ddpo")
+    table = pd.concat([scores("tdpo"), other[~other["seen"]]])
+    with pytest.raises(
+        ScoreTableError, match="not evaluated on the prompts trained on"
+    ):
+        matched_curves(table, "training_reward", group="unseen", bootstrap=FEW)
+
+
 def test_an_unknown_reference_is_an_error_that_lists_the_methods() -> None:
     with pytest.raises(ScoreTableError, match=r"'ddpo', only of \['tdpo'\]"):
         matched_differences(scores(), "kl", reference="ddpo")

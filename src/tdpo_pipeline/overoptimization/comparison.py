@@ -83,7 +83,8 @@ def compare_methods(
         p_value (t test with the variances of seeds and prompts), p_holm (corrected by
         Holm's method for the rows with the same trained reward);
         base_sd, seeds_needed (of each method, to see ``power.effect`` on these
-        prompts; NaN if it can't be told or not be done) and note (why not);
+        prompts; NaN if it can't be told or not be done) and note (why not, or why there
+        is nothing to compare);
         n_seeds, n_reference_seeds, n_prompts, n_images.
         With one seed a side, intervals and p-values are over prompts only.
 
@@ -101,7 +102,8 @@ def compare_methods(
             if cube.trained == base.trained and cube is not base:
                 rows += _pair(cube, base, rewards, power or Power(), bootstrap)
     table = pd.DataFrame(rows, columns=_COLUMNS)
-    corrected = table.groupby("reward")["p_value"].transform(
+    p_values = table["p_value"].astype(np.float64)
+    corrected = p_values.groupby(table["reward"]).transform(
         lambda values: holm(values.to_numpy())
     )
     return table.assign(p_holm=corrected)
@@ -292,6 +294,13 @@ def _pair(
         **cube.sizes(),
         "n_reference_seeds": len(base.seeds),
     }
+    if epoch == 0:
+        why = "no checkpoint besides the base model that both have"
+        return [
+            head
+            | {"scored": scored, "role": role_of(scored, cube.trained), "note": why}
+            for scored in names
+        ]
     rulers = base.base_sd[base.columns(names)]
     rows = []
     for column, (scored, ruler) in enumerate(zip(names, rulers, strict=True)):

@@ -240,6 +240,12 @@ def _paths(
     rulers: dict[str, float] = {}
     for cube in seen.values():
         rulers.setdefault(cube.trained, _ruler(cube))
+    for cube in found:
+        if _key(cube) not in seen:
+            raise ScoreTableError(
+                f"{dict(cube.names)} was not evaluated on the prompts trained on, where "
+                "its training reward is read. Evaluate these too."
+            )
     return [_reward_path(c, seen[_key(c)], rulers[c.trained]) for c in found]
 
 
