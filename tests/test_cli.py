@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from tests.conftest import ROOT, Project
@@ -108,13 +109,14 @@ def test_sample_draws_ones_own_prompt(smoke_project: Project) -> None:
     assert (reporting / "samples.png").stat().st_size > 0
 
 
-def test_the_notebook_runs_on_the_results(smoke_project: Project) -> None:
+@pytest.mark.parametrize("name", ["quickstart", "overoptimization"])
+def test_the_notebooks_run_on_the_results(smoke_project: Project, name: str) -> None:
     smoke_project.run(
         *("nbconvert", "--to", "notebook", "--execute"),
-        *("--output-dir", str(smoke_project.root), "notebooks/explore_results.ipynb"),
+        *("--output-dir", str(smoke_project.root), f"notebooks/{name}.ipynb"),
         KEDRO_ENV="smoke",
     )
-    executed = json.loads((smoke_project.root / "explore_results.ipynb").read_text())
+    executed = json.loads((smoke_project.root / f"{name}.ipynb").read_text())
     mimes = [
         mime
         for cell in executed["cells"]
@@ -122,6 +124,16 @@ def test_the_notebook_runs_on_the_results(smoke_project: Project) -> None:
         for mime in output.get("data", {})
     ]
     assert mimes.count("image/png") == 2
+
+
+def test_the_page_of_the_main_job(smoke_project: Project) -> None:
+    folder = smoke_project.root / "data" / "smoke" / "08_reporting"
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for run in RUNS:
+        assert f"Samples of {run.replace('/', '-')} at epoch 2" in page
+    lineage = json.loads((folder / "lineage.json").read_text())
+    assert lineage["parameters"]["training"]["epochs"] == 2
+    assert "report.html" in smoke_project.last_output
 
 
 def refused(project: Project, *arguments: str) -> str:

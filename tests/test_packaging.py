@@ -102,7 +102,7 @@ def test_importing_the_kedro_side_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", f"{imports}; {check}"], check=True)
 
 
-def test_the_notebook_is_stripped() -> None:
+def test_the_notebooks_are_stripped() -> None:
     import json
 
     for path in (ROOT / "notebooks").glob("*.ipynb"):

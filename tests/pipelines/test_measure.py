@@ -1,0 +1,61 @@
+"""Scores from elsewhere, measured through the command line."""
+
+from __future__ import annotations
+
+import runpy
+
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT, Project
+
+TRAINED = "measure.trained=aesthetic"
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """The example of docs/own_tables.md."""
+    made = runpy.run_path(str(ROOT / "docs" / "examples" / "own_scores.py"))["table"]()
+    assert isinstance(made, pd.DataFrame)
+    return made
+
+
+@pytest.fixture(scope="module")
+def own_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("own"))
+
+
+def test_the_example(own_project: Project, table: pd.DataFrame) -> None:
+    table.to_csv(own_project.root / "my_scores.csv", index=False)
+    done = own_project.kedro(
+        *("run", "--pipelines", "measure", "--params"),
+        f"measure.scores=my_scores.csv,{TRAINED},measure.golds.aesthetic=human",
+    )
+    folder = own_project.root / "data" / "08_reporting" / "own"
+    golds = pd.read_csv(folder / "tables" / "golds.csv").set_index("method")
+    # It was made to rise by 0.6 for the one method, and to fall by 1.2 for the other.
+    assert golds["verdict"].to_dict() == {"careful": "rose", "fast": "fell"}
+    assert golds["change"].to_dict() == pytest.approx(
+        {"careful": 0.6, "fast": -1.2}, abs=0.1
+    )
+    onsets = pd.read_csv(folder / "tables" / "onsets.csv")
+    fast = onsets.query("method == 'fast' and scored == 'human'")
+    assert fast["onset_queries"].item() == 256
+    for name in ("proxy_vs_gold", "evaluated_reward", "cross_reward", "final_rewards"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<dd>fast on aesthetic</dd>" in page
+    assert "Did the true reward, human, fall" in done.stdout + done.stderr
+
+
+def test_what_is_wrong_is_told(own_project: Project, table: pd.DataFrame) -> None:
+    spoiled = table.rename(columns={"reward_queries": "steps"})
+    spoiled.to_csv(own_project.root / "bad.csv", index=False)
+    done = own_project.kedro(
+        *("run", "--pipelines", "measure", "--params"),
+        f"measure.scores=bad.csv,{TRAINED}",
+        check=False,
+    )
+    assert done.returncode != 0
+    words = " ".join((done.stdout + done.stderr).split())
+    assert "The table lacks the columns ['reward_queries']" in words
