@@ -80,6 +80,8 @@ INHERITED = {
     "rwr_no_cfg": "rwr",
     "rwr_sparse_no_cfg": "rwr_sparse",
     "alignprop_diffexp": "alignprop_trl",
+    "alignprop_diffexp_800": "alignprop_trl",
+    "alignprop_diffexp_700": "alignprop_trl",
     "alignprop_diffexp_guidance": "alignprop_trl",
     "alignprop_diffexp_prompts": "alignprop_trl",
     "alignprop_diffexp_800": "alignprop_trl",
