@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -155,7 +156,7 @@ def check_known(name: Any, known: Iterable[str], where: str, source: str) -> Non
 def section(path: Path, name: str) -> dict[str, Any]:
     """The mapping under the key ``name`` of a YAML file."""
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
+        content = _parsed(path, path.stat().st_mtime_ns)
     except FileNotFoundError as error:
         raise GridError(f"The parameter file {path} is missing.") from error
     except (OmegaConfBaseException, YAMLError) as error:
@@ -163,6 +164,12 @@ def section(path: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise GridError(f"{path}: must be a mapping with the key '{name}'.")
     return mapping(content.get(name), name, path)
+
+
+@lru_cache(maxsize=16)
+def _parsed(path: Path, _modified: int) -> Any:
+    """A YAML file's content, which nobody may change: every pipeline asks for it."""
+    return OmegaConf.to_container(OmegaConf.load(path))
 
 
 def mapping(value: Any, name: str, path: Path) -> dict[str, Any]:
