@@ -53,7 +53,7 @@ LEARNING_RATES = {
     "tdpo_2": HIGHER,
     "dpok": (*HIGHER, 3e-4, 1e-4),
     "rwr": (*LOWER, 1e-4, 3e-5),
-    "rwr_sparse": LOWER,
+    "rwr_sparse": (*LOWER, 1e-4, 3e-5),
     "alignprop_2023": LOWER,
     "alignprop_trl": LOWER,
     "draft_k": LOWER,
