@@ -5,7 +5,7 @@ const data = JSON.parse(document.getElementById("report-data").textContent);
 const byId = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 360, HEIGHT = 235;
-const BOX = { left: 48, right: 10, top: 10, bottom: 36 };
+const BOX = { left: 56, right: 10, top: 10, bottom: 36 };
 const AXES = {
   queries: "reward queries", epoch: "epoch", kl: "KL to the base model, nats",
   trained: "change of the trained reward on its own prompts",
@@ -43,7 +43,7 @@ function options(select, values, labels = (value) => value) {
 function number(value, digits = 3) {
   if (value === null) return "–";
   const size = Math.abs(value);
-  const text = value !== 0 && (size < 1e-3 || size >= 1e7)
+  const text = value !== 0 && (size < 1e-4 || size >= 1e7)
     ? value.toExponential(digits - 1)
     : value.toLocaleString("en", { maximumSignificantDigits: digits });
   return text.replace("-", "−");
