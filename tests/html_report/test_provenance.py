@@ -65,5 +65,9 @@ def test_the_commit_says_whether_code_was_changed(tmp_path: Path) -> None:
     assert len(commit) == 40
     (tmp_path / "results.csv").write_text("a")
     assert git_commit(tmp_path) == commit
+    # Results that are committed later leave the report of them as it is.
+    git(tmp_path, "add", "results.csv")
+    git(tmp_path, "commit", "-m", "two")
+    assert git_commit(tmp_path) == commit
     (tmp_path / "src" / "a.py").write_text("2")
     assert git_commit(tmp_path) == f"{commit}+"

@@ -63,16 +63,20 @@ def lineage(
 
 
 def git_commit(root: Path) -> str | None:
-    """The commit of the code under ``root``.
+    """The last commit that changed code or configuration under ``root``.
+
+    Later ones don't count, so that a report that is drawn again stays as it is.
 
     Returns:
         The hash, with "+" behind it if code or configuration have been changed since;
-        None if ``root`` is no repository, or there is no Git.
+        None if ``root`` is no repository or has no such commit, or there is no Git.
     """
     try:
-        commit = _git(root, "rev-parse", "HEAD")
+        commit = _git(root, "log", "-1", "--format=%H", "--", "src", "conf")
         changed = _git(root, "status", "--porcelain", "--", "src", "conf")
     except (OSError, subprocess.CalledProcessError):
+        return None
+    if not commit:
         return None
     return f"{commit}+" if changed else commit
 
