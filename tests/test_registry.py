@@ -15,6 +15,7 @@ SINGLE = {
     "reporting",
     "sample",
     "export",
+    "measure",
     "fetch",
     "audit",
 }
