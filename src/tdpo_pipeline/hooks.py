@@ -76,7 +76,11 @@ def _runs_in(name: str, env: str | None) -> bool:
 def _unknown_parameters(
     given: Mapping[str, Any], catalog: Iterable[str], registry: Mapping[str, Pipeline]
 ) -> Iterator[str]:
-    """A line for every parameter, of files or of ``--params``, that nothing reads."""
+    """A line for every parameter, of files or of ``--params``, that nothing reads.
+
+    The report reads some groups whole, to tell what runs were configured with; that is
+    no use of their members, which others read one by one.
+    """
     read = {
         name.removeprefix("params:")
         for pipeline in registry.values()
@@ -91,10 +95,11 @@ def _unknown_parameters(
     }
     for name in sorted(configured - groups):
         yield _nothing_reads(name, groups)
+    used = {key for key in read if not any(name.startswith(f"{key}.") for name in read)}
     for name in _leaves(given):
-        below = any(name == key or name.startswith(f"{key}.") for key in read)
+        below = any(name == key or name.startswith(f"{key}.") for key in used)
         if name.split(".")[0] in groups and not below:
-            yield _nothing_reads(name, read)
+            yield _nothing_reads(name, used)
 
 
 def _nothing_reads(name: str, known: Iterable[str]) -> str:
