@@ -106,10 +106,10 @@ def test_every_run_fits(environment: tuple[str, dict[str, Any]]) -> None:
 
 def test_every_run_fits_every_preset(environment: tuple[str, dict[str, Any]]) -> None:
     env, parameters = environment
-    assert tuple(parameters["training"]["presets"]) == PRESETS
+    presets = parameters["training"]["presets"]
+    assert tuple(presets) == (PRESETS[1:] if env == "sdxl" else PRESETS)
     assert parameters["training"]["preset"] == "gpu_80gb"
-    for preset in PRESETS:
-        given = parameters["training"]["presets"][preset]
+    for preset, given in presets.items():
         for run in runs(env):  # type: ignore[arg-type]
             training = config(parameters, run, preset=preset).training
             assert training.chunk_size == given["chunk_size"]

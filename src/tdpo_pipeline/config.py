@@ -394,6 +394,7 @@ class MethodScaleSettings(Settings):
         samples_per_epoch: Images sampled an epoch.
         guidance_scale: Guidance weight, in training and evaluation.
         finetune: Adapters, or the whole UNet.
+        gradient_checkpointing: For the activations of a whole UNet.
         checkpoint_every: Epochs between kept checkpoints.
     """
 
@@ -401,6 +402,7 @@ class MethodScaleSettings(Settings):
     samples_per_epoch: PositiveInt | None = None
     guidance_scale: NonNegativeFloat | None = None
     finetune: Literal["lora", "full"] | None = None
+    gradient_checkpointing: bool | None = None
     checkpoint_every: PositiveInt | None = None
 
     def given(self) -> dict[str, Any]:

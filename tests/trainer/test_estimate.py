@@ -175,8 +175,8 @@ def test_stable_diffusion_is_measured_without_weights() -> None:
     assert 0 < unet.kept_checkpointed < 0.3 * unet.kept
     decoder = estimate._measured_decoder(json.dumps(VAE), 64, "fp16")
     assert decoder.flops == pytest.approx(2515e9, rel=1e-3)
-    # A quarter of a megapixel in 256 channels of float32, from a normalisation.
-    assert decoder.largest == 512 * 512 * 256 * 4
+    # A quarter of a megapixel in 256 channels of 2 bytes.
+    assert decoder.largest == 512 * 512 * 256 * 2
 
 
 def test_a_pipelines_configuration_is_enough(tmp_path: Any) -> None:

@@ -286,10 +286,12 @@ def architecture(base_model: Path, config: RunConfig) -> tuple[Architecture, int
         scale.precision,
         None if lora is None else (lora.rank, lora.target_modules),
     )
-    decoder = _measured_decoder(
-        json.dumps(vae_config), unet_config["sample_size"], scale.precision
-    )
     size = unet_config["sample_size"]
+    xl = unet_config.get("addition_embed_type") == "text_time"
+    upcast = xl and vae_config.get("force_upcast", True) and scale.precision == "fp16"
+    decoder = _measured_decoder(
+        json.dumps(vae_config), size, "fp32" if upcast else scale.precision
+    )
     upscaling = 2 ** (len(vae_config["block_out_channels"]) - 1)
     return Architecture(
         unet=unet,
@@ -323,7 +325,7 @@ def _measured_unet(
             unet.add_adapter(adapters)
     trained = sum(p.numel() for p in unet.parameters() if p.requires_grad)
     size = config["sample_size"]
-    with _without_data(precision):
+    with _without_data(DTYPES[precision]):
         _move(unet)
         inputs = (
             torch.empty(1, config["in_channels"], size, size),
@@ -351,7 +353,7 @@ def _measured_decoder(settings: str, size: int, precision: str) -> Network:
     with torch.device("meta"):
         vae = AutoencoderKL.from_config(config).to(dtype).requires_grad_(False)
     parameters = sum(p.numel() for p in vae.parameters())
-    with _without_data(precision):
+    with _without_data(torch.float32):  # a VAE computes in the format of its weights
         _move(vae.decoder)
         latents = torch.empty(1, config["latent_channels"], size, size, dtype=dtype)
         return _measured(vae.decoder, latents.requires_grad_(), parameters=parameters)
@@ -369,11 +371,13 @@ def _move(network: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _without_data(precision: str) -> Iterator[None]:
-    """Tensors made in here are a GPU's, without data; networks compute as in a run."""
+def _without_data(dtype: torch.dtype) -> Iterator[None]:
+    """Tensors made in here are a GPU's, without data.
+
+    Networks compute under autocast to ``dtype``, unless that is float32.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    dtype = DTYPES[precision]
     autocast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     attention = mock.patch.object(
         nn.functional, "scaled_dot_product_attention", _fused_attention

@@ -12,7 +12,7 @@ from tdpo_pipeline.pipelines.evaluation.nodes import evaluate, summarise
 
 def create_pipeline(runs: Sequence[Run]) -> Pipeline:
     """The evaluation of every run in ``runs``, each in the namespace of its training."""
-    return sum((_run_pipeline(run) for run in runs), Pipeline([]))
+    return Pipeline([_run_pipeline(run) for run in runs])
 
 
 def _run_pipeline(run: Run) -> Pipeline:

@@ -12,7 +12,7 @@ from tdpo_pipeline.pipelines.training.nodes import build_config, train
 
 def create_pipeline(runs: Sequence[Run]) -> Pipeline:
     """The training of every run in ``runs``, each in a namespace of its own."""
-    return sum((_run_pipeline(run) for run in runs), Pipeline([]))
+    return Pipeline([_run_pipeline(run) for run in runs])
 
 
 def _run_pipeline(run: Run) -> Pipeline:
