@@ -88,6 +88,16 @@ def test_a_killed_fetch_goes_on_in_the_next_one(hub: FakeHub, tmp_path: Path) ->
     assert (tmp_path / "base" / "unet" / "weights.safetensors").read_bytes() == BIG
 
 
+def test_a_file_of_unknown_size_begins_again(hub: FakeHub, tmp_path: Path) -> None:
+    """What is there may be all of it, and nothing comes after its end."""
+    (tmp_path / "weights").write_bytes(BIG)
+    counts: list[int] = []
+    downloading.download(FILES[1], tmp_path / "weights", counts.append)
+    assert hub.ranges == [None]
+    assert (tmp_path / "weights").read_bytes() == BIG
+    assert sum(counts) == len(BIG)
+
+
 @pytest.mark.parametrize("name", ["model_index.json", "unet/weights.safetensors"])
 def test_a_file_with_another_checksum_is_thrown_away(
     hub: FakeHub, tmp_path: Path, name: str
@@ -183,6 +193,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     file = RemoteFile("PartiPrompts.tsv", str(tmp_path / "mine.tsv"))
     fetch_folder(tmp_path / "prompts", [file], "prompts")
     assert (tmp_path / "prompts" / "PartiPrompts.tsv").read_text() == "Prompt\n"
+    (tmp_path / "mine.tsv").write_text("Prompt\na cat\n")
+    fetch_folder(tmp_path / "prompts", [file], "prompts")
+    copied = (tmp_path / "prompts" / "PartiPrompts.tsv").read_text()
+    assert copied == "Prompt\na cat\n", "a file that has changed is copied again"
     with pytest.raises(FetchError, match="There is no file .*none.tsv"):
         fetch_folder(
             tmp_path / "prompts", [RemoteFile("x", str(tmp_path / "none.tsv"))], "x"

@@ -160,7 +160,8 @@ def _append(file: RemoteFile, path: Path, progress: Callable[[int], None]) -> No
     have = path.stat().st_size
     if have == file.size:
         return
-    if file.size is not None and have > file.size:
+    if have and (file.size is None or have > file.size):
+        # Too much; or, with no size to tell by, perhaps all there is.
         path.unlink()
         progress(-have)
         have = 0

@@ -69,18 +69,26 @@ def fetch_folder(folder: Path, files: Sequence[RemoteFile], title: str) -> None:
 def _is_there(folder: Path, file: RemoteFile, entries: dict[str, Entry]) -> bool:
     """Whether the folder has a file, from there and whole.
 
-    A file that was copied or touched since is read again, and its entry renewed.
+    A file that was copied or touched since is read again, and its entry renewed. A
+    copy of a local file that has changed is out of date.
     """
     entry, path = entries.get(file.name), folder / file.name
     if entry is None or entry.url != file.url:
         return False
+    if file.is_local and not _has(Path(file.url), entry.sha256):
+        return False
     if entry.describes(path):
         return True
-    if not path.is_file() or sha256_of(path) != entry.sha256:
+    if not _has(path, entry.sha256):
         return False
     entries[file.name] = entry_of(path, entry.url, entry.sha256)
     write_manifest(folder, entries)
     return True
+
+
+def _has(path: Path, sha256: str) -> bool:
+    """Whether there is a file of this content."""
+    return path.is_file() and sha256_of(path) == sha256
 
 
 def _check_disk(folder: Path, staging: Path, files: Sequence[RemoteFile]) -> None:
