@@ -2,7 +2,7 @@
 
 Nothing of them is copied here: ``kedro run --pipelines fetch`` brings the files from
 where they are published, at a fixed commit, or from a place of one's own
-(``fetch.prompts.sources``).
+(``fetch.prompts``).
 """
 
 from __future__ import annotations

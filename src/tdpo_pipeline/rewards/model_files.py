@@ -9,6 +9,10 @@ names of the repository. The ``fetch`` pipeline brings them there, and rewards r
 from there; no reward ever goes to the network. Revisions are pinned, because a
 repository may change under its name.
 
+The aesthetic head's checksum was computed from the file. The other checksums, and the
+revisions, are those that several public projects record for these files; nothing here
+was downloaded to verify them. A fetch that meets another checksum stops.
+
 This module imports neither torch nor Kedro.
 """
 
@@ -30,7 +34,7 @@ class ModelFile(NamedTuple):
     Attributes:
         name: Its name in the repository.
         size: Bytes; exact where ``sha256`` is known, else rounded; None: not known.
-        sha256: Of its content, in hexadecimal, where it is known for certain.
+        sha256: Of its content, in hexadecimal, where it is known beforehand.
     """
 
     name: str
