@@ -32,11 +32,13 @@ from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
     Bootstrap,
     FloatArray,
-    crossed_deviations,
+    Parts,
     ends,
     mean_over_prompts,
     mean_over_seeds,
+    resampled,
     simultaneous_reach,
+    stretched,
 )
 from tdpo_pipeline.overoptimization.tables import role_of
 
@@ -49,12 +51,22 @@ by which it could be wrong."""
 
 @dataclass(frozen=True)
 class _Fit:
-    """A fitted form; ``draws`` (draws, 2) are the resampled (alpha, beta)."""
+    """A fitted form.
+
+    Attributes:
+        form: Which one.
+        alpha: As fitted.
+        beta: As fitted.
+        draws: The resampled (alpha, beta), shape (draws, 2).
+        parts: Their deviations by kind of unit, not yet stretched.
+        rmse: Of the seeds' means.
+    """
 
     form: Form
     alpha: float
     beta: float
     draws: FloatArray
+    parts: Parts
     rmse: float
 
 
@@ -129,7 +141,8 @@ def goodhart_bands(
                 fitted = shape @ np.array([fit.alpha, fit.beta])
                 spread = fit.draws @ shape.T - fitted
                 low, high = ends(fitted, spread, bootstrap.confidence)
-                reach = simultaneous_reach(spread, bootstrap.confidence)
+                parts = [(n, part @ shape.T) for n, part in fit.parts]
+                reach = simultaneous_reach(parts, bootstrap.confidence)
                 block = {
                     **cube.names,
                     "scored": scored,
@@ -245,10 +258,11 @@ def _fit(cube: Cube, scored: str, form: Form, bootstrap: Bootstrap) -> _Fit:
 
     sizes = [len(cube.prompts), len(cube.seeds)]
     found = solve(*[np.full((1, n), 1 / n) for n in sizes])[0]
-    draws = found + crossed_deviations(solve, sizes, bootstrap)
+    parts = resampled(solve, sizes, bootstrap)
+    draws = found + stretched(parts, bootstrap.confidence)
     residuals = changes.mean(axis=1) - shape @ found
     rmse = float(np.sqrt(np.square(residuals[:, 1:]).mean()))
-    return _Fit(form, float(found[0]), float(found[1]), draws, rmse)
+    return _Fit(form, float(found[0]), float(found[1]), draws, parts, rmse)
 
 
 def _rows(cube: Cube, scored: str, bootstrap: Bootstrap) -> list[dict[str, object]]:

@@ -209,6 +209,47 @@ up to 1, and gives its values (draws or 1, ...). Equal weights give the plain st
 """
 
 
+Parts = list[tuple[int, FloatArray]]
+"""Deviations of a statistic by what was resampled: number of units, and (draws, ...)."""
+
+
+def resampled(
+    statistic: Statistic, sizes: Sequence[int], bootstrap: Bootstrap = BOOTSTRAP
+) -> Parts:
+    """How a statistic of crossed units changes if one kind of them is resampled.
+
+    Args:
+        statistic: What is computed from the units, see ``Statistic``.
+        sizes: How many units there are of each kind, in the statistic's order.
+        bootstrap: How intervals are made.
+
+    Returns:
+        The deviations of each kind with several units, the others being left as they
+        are; not yet stretched. NaN if there is one unit of every kind.
+    """
+    equal = [np.full((1, n), 1 / n) for n in sizes]
+    plain = statistic(*equal)
+    if max(sizes) == 1:
+        return [(2, np.full((bootstrap.draws, *plain.shape[1:]), np.nan))]
+    rng = np.random.default_rng(bootstrap.rng)
+    parts = []
+    for kind, n in enumerate(sizes):
+        if n == 1:
+            continue
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=bootstrap.draws) / n
+        weights = [drawn if i == kind else equal[i] for i in range(len(sizes))]
+        parts.append((n, statistic(*weights) - plain))
+    return parts
+
+
+def stretched(parts: Parts, confidence: float) -> FloatArray:
+    """The sum of all kinds' deviations, shape (draws, ...), each stretched."""
+    total = np.zeros_like(parts[0][1])
+    for n, part in parts:
+        total += stretch(n, confidence) * part
+    return total
+
+
 def crossed_deviations(
     statistic: Statistic, sizes: Sequence[int], bootstrap: Bootstrap = BOOTSTRAP
 ) -> FloatArray:
@@ -227,20 +268,7 @@ def crossed_deviations(
         Shape (draws, ...); all NaN if there is one unit of every kind. A kind with one
         unit adds nothing: the interval does not say what another one would have done.
     """
-    equal = [np.full((1, n), 1 / n) for n in sizes]
-    plain = statistic(*equal)
-    shape = (bootstrap.draws, *plain.shape[1:])
-    if max(sizes) == 1:
-        return np.full(shape, np.nan)
-    rng = np.random.default_rng(bootstrap.rng)
-    total = np.zeros(shape)
-    for kind, n in enumerate(sizes):
-        if n == 1:
-            continue
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=bootstrap.draws) / n
-        weights = [drawn if i == kind else equal[i] for i in range(len(sizes))]
-        total += stretch(n, bootstrap.confidence) * (statistic(*weights) - plain)
-    return total
+    return stretched(resampled(statistic, sizes, bootstrap), bootstrap.confidence)
 
 
 def mean_over_prompts(values: FloatArray, prompts: FloatArray) -> FloatArray:
@@ -263,8 +291,8 @@ def mean_over_seeds(values: FloatArray, seeds: FloatArray) -> FloatArray:
     return (values * seeds.reshape(*seeds.shape, *[1] * (values.ndim - 2))).sum(axis=1)
 
 
-def deviations(values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP) -> FloatArray:
-    """How far the mean of the cells could be off, by resampling seeds and prompts.
+def resampled_mean(values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP) -> Parts:
+    """How the mean of the cells changes if prompts or seeds are resampled.
 
     Args:
         values: Cells, shape (seeds, prompts, k). The k columns are resampled
@@ -272,13 +300,18 @@ def deviations(values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP) -> FloatArr
         bootstrap: How intervals are made.
 
     Returns:
-        Shape (draws, k); all NaN with one prompt and one seed.
+        Deviations of shape (draws, k); NaN with one prompt and one seed.
     """
 
     def mean(prompts: FloatArray, seeds: FloatArray) -> FloatArray:
         return mean_over_seeds(mean_over_prompts(values, prompts), seeds)
 
-    return crossed_deviations(mean, (values.shape[1], values.shape[0]), bootstrap)
+    return resampled(mean, (values.shape[1], values.shape[0]), bootstrap)
+
+
+def deviations(values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP) -> FloatArray:
+    """How far the mean of the cells could be off: ``resampled_mean``, stretched."""
+    return stretched(resampled_mean(values, bootstrap), bootstrap.confidence)
 
 
 def ends(
@@ -390,8 +423,8 @@ def simultaneous(
 ) -> tuple[FloatArray, FloatArray]:
     """Means of several changes, and how far all of them may be off at once.
 
-    The reach is the quantile of the largest studentised deviation of a joint bootstrap
-    (max-t), so that with the given confidence no mean is further off than its reach.
+    With the given confidence no mean is further off than its reach (max-t, see
+    ``simultaneous_reach``).
 
     Args:
         values: Changes, shape (seeds, prompts, k).
@@ -401,23 +434,36 @@ def simultaneous(
         Means and reaches, shape (k,) each; the reaches are NaN with one prompt and one
         seed.
     """
-    joint = deviations(values, bootstrap)
-    return values.mean(axis=(0, 1)), simultaneous_reach(joint, bootstrap.confidence)
+    parts = resampled_mean(values, bootstrap)
+    return values.mean(axis=(0, 1)), simultaneous_reach(parts, bootstrap.confidence)
 
 
-def simultaneous_reach(joint: FloatArray, confidence: float) -> FloatArray:
+def simultaneous_reach(parts: Parts, confidence: float) -> FloatArray:
     """How far several statistics may be off at once.
 
+    The quantile of the largest studentised deviation (max-t) says at which confidence
+    each has to hold by itself for all to hold. With few units, tails at that confidence
+    are longer still against the normal ones than at 95 %, so the deviations are
+    stretched for it: of 3 seeds, t is 2.2 times z at 95 %, and 3.4 times at 99.3 %.
+
+    Resampling few seeds shows little of how much the statistics depend on each other.
+    In the tests' simulation, of 10 checkpoints that differ by seed alone, 95 % means
+    about 95 % with 5 seeds, 90 % with 3 and only 70 % with 2.
+
     Args:
-        joint: Deviations, shape (draws, k), drawn together.
+        parts: Deviations of shape (draws, k) by kind, drawn together.
         confidence: Of none of the k being further off than its reach.
 
     Returns:
         Shape (k,).
     """
+    joint = stretched(parts, confidence)
     scale = joint.std(axis=0)
     largest = np.abs(joint / np.where(scale > 0, scale, 1.0)).max(axis=1)
-    return np.quantile(largest, confidence) * scale
+    # Never less than a single one's; resamples of two seeds are too few to show it.
+    limit = np.maximum(np.quantile(largest, confidence), normal_quantile(confidence))
+    each = float(2 * special.ndtr(limit) - 1)
+    return np.asarray(limit * stretched(parts, each).std(axis=0), np.float64)
 
 
 def lowest_change(

@@ -31,11 +31,13 @@ from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
     Bootstrap,
     FloatArray,
-    crossed_deviations,
+    Parts,
     ends,
     mean_over_prompts,
     mean_over_seeds,
+    resampled,
     simultaneous_reach,
+    stretched,
 )
 from tdpo_pipeline.overoptimization.tables import ScoreTableError, role_of
 
@@ -343,9 +345,10 @@ def _curve_rows(
     equal = [np.full((1, n), 1 / n) for n in sizes]
     means = mean(*equal)[0]
     gaps = [_gap(path, along, level) for level in levels]
-    spread = crossed_deviations(mean, sizes, bootstrap)
+    parts = resampled(mean, sizes, bootstrap)
+    spread = stretched(parts, bootstrap.confidence)
     table = _rows(path.cube, along, levels, path.cube.rewards, means, spread, gaps)
-    return table.assign(**_intervals(means, spread, gaps, bootstrap))
+    return table.assign(**_intervals(means, parts, gaps, bootstrap))
 
 
 def _difference_rows(
@@ -382,10 +385,11 @@ def _difference_rows(
         gaps = [_never(path, base, along)]
     else:
         gaps = [_gap(path, along, x) or _gap(base, along, x) for x in at]
-    spread = crossed_deviations(difference, sizes, bootstrap)
+    parts = resampled(difference, sizes, bootstrap)
+    spread = stretched(parts, bootstrap.confidence)
     table = _rows(path.cube, along, at, rewards, means, spread, gaps)
     return table.assign(
-        **_intervals(means, spread, gaps, bootstrap),
+        **_intervals(means, parts, gaps, bootstrap),
         reference=str(base.cube.names["method"]),
         n_reference_seeds=len(base.cube.seeds),
     )
@@ -423,9 +427,10 @@ def _rows(
 
 
 def _intervals(
-    means: FloatArray, spread: FloatArray, gaps: list[str], bootstrap: Bootstrap
+    means: FloatArray, parts: Parts, gaps: list[str], bootstrap: Bootstrap
 ) -> dict[str, FloatArray]:
     """Ends of the intervals of means (levels, rewards), flat; NaN at gaps."""
+    spread = stretched(parts, bootstrap.confidence)
     kept = np.isnan(spread).mean(axis=0) <= LOST_DRAWS
     kept &= np.array([gap == "" for gap in gaps])[:, None]
     low, high, band = (np.full(means.shape, np.nan) for _ in range(3))
@@ -436,7 +441,7 @@ def _intervals(
         for column in range(means.shape[1]):  # a band for each scored reward
             own = kept[:, column]
             if own.any():
-                joint = spread[whole][:, own, column]
+                joint = [(n, part[whole][:, own, column]) for n, part in parts]
                 band[own, column] = simultaneous_reach(joint, bootstrap.confidence)
     return {
         "low": low.ravel(),

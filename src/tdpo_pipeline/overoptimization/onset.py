@@ -30,8 +30,9 @@ from tdpo_pipeline.overoptimization.intervals import (
     Bootstrap,
     Cells,
     FloatArray,
-    deviations,
     estimates,
+    resampled_mean,
+    simultaneous_reach,
 )
 from tdpo_pipeline.overoptimization.sequential import unimodal_peak
 from tdpo_pipeline.overoptimization.tables import ScoreTableError, role_of
@@ -64,22 +65,26 @@ def peak_set(values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP) -> PeakSet:
     """
     means = values.mean(axis=(0, 1))
     peak = unimodal_peak(means)
-    joint = deviations(values, bootstrap)
-    if np.isnan(joint).any():
+    parts = resampled_mean(values, bootstrap)
+    if np.isnan(parts[0][1]).any():
         return PeakSet(peak, 0, len(means) - 1)
     ahead = means[:, None] - means[None, :]  # of j over k
-    pairs = joint[:, :, None] - joint[:, None, :]
-    scale = pairs.std(axis=0)
     floor = 1e-12 * max(float(np.abs(values).max()), 1.0)  # equal but for rounding
-    known = scale > floor
-    studentised = np.abs(pairs) / np.where(known, scale, 1.0)
-    limit = np.quantile(
-        np.where(known, studentised, 0.0).max(axis=(1, 2)), bootstrap.confidence
-    )
-    beaten = (ahead > np.where(known, limit * scale, floor)).any(axis=0)
+    pairs = [(n, _pairwise(part, floor)) for n, part in parts]
+    reach = simultaneous_reach(pairs, bootstrap.confidence).reshape(ahead.shape)
+    beaten = (ahead > np.maximum(reach, floor)).any(axis=0)
     possible = np.flatnonzero(~beaten)
     first, last = int(possible[0]), int(possible[-1])
     return PeakSet(min(max(peak, first), last), first, last)
+
+
+def _pairwise(part: FloatArray, floor: float) -> FloatArray:
+    """Deviations of all pairwise differences, (draws, k) to (draws, k * k).
+
+    Those that don't vary but for rounding are 0.
+    """
+    pairs = (part[:, :, None] - part[:, None, :]).reshape(len(part), -1)
+    return np.where(pairs.std(axis=0) > floor, pairs, 0.0)
 
 
 def find_onsets(
