@@ -91,3 +91,11 @@ def test_a_score_that_is_not_finite_is_an_error(value: float) -> None:
 def test_tables_that_cannot_be_measured(change, message: str) -> None:
     with pytest.raises(ScoreTableError, match=message):
         one_cube(change(scores()), group="seen")
+
+
+def test_a_reward_that_only_some_seeds_were_scored_by_is_an_error() -> None:
+    one, other = scores(0), scores(1)
+    other["gold_match"] = np.nan
+    with pytest.raises(ScoreTableError, match="'gold_match' is NaN"):
+        check_scores(pd.concat([one, other]))
+    check_scores(other)  # none was

@@ -125,3 +125,24 @@ def test_golds_are_known_inside_the_block() -> None:
         assert gold_of("pick-mini") is None
     assert gold_of("aesthetic") is None
     assert gold_of("pick-mini") == "gold_match"
+
+
+def test_unseen_prompts_are_told_by_numbers_too() -> None:
+    rows = table().assign(seen=[1, 0] * 6)
+    assert own_scores(rows, trained="aesthetic")["seen"].tolist() == [True, False] * 6
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("seen", "no"), ("seen", None), ("epoch", 0.5), ("seed", "a")]
+)
+def test_what_is_no_truth_value_or_no_whole_number_is_refused(
+    column: str, value: object
+) -> None:
+    rows = table().assign(**{column: value})
+    with pytest.raises(ScoreTableError, match=f"'{column}' must hold"):
+        own_scores(rows, trained="aesthetic")
+
+
+def test_epochs_that_were_read_as_decimals_are_whole_numbers() -> None:
+    rows = table().assign(epoch=[0.0, 0.0, 1.0, 1.0, 2.0, 2.0] * 2)
+    assert own_scores(rows, trained="aesthetic")["epoch"].dtype == int

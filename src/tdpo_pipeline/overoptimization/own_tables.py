@@ -159,7 +159,17 @@ def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
         "seen": True,
     }
     absent = {name: value for name, value in defaults.items() if name not in table}
-    return table.assign(**absent).astype({"seen": bool, "eta": float, "seed": int})
+    table = table.assign(**absent)
+    if not table["seen"].isin([True, False]).all():
+        raise ScoreTableError("The column 'seen' must hold true or false in every row.")
+    for name in ("seed", "epoch") if "epoch" in table else ("seed",):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if not (numbers % 1 == 0).all():
+            raise ScoreTableError(
+                f"The column '{name}' must hold a whole number in every row."
+            )
+        table = table.astype({name: float}).astype({name: int})
+    return table.astype({"seen": bool, "eta": float})
 
 
 def _with_epochs(table: pd.DataFrame) -> pd.DataFrame:

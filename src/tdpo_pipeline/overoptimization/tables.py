@@ -123,11 +123,12 @@ IMAGE_KEYS = ("run", "epoch", "eta", "prompt_set", "prompt", "image")
 def check_scores(scores: pd.DataFrame) -> None:
     """Refuse a score table that would give wrong numbers without a word.
 
-    A reward that a whole run was not scored by is fine: it is left out for that run.
+    A reward that no run of a method (trained on one reward) was scored by is fine: it is
+    left out for that method.
 
     Raises:
         ScoreTableError: If the table is empty, lacks a column, holds an image twice, or
-            a reward is NaN or infinite for some of a run's images.
+            a reward is NaN or infinite for some of a method's images.
     """
     rewards = reward_columns(scores)
     if scores.empty:
@@ -144,7 +145,8 @@ def check_scores(scores: pd.DataFrame) -> None:
         good = np.isfinite(values)
         if good.all():
             continue
-        scored = values.notna().groupby(scores["run"]).transform("any")
+        method = [scores["method"], scores["reward"]]
+        scored = values.notna().groupby(method).transform("any")
         bad = ~good & scored
         if bad.any():
             where = scores[["run", "epoch", "prompt"]][bad].iloc[0].to_dict()
