@@ -197,6 +197,13 @@ def test_training_curve_of_three_seeds_is_a_t_interval() -> None:
     assert found["high"] - 2 == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
 
 
+def test_where_one_of_several_seeds_is_left_there_is_no_interval() -> None:
+    """The spread of its own samples would be another, much narrower, interval."""
+    found = training_curves(pd.concat([history(1.0, 0), history(2.0, 1)[:1]]))
+    assert found["n_seeds"].tolist() == [2, 1]
+    assert found["low"].notna().tolist() == [True, False]
+
+
 def test_a_history_without_its_reward_is_an_error() -> None:
     with pytest.raises(ScoreTableError, match="aesthetic-mini_std"):
         training_curves(history(1.0, 0).drop(columns="aesthetic-mini_std"))

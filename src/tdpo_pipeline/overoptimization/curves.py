@@ -169,9 +169,9 @@ def training_curves(
 ) -> pd.DataFrame:
     """The trained reward over the epochs, on each epoch's own training samples.
 
-    With several seeds the interval is the t interval over seeds. With one it is that
-    of the mean of the epoch's samples (drawn independently, prompts too), which says
-    nothing about other seeds.
+    With several seeds the interval is the t interval over seeds; NaN where only one of
+    them has trained so far. With one seed it is that of the mean of the epoch's samples
+    (drawn independently, prompts too), which says nothing about other seeds.
 
     Args:
         history: History table with the columns run, method, reward and seed.
@@ -184,7 +184,8 @@ def training_curves(
     rows = pd.concat(
         [_trained_reward(run) for _, run in history.groupby("run", sort=True)]
     )
-    keys = ["method", "reward", "epoch"]
+    rows["alone"] = rows.groupby(list(METHOD))["seed"].transform("nunique") == 1
+    keys = [*METHOD, "epoch"]
     return pd.DataFrame(
         [
             dict(zip(keys, names, strict=True)) | _epoch_mean(epoch, confidence)
@@ -214,8 +215,7 @@ def _trained_reward(run: pd.DataFrame) -> pd.DataFrame:
 
 def _epoch_mean(epoch: pd.DataFrame, confidence: float) -> dict[str, float]:
     """Mean over seeds of one epoch, with its interval."""
-    seeds = len(epoch)
-    if seeds > 1:
+    if not epoch["alone"].iloc[0]:
         low, high = t_interval(epoch["mean"], confidence)
     else:
         error = epoch["std"].iloc[0] / np.sqrt(epoch["samples"].iloc[0])
@@ -226,7 +226,7 @@ def _epoch_mean(epoch: pd.DataFrame, confidence: float) -> dict[str, float]:
         "mean": epoch["mean"].mean(),
         "low": low,
         "high": high,
-        "n_seeds": seeds,
+        "n_seeds": len(epoch),
         "n_samples": int(epoch["samples"].sum()),
     }
 
