@@ -240,3 +240,13 @@ def test_a_gold_that_was_not_scored_for_a_run_is_not_reported() -> None:
     other = synthetic_scores("tdpo", "gold_taste", 0, gains={}, prompts=PROMPTS)
     table = pd.concat([scores([0, 0, 0, 0, 1]).drop(columns="gold_taste"), other])
     assert gold_report(table).empty
+
+
+def test_tiny_golds_have_a_power_of_ten_and_not_twenty_zeros() -> None:
+    row = {"gold": "gold_match", "group": "seen", "change": 1.5e-22, "low": -1e-23}
+    row |= {"high": 3e-22, "verdict": "cannot tell", "peak_epoch": 8}
+    golds = pd.DataFrame([row | {"peak_verdict": "is at its peak"}])
+    _, base, _ = gold_sentences(golds, ["seen"])
+    assert base.endswith("cannot tell, +1.50e-22 [-1.00e-23, +3.00e-22]")
+    golds[["change", "low", "high"]] = [0.00123, -0.00001, 0.002]
+    assert "+0.00123 [-0.00001, +0.00200]" in gold_sentences(golds, ["seen"])[1]

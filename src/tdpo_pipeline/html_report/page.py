@@ -126,9 +126,8 @@ def verdicts(golds: pd.DataFrame) -> list[tuple[str, list[str]]]:
     peak = seen["peak_verdict"]
     found = {
         "The gold fell below the base model": seen["verdict"] == "fell",
-        "The gold fell below its best checkpoint, but not below the base model": (
-            (peak == "fell") & (seen["verdict"] != "fell")
-        ),
+        "The gold fell below its best checkpoint, but was not shown to fall below the "
+        "base model": ((peak == "fell") & (seen["verdict"] != "fell")),
         "The gold rose and has not been seen to fall": (
             (seen["verdict"] == "rose") & (peak != "fell")
         ),

@@ -45,7 +45,9 @@ def screen_text(
         lines += ["", *_screen_block(f"{method} trained on {reward}", rows, own)]
     lines += ["", f"Figures are in {folder}/figures, their data in {folder}/tables:"]
     lines += [f"  {name + '.png':28} {title}" for name, title in figures.items()]
-    lines.append(f"The whole summary is in {folder}/summary.md; with curves and samples,")
+    lines.append(
+        f"The whole summary is in {folder}/summary.md; with curves and samples,"
+    )
     lines.append(f"for a browser, in {folder}/report.html")
     return "\n".join(lines)
 
@@ -118,12 +120,15 @@ def _interval(rows: pd.DataFrame, group: str, unit: str = "") -> str:
 
 
 def _triple(mean: float, low: float, high: float, decimals: int | None = None) -> str:
-    """Mean and interval; by default the largest number gets three digits."""
+    """Mean and interval; by default the largest number gets three digits.
+
+    Where that takes more than six decimals, each number has a power of ten.
+    """
     if decimals is None:
         sizes = [abs(value) for value in (mean, low, high) if value]
         largest = max((size for size in sizes if isfinite(size)), default=1.0)
         decimals = max(0, 2 - floor(log10(largest)))
-    form = f"+.{decimals}f"
+    form = f"+.{decimals}f" if decimals <= 6 else "+.2e"
     if isnan(low):
         return f"{mean:{form}}, no interval"
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
@@ -265,7 +270,7 @@ def metrics(summary: pd.DataFrame, golds: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         At eta 1 ``difference``, ``low``, ``high`` and ``difference_sd`` of each scored
-        reward, and under ``gold_fell`` of each group the two verdicts. None where a
+        reward, and under ``gold_verdict`` of each group the two verdicts. None where a
         number does not exist.
     """
     result: dict[str, Any] = {}
