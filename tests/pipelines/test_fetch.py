@@ -16,9 +16,9 @@ from tdpo_pipeline.grid import SCALES, runs
 from tdpo_pipeline.pipelines.fetch import nodes
 from tdpo_pipeline.pipelines.fetch.nodes import FetchSettings, ModelSettings
 from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
-from tdpo_pipeline.prompts import PUBLISHED, PromptError
+from tdpo_pipeline.prompts import PUBLISHED
 from tdpo_pipeline.rewards.model_files import CLIP_L, HPS_V2, HPS_V2_1, PICKSCORE
-from tdpo_pipeline.rewards.registry import REWARDS, UnknownRewardError
+from tdpo_pipeline.rewards.registry import REWARDS
 from tdpo_pipeline.rewards.repositories import files_of_others, repositories_of
 from tests.conftest import ROOT, Project, plain
 from tests.fetching.fake_hub import FakeHub, running_hub
@@ -89,11 +89,11 @@ def test_weights_go_where_rewards_read_them(hub: FakeHub, tmp_path: Path) -> Non
     assert found == {file.name for file in PICKSCORE.files} | {"fetched.json"}
 
 
-def test_an_unknown_reward(tmp_path: Path) -> None:
-    with pytest.raises(UnknownRewardError, match="did you mean pickscore"):
-        nodes.fetch_reward_weights(
-            settings(tmp_path, rewards=("pikscore",)), training(), evaluation("hpsv2")
-        )
+def test_misspelt_names_are_found_before_anything_is_fetched(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="did you mean pickscore"):
+        settings(tmp_path, rewards=("pikscore",))
+    with pytest.raises(ValueError, match="'party'.*did you mean parti"):
+        settings(tmp_path, prompts={"party": "x"})
 
 
 def test_prompts_from_files_of_ones_own(tmp_path: Path) -> None:
@@ -105,8 +105,6 @@ def test_prompts_from_files_of_ones_own(tmp_path: Path) -> None:
     folder = nodes.fetch_prompts(settings(tmp_path, prompts=sources), prompts)
     for name, file in PUBLISHED.items():
         assert (folder / file.name).read_text() == name
-    with pytest.raises(PromptError, match="'party'.*did you mean parti"):
-        nodes.fetch_prompts(settings(tmp_path, prompts={"party": "x"}), prompts)
 
 
 @pytest.mark.parametrize(

@@ -59,22 +59,22 @@ def prompt_files(sources: Mapping[str, str]) -> list[RemoteFile]:
 
     Args:
         sources: Address or path of the file of a prompt set, by the set's name.
-
-    Raises:
-        PromptError: If a name is no set that is read from a file.
     """
-    for name in sources:
-        if name not in PUBLISHED:
-            near = difflib.get_close_matches(name, PUBLISHED, n=2)
-            raise PromptError(
-                f"fetch.prompts names '{name}', which is no set that is read from a "
-                f"file{': did you mean ' + ' or '.join(near) + '?' if near else '.'} "
-                f"There are {', '.join(PUBLISHED)}."
-            )
     return [
         RemoteFile(file.name, sources.get(name, file.url))
         for name, file in PUBLISHED.items()
     ]
+
+
+def check_read_from_file(name: str) -> None:
+    """Raise PromptError unless a prompt set of this name is read from a file."""
+    if name not in PUBLISHED:
+        near = difflib.get_close_matches(name, PUBLISHED, n=2)
+        raise PromptError(
+            f"'{name}' is no prompt set that is read from a "
+            f"file{': did you mean ' + ' or '.join(near) + '?' if near else '.'} "
+            f"There are {', '.join(PUBLISHED)}."
+        )
 
 
 def rewards_in_use(

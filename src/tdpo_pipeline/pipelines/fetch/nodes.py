@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
 
 from tdpo_pipeline.config import (
     EvaluationSettings,
@@ -19,12 +21,14 @@ from tdpo_pipeline.config import (
 from tdpo_pipeline.fetching.folder import fetch_folder
 from tdpo_pipeline.fetching.plan import (
     BaseModelSettings,
+    check_read_from_file,
     prompt_files,
     remote_files,
     rewards_in_use,
 )
 from tdpo_pipeline.grid import ROOT, SCALES, runs
 from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
+from tdpo_pipeline.rewards.registry import reward_path
 from tdpo_pipeline.rewards.repositories import repositories_of
 
 log = logging.getLogger(__name__)
@@ -57,6 +61,14 @@ class FetchSettings(Settings):
     grid: Literal["sd14", "sd15", "sdxl"] | None
     rewards: tuple[str, ...] | None
     prompts: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        for reward in self.rewards or ():
+            reward_path(reward)
+        for prompt_set in self.prompts:
+            check_read_from_file(prompt_set)
+        return self
 
 
 def fetch_base_model(settings: FetchSettings, models: ModelSettings) -> Path:
@@ -96,7 +108,6 @@ def fetch_reward_weights(
 
     Raises:
         FetchError: If a file can't be had.
-        UnknownRewardError: If there is no such reward.
     """
     folder = ROOT / settings.reward_weights
     for repository in repositories_of(_rewards(settings, training, evaluation, tasks)):
@@ -112,7 +123,6 @@ def fetch_prompts(settings: FetchSettings, prompts: PromptSettings) -> Path:
 
     Raises:
         FetchError: If one can't be had.
-        PromptError: If ``settings`` name a set that isn't read from a file.
     """
     folder = ROOT / prompts.files
     fetch_folder(folder, prompt_files(settings.prompts), "prompts")
