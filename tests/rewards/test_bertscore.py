@@ -52,12 +52,13 @@ def classifier():
 
 @pytest.fixture
 def folder(tmp_path, classifier, monkeypatch):
-    """deberta-xlarge-mnli's repository: an older layout, and a classifier's head."""
+    """deberta-xlarge-mnli's repository: an older layout, and more than is needed."""
     monkeypatch.setattr(bertscore, "LAYER", 2)
     folder = DEBERTA.folder(tmp_path)
     folder.mkdir()
     config().save_pretrained(folder)
-    published.write_pickle(folder / "pytorch_model.bin", published.state(classifier))
+    content = published.state(classifier) | {"config": {"hidden_size": 16}}
+    published.write_pickle(folder / "pytorch_model.bin", content)
     # Bytes as letters, a space being the letter of its own that GPT-2 gives it.
     letters = [*"abcdefghijklmnopqrstuvwxyzT", "\u0120"]
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *letters])}

@@ -102,7 +102,9 @@ def _load(weights: Path) -> BertScorer:
     from transformers import DebertaModel, DebertaTokenizer
 
     folder = require_files(DEBERTA, weights)
-    model = load_pretrained(DebertaModel, folder, unused=("classifier.", "pooler."))
+    # DeBERTa's MNLI checkpoints may hold their configuration beside the weights.
+    unused = ("classifier.", "pooler.", "config")
+    model = load_pretrained(DebertaModel, folder, unused=unused)
     tokenizer = DebertaTokenizer(
         vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt")
     )
