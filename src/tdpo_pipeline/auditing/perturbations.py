@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tdpo_pipeline.diffusion.randomness import noise
+from tdpo_pipeline.rewards.preprocessing import levels
 
 Kind = Literal["damage", "style", "neutral", "prompt"]
 """What a perturbation does, whatever a reward says: ``damage`` makes a picture worse;
@@ -106,7 +107,7 @@ def _through_pillow(
     images: Tensor, change: Callable[[Image.Image], Image.Image]
 ) -> Tensor:
     """Round to 8 bits and change each picture with Pillow."""
-    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pixels = levels(images).permute(0, 2, 3, 1).cpu().numpy()
     changed = [np.asarray(change(Image.fromarray(picture))) for picture in pixels]
     return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2).to(images) / 255
 

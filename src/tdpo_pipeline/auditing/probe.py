@@ -18,6 +18,7 @@ from tdpo_pipeline.auditing.perturbations import (
 )
 from tdpo_pipeline.overoptimization.reward_audit import CLEAN
 from tdpo_pipeline.rewards.base import Reward
+from tdpo_pipeline.rewards.preprocessing import levels
 
 
 @torch.no_grad()
@@ -115,5 +116,5 @@ def examples(
         PERTURBATIONS[name].apply(batch, max(values)).images
         for name, values in strengths.items()
     ]
-    pixels = (torch.cat(shown) * 255).round().to(torch.uint8).cpu()
+    pixels = levels(torch.cat(shown)).cpu()
     return np.concatenate(list(pixels.permute(0, 2, 3, 1).numpy()), axis=0)

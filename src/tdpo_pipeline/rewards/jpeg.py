@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from tdpo_pipeline.rewards.base import Reward, Scores
+from tdpo_pipeline.rewards.preprocessing import levels
 
 QUALITY = 95
 
@@ -25,8 +26,7 @@ def jpeg_kilobytes(images: Tensor) -> Tensor:
     Returns:
         Sizes, float32, shape (N,).
     """
-    pixels = (images.detach() * 255).round().clamp(0, 255).to(torch.uint8)
-    return torch.tensor([_size(image) / 1000 for image in pixels.cpu()])
+    return torch.tensor([_size(image) / 1000 for image in levels(images).cpu()])
 
 
 def _size(image: Tensor) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tdpo_pipeline.rewards.loading import WeightsError, frozen, load_pretrained, shared
 from tdpo_pipeline.rewards.model_files import LLAVA, require_files
-from tdpo_pipeline.rewards.preprocessing import clip_pixels, eight_bit
+from tdpo_pipeline.rewards.preprocessing import clip_pixels, levels
 
 IMAGE = "<image>"
 JPEG_QUALITY = 80
@@ -101,19 +101,19 @@ class Llava(nn.Module):
 
 def as_jpeg(images: Tensor) -> Tensor:
     """Images (N, 3, H, W) in [0, 1] as they look when saved as JPEGs and read again."""
-    levels = (eight_bit(images.detach().float()) * 255).round().to(torch.uint8).cpu()
-    return torch.stack([_as_jpeg(image) for image in levels]).to(images.device)
+    read = [_as_jpeg(image) for image in levels(images).cpu()]
+    return torch.stack(read).to(images.device)
 
 
-def _as_jpeg(levels: Tensor) -> Tensor:
+def _as_jpeg(image: Tensor) -> Tensor:
     buffer = io.BytesIO()
-    picture = Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
     with Image.open(buffer) as read:
         data = torch.frombuffer(
             bytearray(read.convert("RGB").tobytes()), dtype=torch.uint8
         )
-    return data.view(*levels.shape[1:], 3).permute(2, 0, 1).float() / 255
+    return data.view(*image.shape[1:], 3).permute(2, 0, 1).float() / 255
 
 
 def llava(weights: Path) -> Llava:

@@ -26,9 +26,14 @@ def wants_gradient(images: Tensor) -> bool:
     return torch.is_grad_enabled() and images.requires_grad
 
 
+def levels(images: Tensor) -> Tensor:
+    """The 8-bit levels of images in [0, 1]: uint8, same shape, on the same device."""
+    return (images.detach().float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 def eight_bit(images: Tensor) -> Tensor:
     """Images in [0, 1] rounded to 8 bits, as if saved and read; there is no gradient."""
-    return (images * 255).round().clamp(0, 255) / 255
+    return levels(images) / 255
 
 
 def resize_and_crop(images: Tensor, size: int) -> Tensor:
