@@ -20,6 +20,7 @@ from tdpo_pipeline.diffusion.policy import (
     UNET_FILE,
     CheckpointError,
     check_adapter,
+    check_weights,
     read_safetensors,
 )
 
@@ -53,7 +54,9 @@ def _load_weights(pipeline: BasePipeline, checkpoint: Path) -> None:
         check_adapter(pipeline.unet, weights)
         pipeline.load_lora_weights(weights)
     elif (checkpoint / UNET_FILE).is_file():
-        pipeline.unet.load_state_dict(read_safetensors(checkpoint / UNET_FILE))
+        weights = read_safetensors(checkpoint / UNET_FILE)
+        check_weights(pipeline.unet.state_dict(), weights)
+        pipeline.unet.load_state_dict(weights)
     else:
         raise CheckpointError(
             f"There is no checkpoint in {checkpoint} ({LORA_FILE} or {UNET_FILE}). "

@@ -84,6 +84,22 @@ def test_a_prompt_outside_the_vocabulary(base_model: Path) -> None:
         sample(settings(prompts="a zebbra"), MENAGERIE, COMPUTE, base_model)
 
 
+@pytest.mark.parametrize("name", ["simple_animls", "imagenet_animls/32"])
+def test_a_misspelt_set_is_no_prompt(base_model: Path, name: str) -> None:
+    anything = PromptSettings(vocabulary="open", files="none")
+    with pytest.raises(PromptError, match="Did you mean (simple|imagenet)_animals"):
+        sample(settings(prompts=name), anything, COMPUTE, base_model)
+
+
+def test_a_whole_unet_of_another_base_model(tmp_path: Path) -> None:
+    policy = Policy(tiny.pipeline(), num_inference_steps=2, lora=None)
+    policy.save(tmp_path / "epoch_0001")
+    tiny.xl_pipeline().save_pretrained(tmp_path / "xl")
+    checkpoint = settings(checkpoint=str(tmp_path / "epoch_0001"))
+    with pytest.raises(CheckpointError, match="to another configuration"):
+        sample(checkpoint, MENAGERIE, COMPUTE, tmp_path / "xl")
+
+
 def test_an_adapter_of_another_base_model(tmp_path: Path) -> None:
     policy = Policy(tiny.pipeline(), num_inference_steps=2, lora=tiny.LORA)
     policy.save(tmp_path / "epoch_0001")

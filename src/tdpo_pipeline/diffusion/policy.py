@@ -329,25 +329,7 @@ class Policy:
         Raises:
             CheckpointError: If the names or shapes are those of another configuration.
         """
-        expected = self.state_dict()
-        lists = {
-            "missing": [name for name in expected if name not in weights],
-            "surplus": [name for name in weights if name not in expected],
-            "of another shape": [
-                name
-                for name, weight in weights.items()
-                if name in expected and weight.shape != expected[name].shape
-            ],
-        }
-        wrong = [
-            f"{len(names)} tensors are {what}, such as '{min(names)}'"
-            for what, names in lists.items()
-            if names
-        ]
-        if wrong:
-            raise CheckpointError(
-                f"The weights belong to another configuration: {'; '.join(wrong)}."
-            )
+        check_weights(self.state_dict(), weights)
         if self.lora is None:
             self.unet.load_state_dict(weights)
         else:
@@ -429,6 +411,30 @@ def _peft_name(name: str) -> str:
 def _diffusers_name(name: str) -> str:
     """One naming for all layers; diffusers' own conversion renames only attention's."""
     return name.replace(*_DOWN[::-1]).replace(*_UP[::-1])
+
+
+def check_weights(
+    expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> None:
+    """Raise CheckpointError unless names and shapes are the expected ones."""
+    lists = {
+        "missing": [name for name in expected if name not in weights],
+        "surplus": [name for name in weights if name not in expected],
+        "of another shape": [
+            name
+            for name, weight in weights.items()
+            if name in expected and weight.shape != expected[name].shape
+        ],
+    }
+    wrong = [
+        f"{len(names)} tensors are {what}, such as '{min(names)}'"
+        for what, names in lists.items()
+        if names
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"The weights belong to another configuration: {'; '.join(wrong)}."
+        )
 
 
 def check_adapter(unet: nn.Module, weights: Mapping[str, Tensor]) -> None:

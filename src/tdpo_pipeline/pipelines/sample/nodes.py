@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tdpo_pipeline.pipelines.prompts.nodes import (
     check_vocabulary,
     checked_prompts,
 )
-from tdpo_pipeline.prompts import is_prompt_source
+from tdpo_pipeline.prompts import PROMPT_SETS, is_prompt_source
 
 
 class SampleSettings(Settings):
@@ -73,8 +74,14 @@ def sample(
 
 def _prompts(source: str, allowed: PromptSettings) -> list[str]:
     """The prompts of a set or a file, or the one prompt that ``source`` is."""
-    if is_prompt_source(source):
+    if is_prompt_source(source) or _is_misspelt_set(source):
         return checked_prompts(source, allowed)
     if allowed.vocabulary == "menagerie":
         check_vocabulary([source], source)
     return [source]
+
+
+def _is_misspelt_set(source: str) -> bool:
+    """Whether a text is nearly the name of a set, and hardly a prompt."""
+    name = source.partition("/")[0]
+    return "_" in name and bool(difflib.get_close_matches(name, PROMPT_SETS, n=1))
