@@ -120,6 +120,10 @@ def test_bad_settings_are_errors_before_anything_is_drawn(base_model: Path) -> N
         run(base_model, perturbations={"blurr": [0.1]})
     with pytest.raises(UnknownRewardError, match="did you mean pick-mini"):
         run(base_model, reward="pick-mimi")
+    (base_model / "empty").mkdir(exist_ok=True)
+    changes = {"reward": "pick-mimi", "prompts": str(base_model / "prompts.txt")}
+    with pytest.raises(UnknownRewardError):  # before a base model is looked for
+        run(base_model / "empty", **changes)
     with pytest.raises(PromptError, match="nowhere"):
         run(base_model, prompts="nowhere.txt")
     (base_model / "one.txt").write_text("cat\n")

@@ -59,7 +59,7 @@ def audit_reward(
         task: The task whose trained reward is among them, if it is one of a task.
 
     Raises:
-        ValueError: If there is only one prompt, or a perturbation is unknown.
+        ValueError: If there is only one prompt, or a perturbation or reward is unknown.
         RewardError: If a reward can't score the base model's pictures.
     """
     check_perturbations(strengths)
@@ -67,13 +67,13 @@ def audit_reward(
     wrong_prompts(asked_for)
     if sampler.threads:
         torch.set_num_threads(sampler.threads)
+    loaded = list(load_rewards(rewards, weights, task).values())
     policy = Policy(
         load_pipeline(base_model),
         num_inference_steps=sampler.num_inference_steps,
         lora=None,
         compute=sampler,
     )
-    loaded = list(load_rewards(rewards, weights, task).values())
     for reward in loaded:
         reward.to(policy.device)
     probe_rewards(loaded, policy, asked_for)
