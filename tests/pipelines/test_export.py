@@ -112,6 +112,10 @@ def test_the_best_checkpoint_is_told_by_the_held_out_reward(
         data, tmp_path, checkpoint="best", held_out="brightness", strengths=()
     )
     assert json.loads((best / "checkpoint.json").read_text())["epoch"] == 2
+    unseen = pd.DataFrame(rows, columns=columns).query("not seen")
+    unseen.to_parquet(path)
+    with pytest.raises(CheckpointError, match="no images of the prompts trained on"):
+        exported(data, tmp_path, checkpoint="best", held_out="brightness", strengths=())
     with pytest.raises(CheckpointError, match="a held-out reward in it is missing"):
         exported(data, tmp_path, checkpoint="best", held_out="other", strengths=())
 

@@ -76,6 +76,12 @@ def _best_epoch(
     table = scores[(scores["eta"] == TRAINING_ETA) & scores["seen"]]
     table = table[table["epoch"].isin(list(epochs))]
     means = table.groupby("epoch")[held_out].mean()
+    if means.empty:
+        raise CheckpointError(
+            f"The evaluation has no images of the prompts trained on at eta "
+            f"{TRAINING_ETA:g}, by which the best checkpoint is told. Evaluate there, "
+            "or set export.checkpoint to last or an epoch."
+        )
     return int(means.index[int(means.argmax())])
 
 

@@ -138,8 +138,8 @@ def _records(
         if not path.is_file():
             raise CheckpointError(
                 f"{path} is missing: there is no finished run {settings.run} in "
-                f"{settings.data}. Train it: kedro run --pipelines training "
-                f"--namespaces {settings.run}, with the same --env"
+                f"{settings.data}. Train it first, by the pipeline of its environment "
+                f"(training in base, sd14 in sd14): --namespaces {settings.run}"
             )
     run = RunConfig.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
     prompts = ROOT / settings.data / "05_model_input" / "train_prompts"
