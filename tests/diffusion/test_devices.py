@@ -18,6 +18,7 @@ def gpu(monkeypatch):
         "is_bf16_supported": False,
         "get_device_name": "Pretence",
         "mem_get_info": (20e9, 24e9),
+        "memory_reserved": 0,
     }
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
@@ -55,6 +56,14 @@ def test_too_little_memory_is_an_error(gpu):
     device(device="cuda", gpu_memory_gb=20)
     with pytest.raises(DeviceError, match=r"need 22 GB.*20\.0 GB of its 24\.0 GB free"):
         device(device="cuda", gpu_memory_gb=22)
+
+
+def test_what_the_run_before_has_used_is_free(gpu, monkeypatch):
+    # torch's allocator keeps 2 GB of a run that is over: 20 + 2 GB are to be had.
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda *_: 2e9)
+    device(device="cuda", gpu_memory_gb=22)
+    with pytest.raises(DeviceError, match=r"has 22\.0 GB of its 24\.0 GB free"):
+        device(device="cuda", gpu_memory_gb=23)
 
 
 def test_a_gpu_without_bf16_is_an_error(gpu):

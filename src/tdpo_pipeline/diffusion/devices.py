@@ -43,6 +43,8 @@ def resolve_device(settings: ComputeSettings) -> torch.device:
 
 def _check_memory(device: torch.device, needed_gb: float) -> None:
     free, total = (size / 1e9 for size in torch.cuda.mem_get_info(device))
+    # What this process has is its own: torch keeps what the run before it gave back.
+    free += torch.cuda.memory_reserved(device) / 1e9
     if free < needed_gb:
         raise DeviceError(
             f"The settings need {needed_gb:g} GB of GPU memory, and "
