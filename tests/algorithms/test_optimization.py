@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from tdpo_pipeline.algorithms.optimization import GradientSpread, PolicyOptimizer
+from tdpo_pipeline import distributed
+from tdpo_pipeline.algorithms.optimization import (
+    GradientSpread,
+    PolicyOptimizer,
+    squared_norm,
+)
 from tdpo_pipeline.config import ComputeSettings, OptimizerSettings
 from tdpo_pipeline.diffusion.policy import Policy
 from tests import tiny
@@ -103,3 +108,11 @@ def test_spread_by_hand():
     spread.add(torch.tensor([1.0, 0.0]))
     spread.add(torch.tensor([3.0, 0.0]))
     assert spread.value() == pytest.approx(0.5)
+
+
+def test_a_long_gradient_is_squared_in_parts(monkeypatch):
+    # |(1, 2, 2)|^2 = 9, a ninth of it 1; in parts of 2 and 1 elements.
+    monkeypatch.setattr(distributed, "BUCKET", 2)
+    gradient = torch.tensor([1.0, 2.0, 2.0])
+    assert squared_norm(gradient) == 9
+    assert squared_norm(gradient, 3) == pytest.approx(1)

@@ -41,6 +41,26 @@ def test_scores_come_in_the_order_of_the_modules():
     assert len(scores) == len(lora_layers(policy.unet)), name
 
 
+def test_silent_neurons_of_half_precision_score_zero():
+    # In fp16 the 1e-9 that a layer of zeros is divided by would be 0, and the score NaN.
+    policy, _ = adapted()
+    layers = lora_layers(policy.unet)
+    down, _ = next(iter(layers.values()))
+    down.register_forward_hook(lambda *args: torch.zeros_like(args[2]).half())
+
+    def forward():
+        for layer, _ in layers.values():
+            channels = layer.weight.shape[1]
+            layer(
+                torch.randn(2, channels, 4, 4)
+                if layer.weight.ndim == 4
+                else torch.randn(2, channels)
+            )
+
+    scores = adapter_neuron_scores(policy.unet, forward)
+    assert torch.equal(scores[0], torch.zeros(len(scores[0])))
+
+
 def test_reset_redraws_rows_clears_columns_and_moments():
     policy, optimizer = adapted()
     layers = list(lora_layers(policy.unet).values())

@@ -43,7 +43,7 @@ class GradientSpread:
 
     def add(self, gradient: Tensor) -> None:
         """Add one flat gradient, without waiting for the device."""
-        squared = gradient.double().square().sum()
+        squared = squared_norm(gradient)
         if self.total is None or self.squared is None:
             self.total, self.squared = gradient.clone(), squared
         else:
@@ -65,9 +65,16 @@ class GradientSpread:
         """The spread, relative to the norm of the mean gradient."""
         if self.total is None or self.squared is None:
             return float("nan")
-        mean = float((self.total.double() / self.count).square().sum())
+        mean = float(squared_norm(self.total, self.count))
         variance = max(float(self.squared) / self.count - mean, 0.0)
         return (variance / mean) ** 0.5 if mean else float("nan")
+
+
+def squared_norm(vector: Tensor, divisor: float = 1.0) -> Tensor:
+    """|v / divisor|^2 in float64, a part of a long vector at a time, for the memory."""
+    parts = vector.split(distributed.BUCKET)
+    squares = [(part.double() / divisor).square().sum() for part in parts]
+    return torch.stack(squares).sum()
 
 
 def fetched(values: Sequence[Tensor]) -> list[float]:

@@ -96,7 +96,7 @@ def _recorder(scores: dict[str, Tensor], name: str) -> Callable[..., None]:
         neurons_last = (
             output.movedim(1, -1) if isinstance(module, nn.Conv2d) else output
         )
-        scores[name] = neuron_scores(neurons_last.flatten(0, -2))
+        scores[name] = neuron_scores(neurons_last.flatten(0, -2).float())
 
     return record
 
