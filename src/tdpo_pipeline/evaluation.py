@@ -288,23 +288,22 @@ def _evaluate_checkpoint(
     seen = np.flatnonzero(images["seen"])
     count = min(config.training.kl_samples, len(seen))
     spread_out = seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
+    prompts, size = images["prompt"].tolist(), settings.chunk_size
     for eta in settings.etas:
-        trajectory = _sample(policy, config, settings, images, eta)
-        kl = _kl(policy, trajectory, torch.from_numpy(spread_out), eta)
+        samples, measured = _sample(policy, config, settings, images, eta, spread_out)
+        kl = _kl(policy, measured, eta, size)
         head = {"kl_to_base": kl, "eta": eta}
         table = images.copy()
         for reward in eyes.rewards:
-            values = scores(
-                reward, trajectory.images, trajectory.prompts, settings.chunk_size
-            )
+            values = scores(reward, samples, prompts, size)
             table[reward.name] = values.float().cpu().numpy()
-        pixels = trajectory.images.float().cpu().numpy()
+        pixels = samples.float().cpu().numpy()
         statistics = pd.concat([images, image_statistics(pixels)], axis=1)
-        diversity = _diversity(eyes, trajectory, images, settings.chunk_size)
+        diversity = _diversity(eyes, samples, images, size)
         found = _Tables(table, statistics, diversity)
         tables.append(_Tables(*(_headed(kind, head) for kind in found)))
         if row is None:
-            row = _tiles(trajectory.images[_strip_rows(settings, images)])
+            row = _tiles(samples[_strip_rows(settings, images)])
     assert row is not None
     return _Tables(*map(_concatenate, zip(*tables, strict=True))), row
 
@@ -315,10 +314,10 @@ def _concatenate(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 @torch.no_grad()
 def _diversity(
-    eyes: _Eyes, trajectory: Trajectory, images: pd.DataFrame, chunk_size: int
+    eyes: _Eyes, samples: Tensor, images: pd.DataFrame, chunk_size: int
 ) -> pd.DataFrame:
     """How different the images of each prompt are, a row a prompt."""
-    chunks = trajectory.images.split(chunk_size)
+    chunks = samples.split(chunk_size)
     embeddings = torch.cat([eyes.encoder(chunk) for chunk in chunks])
     keys = ["prompt_set", "prompt", "seen"]
     table = diversity_by_prompt(images, embeddings.float().cpu().numpy(), keys)
@@ -348,19 +347,32 @@ def _sample(
     settings: EvaluationSettings,
     images: pd.DataFrame,
     eta: float,
-) -> Trajectory:
-    keys = zip(images["prompt"], images["image"], strict=True)
-    return rollout(
-        policy,
-        images["prompt"].tolist(),
-        seed=settings.seed,
-        epoch=0,
-        guidance_scale=config.training.guidance_scale,
-        eta=eta,
-        chunk_size=settings.chunk_size,
-        purpose="evaluation",
-        addresses=[_address(prompt, image) for prompt, image in keys],
-    )
+    measured: np.ndarray,
+) -> tuple[Tensor, Trajectory]:
+    """All samples (N, 3, H, W), and the trajectories of the rows ``measured``.
+
+    The states of all would fill a GPU: 4 (2T + 1) D bytes an image.
+    """
+    size = settings.chunk_size
+    samples, kept = [], []
+    for start in range(0, len(images), size):
+        rows = images.iloc[start : start + size]
+        keys = zip(rows["prompt"], rows["image"], strict=True)
+        chunk = rollout(
+            policy,
+            rows["prompt"].tolist(),
+            seed=settings.seed,
+            epoch=0,
+            guidance_scale=config.training.guidance_scale,
+            eta=eta,
+            chunk_size=size,
+            purpose="evaluation",
+            addresses=[_address(prompt, image) for prompt, image in keys],
+        )
+        samples.append(chunk.images)
+        own = measured[(measured >= start) & (measured < start + size)] - start
+        kept.append(chunk.select(torch.from_numpy(own)))
+    return torch.cat(samples), Trajectory.cat(kept)
 
 
 def _address(prompt: str, image: int) -> int:
@@ -369,11 +381,12 @@ def _address(prompt: str, image: int) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def _kl(policy: Policy, trajectory: Trajectory, samples: Tensor, eta: float) -> float:
-    """KL to the base model on the chosen samples; NaN for deterministic sampling."""
+def _kl(policy: Policy, trajectory: Trajectory, eta: float, chunk_size: int) -> float:
+    """KL to the base model along trajectories; NaN for deterministic sampling."""
     if eta == 0:
         return float("nan")
-    return kl_to_base(policy, trajectory, samples, eta=eta)
+    every = torch.arange(len(trajectory))
+    return kl_to_base(policy, trajectory, every, chunk_size=chunk_size, eta=eta)
 
 
 def _tiles(images: Tensor) -> np.ndarray:

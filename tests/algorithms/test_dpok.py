@@ -196,7 +196,7 @@ def kl_after_an_epoch(**changes):
         eta=1.0,
         chunk_size=4,
     )
-    return kl_to_base(algorithm.policy, trajectory, torch.arange(8))
+    return kl_to_base(algorithm.policy, trajectory, torch.arange(8), chunk_size=8)
 
 
 @pytest.mark.parametrize("kl", ["epsilon", "closed_form"])

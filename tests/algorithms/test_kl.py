@@ -116,7 +116,7 @@ def test_closed_form_is_the_kl_of_the_transitions_per_dimension(policy, pair):
         expected = transition_kl(*transitions) / 64
         torch.testing.assert_close(found[:, step], expected)
     # Summed over steps and dimensions it is what the trainer records.
-    whole = kl_to_base(policy, trajectory, torch.arange(4))
+    whole = kl_to_base(policy, trajectory, torch.arange(4), chunk_size=4)
     assert float(found.sum(1).mean()) * 64 == pytest.approx(whole, rel=1e-4)
 
 
@@ -258,7 +258,7 @@ def kl_after(**kl):
     algorithm = build(**kl)
     epoch(algorithm)
     trajectory = sample(algorithm.policy, 8, epoch=9)
-    return kl_to_base(algorithm.policy, trajectory, torch.arange(8))
+    return kl_to_base(algorithm.policy, trajectory, torch.arange(8), chunk_size=8)
 
 
 def test_a_huge_penalty_in_the_loss_keeps_the_policy_at_the_base_model():

@@ -5,7 +5,7 @@ from tdpo_pipeline.algorithms.policy_gradient import pair_order
 from tdpo_pipeline.diffusion.ddim import ddim_transition
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator
-from tdpo_pipeline.diffusion.trajectory import kl_to_base, replay, rollout
+from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, replay, rollout
 from tests import tiny
 
 
@@ -100,9 +100,30 @@ def test_eta_0_is_deterministic_given_the_initial_noise(policy):
 
 def test_kl_is_zero_for_the_base_model_and_positive_after_a_change(policy):
     every = torch.arange(8)
-    assert kl_to_base(policy, sample(policy, chunk_size=8), every) == 0.0
+    assert kl_to_base(policy, sample(policy, chunk_size=8), every, chunk_size=8) == 0.0
     shift(policy)
-    assert kl_to_base(policy, sample(policy, chunk_size=8), every) > 0.0
+    assert kl_to_base(policy, sample(policy, chunk_size=8), every, chunk_size=8) > 0.0
+
+
+def test_kl_is_a_mean_over_samples_whatever_the_chunks(policy):
+    shift(policy)
+    trajectory = sample(policy, chunk_size=8)
+    each = [
+        kl_to_base(policy, trajectory, torch.tensor([i]), chunk_size=1)
+        for i in range(5)
+    ]
+    chunked = kl_to_base(policy, trajectory, torch.arange(5), chunk_size=2)
+    assert chunked == pytest.approx(sum(each) / 5, rel=1e-4)
+
+
+def test_parts_of_trajectories_make_the_whole(policy):
+    whole = sample(policy)
+    parts = [whole.select(torch.arange(*at)) for at in ((0, 3), (3, 3), (3, 8))]
+    joined = Trajectory.cat(parts)
+    assert joined.prompts == whole.prompts
+    for name in ("latents", "noise_preds", "log_probs", "images"):
+        assert torch.equal(getattr(joined, name), getattr(whole, name))
+    assert torch.equal(joined.embeds.tokens, whole.embeds.tokens)
 
 
 def test_kl_agrees_with_monte_carlo_over_trajectories(policy):
@@ -114,7 +135,7 @@ def test_kl_agrees_with_monte_carlo_over_trajectories(policy):
         _, base = replay(policy, trajectory, pairs)
     ratios = trajectory.log_probs.sum(1) - base.view(512, 4).sum(1)
     estimates = ratios * policy.latent_dims
-    closed = kl_to_base(policy, trajectory, torch.arange(512))
+    closed = kl_to_base(policy, trajectory, torch.arange(512), chunk_size=512)
     error = estimates.std() / 512**0.5
     assert closed > 5 * error
     assert abs(estimates.mean() - closed) < 4 * error

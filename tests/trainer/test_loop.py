@@ -174,6 +174,25 @@ def test_kill_while_writing_loses_nothing_saved(train, monkeypatch, at):
     assert weights(train(config, "killed")) == weights(whole)
 
 
+def test_kill_before_the_last_tables_loses_no_row_of_them(train, monkeypatch, tmp_path):
+    # The processes of a launch hand their result over in these files.
+    config = tiny.run_config()
+    save_tables = state.RunState.save_tables
+
+    def failing(self, history, timings):
+        if len(history) == config.training.epochs:
+            raise KeyboardInterrupt
+        save_tables(self, history, timings)
+
+    monkeypatch.setattr(state.RunState, "save_tables", failing)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, "killed")
+    monkeypatch.setattr(state.RunState, "save_tables", save_tables)
+    train(config, "killed")
+    written = pd.read_csv(tmp_path / "killed" / "history.csv")
+    assert written["epoch"].tolist() == list(range(1, config.training.epochs + 1))
+
+
 def test_equal_seeds_give_equal_runs_and_others_do_not(train):
     config = tiny.run_config(tiny.TDPO)
     first, second = train(config, "a"), train(config, "b")

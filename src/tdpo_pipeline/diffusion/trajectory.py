@@ -76,6 +76,20 @@ class Trajectory:
             images=self.images[samples],
         )
 
+    @staticmethod
+    def cat(parts: Sequence[Trajectory]) -> Trajectory:
+        """Trajectories of the same steps, guidance and eta, in their order."""
+        names = ("latents", "noise_preds", "log_probs", "images")
+        tensors: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in names
+        }
+        return replace(
+            parts[0],
+            prompts=[prompt for part in parts for prompt in part.prompts],
+            embeds=PromptEmbeds.cat([part.embeds for part in parts]),
+            **tensors,
+        )
+
     def to(self, device: torch.device) -> Trajectory:
         """The trajectories on another device."""
         moved: dict[str, Any] = {
@@ -117,8 +131,9 @@ def rollout(
 ) -> Trajectory:
     """Sample one trajectory for each prompt, in chunks of ``chunk_size``.
 
-    Chunks are dealt to the processes, which all get all trajectories. A sample's noise is addressed by (seed, purpose, epoch, number, step): the result
-    doesn't depend on which process computes which chunk.
+    Chunks are dealt to the processes, which all get all trajectories. A sample's noise
+    is addressed by (seed, purpose, epoch, number, step): the result doesn't depend on
+    which process computes which chunk.
 
     Args:
         policy: The policy to sample from.
@@ -251,7 +266,12 @@ def reevaluate(policy: Policy, trajectory: Trajectory, batch_size: int) -> Traje
 
 @torch.no_grad()
 def kl_to_base(
-    policy: Policy, trajectory: Trajectory, samples: Tensor, *, eta: float = 1.0
+    policy: Policy,
+    trajectory: Trajectory,
+    samples: Tensor,
+    *,
+    chunk_size: int,
+    eta: float = 1.0,
 ) -> float:
     """KL from the base model along the trajectories that the policy sampled.
 
@@ -262,22 +282,28 @@ def kl_to_base(
         policy: The policy that sampled.
         trajectory: Its trajectories.
         samples: Which of them to measure on, int64.
+        chunk_size: Samples computed together; chunks are dealt to the processes.
         eta: Of the transitions that are compared; above 0, also where the states were
             sampled with eta 0.
 
     Returns:
         Nats per image.
     """
-    samples = samples.to(policy.device)
-    total = torch.zeros(len(samples), device=policy.device)
-    with policy.reference():
+
+    def nats(chunk: Tensor) -> tuple[Tensor]:
+        total = torch.zeros(len(chunk), device=policy.device)
         for i, t in enumerate(trajectory.timesteps):
-            step = torch.full_like(samples, i)
-            base, _ = replay(policy, trajectory, torch.stack([samples, step], 1))
-            x, timestep = trajectory.latents[samples, i], t.expand(len(samples))
-            own = trajectory.noise_preds[samples, i]
+            step = torch.full_like(chunk, i)
+            base, _ = replay(policy, trajectory, torch.stack([chunk, step], 1))
+            x, timestep = trajectory.latents[chunk, i], t.expand(len(chunk))
+            own = trajectory.noise_preds[chunk, i]
             total += transition_kl(
                 ddim_transition(policy.scheduler, own, timestep, x, eta=eta),
                 ddim_transition(policy.scheduler, base, timestep, x, eta=eta),
             )
-    return float(total.mean())
+        return (total,)
+
+    with policy.reference():
+        chunks = samples.to(policy.device).split(chunk_size)
+        parts = compute_parts(nats, chunks)
+    return float(torch.cat([part for (part,) in parts]).mean())

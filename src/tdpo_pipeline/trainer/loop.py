@@ -102,7 +102,12 @@ def train_run(
     if not prompts:
         raise ValueError(f"{config.key} has no training prompts.")
     trainer = Trainer.create(config, prompts, base_model, weights)
-    check_disk_budget(config, trainer.policy, trainer.algorithm.state_dict(), state_dir)
+    distributed.main_first(  # the folder is the main process' own
+        lambda: check_disk_budget(
+            config, trainer.policy, trainer.algorithm.state_dict(), state_dir
+        ),
+        lambda: None,
+    )
     identity = run_identity(config, prompts, base_model, weights)
     state = RunState(state_dir, config, identity)
     resumed = distributed.main_first(state.open, state.newest)
@@ -280,6 +285,7 @@ class Trainer:
                     self.policy,
                     trajectory,
                     torch.arange(settings.kl_samples),
+                    chunk_size=settings.chunk_size,
                     eta=settings.eta,
                 )
             with watch.measure("update"):
@@ -362,8 +368,9 @@ class Trainer:
             return
         if self.epoch in state.kept:
             self._save_checkpoint(state)
-        state.save(self.epoch, self.state_dict())
+        # The state comes last: killed before it, the epoch is trained and written again.
         state.save_tables(self.history, self.timings)
+        state.save(self.epoch, self.state_dict())
 
     def _save_checkpoint(self, state: RunState) -> None:
         """Save the weights after the current epoch."""
