@@ -365,6 +365,7 @@ def test_evaluation_samples_plainly(tmp_path):
             checkpoints=result.checkpoints,
             base_model=tmp_path / "base_model",
             weights=tmp_path / "no_weights",
+            diversity_encoders=["tests.rewards.own_rewards:SeeingBrightness"],
         )
         scores.append(evaluated.scores)
     # The base model is the same in both runs; what was trained differs.

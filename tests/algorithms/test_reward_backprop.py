@@ -504,7 +504,7 @@ def test_entries_fit_every_scale(name, steps):
 def test_diffexp_changes_nothing_but_the_exploration():
     plain = entries()["alignprop_trl"]
     explored = {k: v for k, v in entries().items() if "exploration" in v}
-    assert len(explored) == 4
+    assert len(explored) == 6
     for settings in explored.values():
         assert {k: v for k, v in settings.items() if k != "exploration"} == plain
 

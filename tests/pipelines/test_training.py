@@ -27,7 +27,7 @@ def parameters(name: str) -> Any:
 
 def config(run: Run, **training: Any) -> dict[str, Any]:
     return build_config(
-        RunSettings(**run._asdict()),
+        RunSettings(method=run.method, reward=run.reward, seed=run.seed),
         TrainingSettings.model_validate(parameters("training") | training),
         AlgorithmSettings.model_validate(parameters("methods")[run.method]),
         RewardSettings.model_validate(parameters("rewards")[run.reward]),
