@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -129,6 +130,11 @@ class EarlyStopSettings(Settings):
     action: Literal["stop", "rollback"] = "rollback"
 
 
+def _bare_if_off(settings: EarlyStopSettings) -> EarlyStopSettings:
+    """Of a rule that is off nothing but that counts, in what a run is known by too."""
+    return settings if settings.rule != "none" else EarlyStopSettings()
+
+
 class TrainingSettings(ComputeSettings):
     """What the scale owns: the sampler, the adapter and the budget of a run.
 
@@ -179,7 +185,9 @@ class TrainingSettings(ComputeSettings):
     finetune: Literal["lora", "full"] = "lora"
     lora: LoraSettings | None = None
     monitor: tuple[str, ...] = ()
-    early_stop: EarlyStopSettings = EarlyStopSettings()
+    early_stop: Annotated[EarlyStopSettings, AfterValidator(_bare_if_off)] = (
+        EarlyStopSettings()
+    )
     checkpoint_every: PositiveInt
     disk_budget_mb: PositiveFloat = 2000.0
     kl_samples: PositiveInt

@@ -239,6 +239,8 @@ def test_settings_that_have_their_default_are_no_part_of_an_identity(tmp_path):
 
     assert "min_reward_std" not in identity()["config"]["training"]
     assert identity(min_reward_std=1e-6) == identity() != identity(min_reward_std=1e-5)
+    # Nor is what a rule that is off would watch.
+    assert identity(early_stop={"rule": "none", "held_out": ["x"]}) == identity()
 
 
 def interrupt(train, monkeypatch, config):
