@@ -84,8 +84,6 @@ INHERITED = {
     "alignprop_diffexp_700": "alignprop_trl",
     "alignprop_diffexp_guidance": "alignprop_trl",
     "alignprop_diffexp_prompts": "alignprop_trl",
-    "alignprop_diffexp_800": "alignprop_trl",
-    "alignprop_diffexp_700": "alignprop_trl",
     "alignprop_low_guidance": "alignprop_trl",
     "ddpo_diffexp": "ddpo_100_timestep_major",
     "ddpo_diffexp_guidance": "ddpo_100_timestep_major",
