@@ -30,9 +30,9 @@ from tdpo_pipeline.pipelines import (
 
 def register_pipelines() -> dict[str, Pipeline]:
     """All pipelines by name; ``__default__`` is ``train_eval``."""
-    every = runs("all")
     world = base_model.create_pipeline() + proxy_rewards.create_pipeline()
-    study, train_eval = _span(every), _span(runs("quick"))
+    every, train_eval = _parts(runs("all")), _span(runs("quick"))
+    study = sum(every.values(), Pipeline([]))
     return {
         "__default__": train_eval,
         "train_eval": train_eval,
@@ -40,10 +40,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "all": world + study,
         "base_model": base_model.create_pipeline(),
         "proxy_rewards": proxy_rewards.create_pipeline(),
-        "prompts": prompts.create_pipeline(every),
-        "training": training.create_pipeline(every),
-        "evaluation": evaluation.create_pipeline(every),
-        "reporting": reporting.create_pipeline(every),
+        **every,
         "export": export.create_pipeline(),
         "fetch": fetch.create_pipeline(),
         "sample": sample.create_pipeline(),
@@ -55,11 +52,16 @@ def register_pipelines() -> dict[str, Pipeline]:
     }
 
 
+def _parts(grid: Sequence[Run]) -> dict[str, Pipeline]:
+    """What a set of runs goes through, from the prompts to the report."""
+    return {
+        "prompts": prompts.create_pipeline(grid),
+        "training": training.create_pipeline(grid),
+        "evaluation": evaluation.create_pipeline(grid),
+        "reporting": reporting.create_pipeline(grid),
+    }
+
+
 def _span(grid: Sequence[Run]) -> Pipeline:
-    """From the prompts to the report of a set of runs."""
-    return (
-        prompts.create_pipeline(grid)
-        + training.create_pipeline(grid)
-        + evaluation.create_pipeline(grid)
-        + reporting.create_pipeline(grid)
-    )
+    """All of these in one."""
+    return sum(_parts(grid).values(), Pipeline([]))

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special
 
 from tdpo_pipeline.overoptimization.cubes import Cube, one_cube
 from tdpo_pipeline.overoptimization.intervals import (
@@ -204,6 +203,8 @@ class Spread:
 
 def p_value(difference: float, spread: Spread) -> float:
     """Two-sided p-value of a difference being none (t test); NaN without a spread."""
+    from scipy import special
+
     error, freedom = spread.error(spread.n_seeds)
     if np.isnan(error):
         return np.nan
@@ -223,6 +224,8 @@ def detection_power(
         n_seeds: Seeds of each method, at least 2.
         alpha: Two-sided error rate.
     """
+    from scipy import special
+
     error, freedom = spread.error((n_seeds, n_seeds))
     if error == 0:
         return 1.0 if effect else alpha

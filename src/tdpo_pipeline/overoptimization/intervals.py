@@ -35,7 +35,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special
 
 from tdpo_pipeline.overoptimization.tables import ScoreTableError
 
@@ -193,11 +192,15 @@ def stretch(n: int, confidence: float) -> float:
 
 def normal_quantile(confidence: float) -> float:
     """Half width of a two-sided normal interval, in standard errors; 1.96 at 0.95."""
+    from scipy import special
+
     return float(special.ndtri((1 + confidence) / 2))
 
 
 def t_quantile(freedom: int, confidence: float) -> float:
     """Half width of a two-sided t interval, in standard errors."""
+    from scipy import special
+
     return float(special.stdtrit(freedom, (1 + confidence) / 2))
 
 
@@ -457,6 +460,8 @@ def simultaneous_reach(parts: Parts, confidence: float) -> FloatArray:
     Returns:
         Shape (k,).
     """
+    from scipy import special
+
     joint = stretched(parts, confidence)
     scale = joint.std(axis=0)
     largest = np.abs(joint / np.where(scale > 0, scale, 1.0)).max(axis=1)

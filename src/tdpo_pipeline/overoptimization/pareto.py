@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special
 
 from tdpo_pipeline.overoptimization.cubes import Cube, one_cube
 from tdpo_pipeline.overoptimization.curves import METHOD
@@ -147,6 +146,8 @@ def exact_interval(rate: float, n: int, confidence: float) -> tuple[float, float
         n: Trials.
         confidence: Least coverage.
     """
+    from scipy import special
+
     successes, tail = round(rate * n), (1 - confidence) / 2
     low = special.betaincinv(successes, n - successes + 1, tail) if successes else 0.0
     high = (

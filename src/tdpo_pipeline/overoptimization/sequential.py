@@ -47,8 +47,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression
-from scipy.special import log_ndtr
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -279,6 +277,8 @@ def _log_wealth(total: FloatArray, clock: FloatArray, scale: FloatArray) -> Floa
         clock: C = 1 / V.
         scale: Of delta.
     """
+    from scipy.special import log_ndtr
+
     a = clock + scale**-2.0
     log_factor = np.log(2) - np.log(scale) - 0.5 * np.log(a)
     return np.asarray(log_factor + total**2 / (2 * a) + log_ndtr(total / np.sqrt(a)))
@@ -316,6 +316,8 @@ def unimodal_peak(values: npt.ArrayLike, errors: npt.ArrayLike | None = None) ->
 
 def _unimodal_fit(y: FloatArray, weights: FloatArray, split: int) -> FloatArray:
     """Rising before ``split``, falling from it on."""
+    from scipy.optimize import isotonic_regression
+
     parts = [
         isotonic_regression(y[part], weights=weights[part], increasing=rising).x
         for part, rising in ((slice(0, split), True), (slice(split, None), False))
