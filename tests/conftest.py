@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,31 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return value
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny pipeline of random weights."""
+    from tests import tiny
+
+    folder = tmp_path_factory.mktemp("base_model")
+    tiny.pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def train(base_model: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Train a run on the tiny pipeline; its state goes to a folder of the test's."""
+    from tdpo_pipeline.trainer.loop import train_run
+    from tests import tiny
+
+    def run(config: Any, state: str = "state", prompts: Any = tiny.PROMPTS) -> Any:
+        return train_run(
+            config,
+            prompts=prompts,
+            base_model=base_model,
+            weights=tmp_path / "no_weights",
+            state_dir=tmp_path / state,
+        )
+
+    return run

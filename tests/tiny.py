@@ -29,6 +29,7 @@ from tdpo_pipeline.config import (
     TrainingSettings,
 )
 from tdpo_pipeline.rewards.base import ImageEncoder, Reward, Scores
+from tdpo_pipeline.trainer.loop import TrainingResult
 
 PROMPTS = ["cat", "dog"]
 LORA = LoraSettings(rank=2, target_modules=("to_q", "to_v", "conv1"))
@@ -261,3 +262,11 @@ def run_config(
             scorer=scorer, train_prompts="simple_animals", critic_encoder=critic_encoder
         ),
     )
+
+
+def saved_weights(result: TrainingResult) -> dict[str, bytes]:
+    """The weights in every checkpoint of a run, by the checkpoint's name."""
+    return {
+        path.parent.name: path.read_bytes()
+        for path in sorted(result.checkpoints.rglob("*.safetensors"))
+    }

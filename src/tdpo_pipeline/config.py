@@ -78,6 +78,26 @@ class MemorySettings(Settings):
     gpu_memory_gb: NonNegativeFloat = 0.0
 
 
+class ResetSettings(Settings):
+    """Neurons are drawn anew from time to time.
+
+    Attributes:
+        reset: Which neurons to re-draw.
+        reset_fraction: A reset every this fraction of the run's epochs (F = 10 %).
+    """
+
+    reset: str = "none"
+    reset_fraction: float = Field(default=0.1, gt=0, le=1)
+
+    def reset_every(self, epochs: int) -> int:
+        """Epochs between resets, at least 1."""
+        return max(1, round(self.reset_fraction * epochs))
+
+    def reset_due(self, epoch: int, epochs: int) -> bool:
+        """Whether there is a reset after the 1-based ``epoch`` of ``epochs``."""
+        return self.reset != "none" and epoch % self.reset_every(epochs) == 0
+
+
 class ComputeSettings(Settings):
     """Where the models compute, how exactly, and what memory is traded for time.
 

@@ -30,6 +30,7 @@ from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, rollout
 from tdpo_pipeline.overoptimization.diversity import diversity_by_prompt
 from tdpo_pipeline.overoptimization.image_statistics import image_statistics
 from tdpo_pipeline.rewards.base import ImageEncoder, PaperScale, Reward
+from tdpo_pipeline.rewards.preprocessing import levels
 from tdpo_pipeline.rewards.probe import probe_rewards
 from tdpo_pipeline.rewards.registry import load_rewards
 from tdpo_pipeline.rewards.scoring import scores
@@ -391,5 +392,5 @@ def _kl(policy: Policy, trajectory: Trajectory, eta: float, chunk_size: int) -> 
 
 def _tiles(images: Tensor) -> np.ndarray:
     """Images (N, 3, H, W) side by side, uint8, shape (H, N x W, 3)."""
-    pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+    pixels = levels(images).cpu()
     return np.concatenate(list(pixels.permute(0, 2, 3, 1).numpy()), axis=1)

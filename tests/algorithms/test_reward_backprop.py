@@ -32,7 +32,6 @@ from tdpo_pipeline.diffusion.trajectory import Trajectory
 from tdpo_pipeline.rewards.base import Reward, Scores
 from tdpo_pipeline.rewards.registry import NoGradientError
 from tdpo_pipeline.trainer import loop
-from tdpo_pipeline.trainer.loop import train_run
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 from tests import tiny
 from tests.conftest import ROOT
@@ -549,27 +548,6 @@ def test_a_reward_of_ones_own_without_gradient_stops_the_run(
 
 
 # Whole runs
-
-
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("base_model")
-    tiny.pipeline().save_pretrained(path)
-    return path
-
-
-@pytest.fixture
-def train(base_model, tmp_path):
-    def run(config, state="state"):
-        return train_run(
-            config,
-            prompts=tiny.PROMPTS,
-            base_model=base_model,
-            weights=tmp_path / "no_weights",
-            state_dir=tmp_path / state,
-        )
-
-    return run
 
 
 def weights(result):

@@ -26,7 +26,6 @@ from tdpo_pipeline.algorithms.rwr import (
 from tdpo_pipeline.config import AlgorithmSettings, RunConfig
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.trainer import loop
-from tdpo_pipeline.trainer.loop import train_run
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 from tests import tiny
 from tests.conftest import ROOT
@@ -378,27 +377,6 @@ def test_regression_lowers_the_loss():
 
 
 # -- through the trainer --
-
-
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("base_model")
-    tiny.pipeline().save_pretrained(path)
-    return path
-
-
-@pytest.fixture
-def train(base_model, tmp_path):
-    def run(config, state="state"):
-        return train_run(
-            config,
-            prompts=tiny.PROMPTS,
-            base_model=base_model,
-            weights=tmp_path / "no_weights",
-            state_dir=tmp_path / state,
-        )
-
-    return run
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -15,13 +15,6 @@ MENAGERIE = PromptSettings(vocabulary="menagerie", files="none")
 COMPUTE = tiny.training()
 
 
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    tiny.pipeline().save_pretrained(folder)
-    return folder
-
-
 def settings(**changes: object) -> SampleSettings:
     values = {
         "checkpoint": None,

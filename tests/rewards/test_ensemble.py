@@ -193,13 +193,6 @@ def test_methods_by_gradient_need_it_from_every_part():
 # -- through training and evaluation --
 
 
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("base_model")
-    tiny.pipeline().save_pretrained(path)
-    return path
-
-
 METHODS = {
     "ddpo": tiny.DDPO,
     "tdpo": tiny.TDPO,

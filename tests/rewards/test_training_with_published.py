@@ -20,13 +20,6 @@ def weights(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("base_model")
-    tiny.pipeline().save_pretrained(path)
-    return path
-
-
 def config(name, method, **changes):
     # Random networks tell the small pictures apart by little.
     return tiny.run_config(

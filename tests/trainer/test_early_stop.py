@@ -34,15 +34,8 @@ def config(**early_stop: object):
     )
 
 
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("base_model")
-    tiny.pipeline().save_pretrained(path)
-    return path
-
-
 @pytest.fixture
-def train(base_model, tmp_path, monkeypatch):
+def train(train, monkeypatch):
     """Train; brightness rises up to the fifth epoch's samples, and then falls."""
 
     def score(self, trajectory):
@@ -54,23 +47,7 @@ def train(base_model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop.Trainer, "score", score)
 
-    def run(config, state="state"):
-        return loop.train_run(
-            config,
-            prompts=tiny.PROMPTS,
-            base_model=base_model,
-            weights=tmp_path / "no_weights",
-            state_dir=tmp_path / state,
-        )
-
-    return run
-
-
-def weights(result):
-    return {
-        path.parent.name: path.read_bytes()
-        for path in sorted(result.checkpoints.rglob("*.safetensors"))
-    }
+    return train
 
 
 @pytest.mark.parametrize(
@@ -81,13 +58,13 @@ def test_a_run_ends_at_the_fall(train, action, checkpoints):
     result = train(config(action=action))
     # The sixth epoch's samples are the first that are less bright.
     assert result.history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
-    assert list(weights(result)) == checkpoints
+    assert list(tiny.saved_weights(result)) == checkpoints
 
 
 def test_without_the_rule_nothing_ends(train):
     result = train(config(rule="none"))
     assert len(result.history) == 8
-    assert list(weights(result)) == ["epoch_0004", "epoch_0008"]
+    assert list(tiny.saved_weights(result)) == ["epoch_0004", "epoch_0008"]
 
 
 @pytest.mark.parametrize("action", ["stop", "rollback"])
@@ -112,17 +89,17 @@ def test_an_interrupted_run_ends_where_the_other_one_does(
         with pytest.raises(KilledError):
             train(config(action=action), "killed")
     resumed = train(config(action=action), "killed")
-    assert weights(resumed) == weights(whole)
+    assert tiny.saved_weights(resumed) == tiny.saved_weights(whole)
     pd.testing.assert_frame_equal(resumed.history, whole.history, check_exact=True)
 
 
 @pytest.mark.parametrize("action", ["stop", "rollback"])
 def test_a_run_that_has_ended_early_is_finished(train, monkeypatch, action):
     first = train(config(action=action))
-    found = weights(first)
+    found = tiny.saved_weights(first)
     monkeypatch.setattr(loop.Trainer, "run_epoch", None)
     again = train(config(action=action))
-    assert weights(again) == found
+    assert tiny.saved_weights(again) == found
     pd.testing.assert_frame_equal(again.history, first.history, check_exact=True)
 
 

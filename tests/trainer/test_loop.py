@@ -10,7 +10,7 @@ import torch
 from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.trainer import loop, state
-from tdpo_pipeline.trainer.loop import TrainingStoppedError, train_run
+from tdpo_pipeline.trainer.loop import TrainingStoppedError
 from tdpo_pipeline.trainer.state import disk_needed, run_identity
 from tests import tiny
 
@@ -49,34 +49,6 @@ METHODS = {
 }
 
 
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("base_model")
-    tiny.pipeline().save_pretrained(path)
-    return path
-
-
-@pytest.fixture
-def train(base_model, tmp_path):
-    def run(config, state="state", prompts=tiny.PROMPTS):
-        return train_run(
-            config,
-            prompts=prompts,
-            base_model=base_model,
-            weights=tmp_path / "no_weights",
-            state_dir=tmp_path / state,
-        )
-
-    return run
-
-
-def weights(result):
-    return {
-        path.parent.name: path.read_bytes()
-        for path in sorted(result.checkpoints.rglob("*.safetensors"))
-    }
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_records(train, method):
     result = train(tiny.run_config(METHODS[method]))
@@ -88,7 +60,7 @@ def test_every_method_trains_and_records(train, method):
     assert history["kl_to_base"].iloc[-1] > 0
     for column in ("redness_mean", "approx_kl", "clip_fraction", "policy_grad_norm"):
         assert history[column].notna().all()
-    assert list(weights(result)) == ["epoch_0002", "epoch_0004"]
+    assert list(tiny.saved_weights(result)) == ["epoch_0002", "epoch_0004"]
     assert len(result.timings) == 4
     if method.startswith("tdpo"):
         assert history["critic_loss"].notna().all()
@@ -150,7 +122,7 @@ def test_resume_is_bitwise(train, monkeypatch, method, at, finetune):
         train(config, "killed")
     monkeypatch.setattr(loop.Trainer, "run_epoch", original)
     resumed = train(config, "killed")
-    assert weights(resumed) == weights(whole)
+    assert tiny.saved_weights(resumed) == tiny.saved_weights(whole)
     pd.testing.assert_frame_equal(resumed.history, whole.history, check_exact=True)
 
 
@@ -171,7 +143,7 @@ def test_kill_while_writing_loses_nothing_saved(train, monkeypatch, at):
     with pytest.raises(KeyboardInterrupt):
         train(config, "killed")
     monkeypatch.setattr(os, "replace", replace)
-    assert weights(train(config, "killed")) == weights(whole)
+    assert tiny.saved_weights(train(config, "killed")) == tiny.saved_weights(whole)
 
 
 def test_kill_before_the_last_tables_loses_no_row_of_them(train, monkeypatch, tmp_path):
@@ -196,9 +168,9 @@ def test_kill_before_the_last_tables_loses_no_row_of_them(train, monkeypatch, tm
 def test_equal_seeds_give_equal_runs_and_others_do_not(train):
     config = tiny.run_config(tiny.TDPO)
     first, second = train(config, "a"), train(config, "b")
-    assert weights(first) == weights(second)
+    assert tiny.saved_weights(first) == tiny.saved_weights(second)
     other = train(config.model_copy(update={"seed": 1}), "c")
-    assert weights(other) != weights(first)
+    assert tiny.saved_weights(other) != tiny.saved_weights(first)
 
 
 def test_a_finished_run_is_not_trained_again(train, monkeypatch):
@@ -206,23 +178,23 @@ def test_a_finished_run_is_not_trained_again(train, monkeypatch):
     first = train(config)
     monkeypatch.setattr(loop.Trainer, "run_epoch", None)
     again = train(config)
-    assert weights(again) == weights(first)
+    assert tiny.saved_weights(again) == tiny.saved_weights(first)
     pd.testing.assert_frame_equal(again.history, first.history, check_exact=True)
 
 
 def test_a_finished_run_makes_room_for_another_configuration(train):
-    first = weights(train(tiny.run_config()))
-    assert weights(train(tiny.run_config(guidance_scale=3.0))) != first
-    assert weights(train(tiny.run_config())) == first
+    first = tiny.saved_weights(train(tiny.run_config()))
+    assert tiny.saved_weights(train(tiny.run_config(guidance_scale=3.0))) != first
+    assert tiny.saved_weights(train(tiny.run_config())) == first
 
 
 def test_states_without_a_record_are_not_resumed(train, tmp_path):
     config = tiny.run_config()
-    first = weights(train(config))
+    first = tiny.saved_weights(train(config))
     for name in ("run.json", "finished"):
         (tmp_path / "state" / name).unlink()
     (tmp_path / "state" / "states" / "epoch_0004.pt").write_bytes(b"stale")
-    assert weights(train(config)) == first
+    assert tiny.saved_weights(train(config)) == first
 
 
 def test_the_disk_budget_can_be_raised_in_mid_run(train, monkeypatch):
@@ -267,11 +239,11 @@ def test_truncated_state_is_an_error(train, monkeypatch, tmp_path):
 
 def test_a_deleted_checkpoint_is_made_again(train, monkeypatch, tmp_path):
     config = tiny.run_config(tiny.TDPO)
-    first = weights(train(config))
+    first = tiny.saved_weights(train(config))
     shutil.rmtree(tmp_path / "state" / "checkpoints" / "epoch_0002")
     monkeypatch.setattr(loop.Trainer, "run_epoch", None)
     again = train(config)
-    assert weights(again) == first
+    assert tiny.saved_weights(again) == first
     facts = again.checkpoints / "epoch_0002" / "checkpoint.json"
     assert json.loads(facts.read_text())["reward_queries"] == 16
     assert again.history["epoch"].tolist() == [1, 2, 3, 4]

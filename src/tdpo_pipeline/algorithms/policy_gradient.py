@@ -22,6 +22,7 @@ from tdpo_pipeline.config import (
     CLIP_REFERENCE_DIMS,
     AlgorithmSettings,
     OptimizerSettings,
+    ResetSettings,
     Settings,
     TrainingSettings,
 )
@@ -42,23 +43,16 @@ class PerPromptSettings(Settings):
     min_count: PositiveInt = 16
 
 
-class PolicyNeuronSettings(Settings):
+class PolicyNeuronSettings(ResetSettings):
     """Resets of the LoRA adapters' own neurons (TDPO paper, section 5.4).
 
     Attributes:
         reset: Which neurons to re-draw.
         threshold: Dormancy threshold tau on the score.
-        reset_fraction: A reset every this fraction of the run's epochs.
     """
 
     reset: Literal["none", "active", "dormant"] = "none"
     threshold: float = Field(default=0.1, ge=0)
-    reset_fraction: float = Field(default=0.1, gt=0, le=1)
-
-    def due(self, epoch: int, epochs: int) -> bool:
-        """Whether there is a reset after the 1-based ``epoch`` of ``epochs``."""
-        every = max(1, round(self.reset_fraction * epochs))
-        return self.reset != "none" and epoch % every == 0
 
 
 class RatioError(RuntimeError):
@@ -412,7 +406,7 @@ class PolicyGradient(Algorithm):
     def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> dict[str, float]:
         """Reset the adapters' neurons if that is due."""
         settings = self.policy_gradient.policy_neurons
-        if not settings.due(epoch, self.training.epochs):
+        if not settings.reset_due(epoch, self.training.epochs):
             return {}
         dormant = [scores <= settings.threshold for scores in neuron_scores]
         masks = dormant if settings.reset == "dormant" else [~m for m in dormant]

@@ -164,8 +164,7 @@ class CriticLearner:
     def _reset(self, epoch: int, epochs: int, dormant: list[Tensor]) -> int:
         """Reset neurons if it is time; the number reset."""
         settings = self.neurons
-        due = epoch % settings.reset_every(epochs) == 0
-        if settings.reset == "none" or not due:
+        if not settings.reset_due(epoch, epochs):
             return 0
         masks = {
             "active": [~mask for mask in dormant],

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from tdpo_pipeline.config import Settings
+from tdpo_pipeline.config import ResetSettings
 from tdpo_pipeline.critic.critic import TemporalCritic
 
 SCORE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -26,12 +26,11 @@ SCORE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class NeuronSettings(Settings):
+class NeuronSettings(ResetSettings):
     """How neuron states are measured, and which neurons are reset when.
 
     Attributes:
         reset: Which neurons to re-draw.
-        reset_fraction: A reset every this fraction of the run's epochs (F = 10 %).
         threshold: Dormancy threshold tau on the score.
         activation: Applied to a unit's output before its score.
         stats_samples: Trajectories whose embeddings the scores are taken over.
@@ -46,7 +45,6 @@ class NeuronSettings(Settings):
     """
 
     reset: Literal["none", "active", "dormant", "all"] = "none"
-    reset_fraction: float = Field(default=0.1, gt=0, le=1)
     threshold: float = Field(default=0.0, ge=0)
     activation: Literal["relu", "leaky_relu", "abs"] = "relu"
     stats_samples: PositiveInt = 64
@@ -54,10 +52,6 @@ class NeuronSettings(Settings):
     reset_seed: Literal["epoch", "fixed"] = "epoch"
     reset_adam_step: bool = False
     overlap: Literal["fixed", "official"] = "fixed"
-
-    def reset_every(self, epochs: int) -> int:
-        """Epochs between resets, at least 1."""
-        return max(1, round(self.reset_fraction * epochs))
 
 
 def neuron_scores(outputs: Tensor, activation: str = "relu") -> Tensor:

@@ -11,7 +11,7 @@ hundred lines. Equal tables give equal bytes: there is no date in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, product
 from math import isfinite
 from typing import Any
@@ -198,20 +198,24 @@ def _fallen(cross: pd.DataFrame) -> str:
     return f"{len(fell)} of {len(cross)}" + (f": {', '.join(fell)}" if fell else "")
 
 
-def gold_rows(golds: pd.DataFrame) -> list[dict[str, str]]:
-    """The gold of each method, reward and prompt group, in its own units."""
-    methods, groups = (
-        style.sort_methods(golds["method"]),
-        ordered_groups(golds["group"]),
-    )
-    ordered = sorted(
-        golds.to_dict("records"),
+def _ordered(
+    table: pd.DataFrame, column: str, values: Sequence[str]
+) -> list[dict[Any, Any]]:
+    """Rows by trained reward, method, and the place of ``column`` in ``values``."""
+    methods = style.sort_methods(table["method"])
+    return sorted(
+        table.to_dict("records"),
         key=lambda row: (
             row["reward"],
             methods.index(row["method"]),
-            groups.index(row["group"]),
+            values.index(row[column]),
         ),
     )
+
+
+def gold_rows(golds: pd.DataFrame) -> list[dict[str, str]]:
+    """The gold of each method, reward and prompt group, in its own units."""
+    ordered = _ordered(golds, "group", ordered_groups(golds["group"]))
     return [
         {
             "method": row["method"],
@@ -241,15 +245,7 @@ def _onset(row: Mapping[Any, Any]) -> str:
 def onset_rows(onsets: pd.DataFrame) -> list[dict[str, str]]:
     """Every reward that was shown to fall, and since when; golds come first."""
     fallen = onsets[onsets["high_epoch"].notna()]
-    methods, roles = style.sort_methods(fallen["method"]), ["gold", "cross"]
-    ordered = sorted(
-        fallen.to_dict("records"),
-        key=lambda row: (
-            row["reward"],
-            methods.index(row["method"]),
-            roles.index(row["role"]),
-        ),
-    )
+    ordered = _ordered(fallen, "role", ["gold", "cross"])
     return [
         {
             "method": row["method"],
