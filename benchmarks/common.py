@@ -41,18 +41,19 @@ def run_config(
     seed: int,
     *,
     training: dict[str, Any] | None = None,
+    algorithm: dict[str, Any] | None = None,
     optimizer: dict[str, Any] | None = None,
 ) -> RunConfig:
     """A run of the project's configuration, with changes to its parts."""
-    algorithm = plain(params["methods"][method])
-    algorithm["optimizer"] |= optimizer or {}
+    settings = plain(params["methods"][method]) | (algorithm or {})
+    settings["optimizer"] |= optimizer or {}
     return RunConfig.model_validate(
         {
             "method": method,
             "reward": reward,
             "seed": seed,
             "training": plain(params["training"]) | (training or {}),
-            "algorithm": AlgorithmSettings.model_validate(algorithm),
+            "algorithm": AlgorithmSettings.model_validate(settings),
             "task": plain(params["rewards"][reward]),
         }
     )
