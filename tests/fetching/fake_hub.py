@@ -19,7 +19,7 @@ class FakeHub:
     Attributes:
         files: Content by ``repo/resolve/revision/name``.
         break_after: Bytes after which the next responses break off, one each.
-        busy: How many of the next GETs are answered with 503.
+        busy: How many of the next requests of a method are answered with 503.
         ranges: The ``Range`` header of every GET of a file, or None.
         lie_about: A file whose checksum the hub states wrongly.
         endpoint: Its address.
@@ -28,7 +28,7 @@ class FakeHub:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.break_after: list[int] = []
-        self.busy = 0
+        self.busy = {"GET": 0, "HEAD": 0}
         self.ranges: list[str | None] = []
         self.lie_about: str | None = None
         self.endpoint = ""
@@ -54,14 +54,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        self._head()
+        if not self._busy():
+            self._head()
 
     def do_GET(self) -> None:
-        if self.hub.busy:
-            self.hub.busy -= 1
-            self.send_response(503)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+        if self._busy():
             return
         content = self._head()
         if content is None:
@@ -71,6 +68,15 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[: self.hub.break_after.pop(0)]
             self.close_connection = True
         self.wfile.write(content)
+
+    def _busy(self) -> bool:
+        if not self.hub.busy[self.command]:
+            return False
+        self.hub.busy[self.command] -= 1
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return True
 
     def _head(self) -> bytes | None:
         path = self.path.lstrip("/")

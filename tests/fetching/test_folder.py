@@ -69,12 +69,26 @@ def test_a_broken_connection_is_taken_up_where_it_broke(
     assert starts[0] < starts[1] <= 5_000_000
 
 
-def test_a_busy_server_is_asked_again(hub: FakeHub, tmp_path: Path) -> None:
-    hub.busy = 2
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_busy_server_is_asked_again(
+    hub: FakeHub, tmp_path: Path, method: str
+) -> None:
+    hub.busy[method] = downloading.ATTEMPTS - 1
     fetch_folder(tmp_path / "base", FILES, "base model")
-    hub.busy = downloading.ATTEMPTS
+    hub.busy[method] = downloading.ATTEMPTS
     with pytest.raises(FetchError, match="503 Service Unavailable.*is kept"):
         fetch_folder(tmp_path / "other", FILES, "base model")
+    assert hub.busy[method] == 0
+
+
+def test_a_file_that_is_not_on_the_hub(hub: FakeHub, tmp_path: Path) -> None:
+    """Its size is asked for, and asked for again; nobody states a checksum."""
+    url = f"{hub.endpoint}/org/model/resolve/{COMMIT}/model_index.json"
+    hub.busy["HEAD"] = 2
+    assert downloading.describe(RemoteFile("x", url)).size == len(SMALL)
+    hub.busy["HEAD"] = downloading.ATTEMPTS
+    with pytest.raises(FetchError, match="503 Service Unavailable"):
+        downloading.describe(RemoteFile("x", url))
 
 
 def test_a_killed_fetch_goes_on_in_the_next_one(hub: FakeHub, tmp_path: Path) -> None:

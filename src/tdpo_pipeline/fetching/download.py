@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 HUB = "https://huggingface.co/"
 ATTEMPTS = 5
@@ -71,12 +73,9 @@ def describe(file: RemoteFile) -> RemoteFile:
         return file._replace(size=path.stat().st_size)
     with _told(file):
         if not file.url.startswith(HUB):
-            response = _request("HEAD", file.url)
-            length = response.headers.get("Content-Length")
-            return file._replace(size=int(length) if length else file.size)
-        from huggingface_hub import get_hf_file_metadata
-
-        found = get_hf_file_metadata(_address(file.url), timeout=TIMEOUT_S)
+            length = _again_and_again(lambda: _content_length(file.url))
+            return file._replace(size=file.size if length is None else length)
+        found = _again_and_again(lambda: _hub_metadata(file.url))
     etag = found.etag or ""
     if len(etag) == _SHA1_HEX:
         return file._replace(size=found.size, git_sha1=etag)
@@ -111,14 +110,7 @@ def download(
     path.touch()
     progress(path.stat().st_size)
     with _told(file):
-        for attempt in range(ATTEMPTS):
-            try:
-                _append(file, path, progress)
-                break
-            except _connection_errors():
-                if attempt == ATTEMPTS - 1:
-                    raise
-                time.sleep(WAIT_S * 2**attempt)
+        _again_and_again(lambda: _append(file, path, progress))
     return verify(file, path)
 
 
@@ -151,6 +143,20 @@ def verify(file: RemoteFile, path: Path) -> str:
     return sha256.hexdigest()
 
 
+def _again_and_again(ask: Callable[[], T]) -> T:
+    """What ``ask`` gives, in the first attempt in which the connection holds.
+
+    Raises:
+        Exception: That of the last of ``ATTEMPTS``.
+    """
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return ask()
+        except _connection_errors():
+            time.sleep(WAIT_S * 2**attempt)
+    return ask()
+
+
 def _append(file: RemoteFile, path: Path, progress: Callable[[int], None]) -> None:
     """Add to ``path`` what is still missing of a file."""
     if file.is_local:
@@ -175,8 +181,6 @@ def _append(file: RemoteFile, path: Path, progress: Callable[[int], None]) -> No
         follow_redirects=True,
         timeout=TIMEOUT_S,
     ) as response:
-        if response.status_code in _BUSY:
-            raise _BusyError(f"{response.status_code} {response.reason_phrase}")
         _raise_for_status(response)
         goes_on = response.status_code == 206
         if have and not goes_on:
@@ -187,18 +191,31 @@ def _append(file: RemoteFile, path: Path, progress: Callable[[int], None]) -> No
                 progress(len(chunk))
 
 
-def _request(method: str, url: str) -> Any:
+def _content_length(url: str) -> int | None:
+    """Size in bytes of what is at an address that isn't the hub's, if it says so."""
     from huggingface_hub import get_session
 
     response = get_session().request(
-        method,
+        "HEAD",
         url,
         headers=_headers(url),
         follow_redirects=True,
         timeout=TIMEOUT_S,
     )
     _raise_for_status(response)
-    return response
+    length = response.headers.get("Content-Length")
+    return int(length) if length else None
+
+
+def _hub_metadata(url: str) -> Any:
+    """What the hub says of a file: its size, and its checksum as ``etag``."""
+    from huggingface_hub import errors, get_hf_file_metadata
+
+    try:
+        return get_hf_file_metadata(_address(url), timeout=TIMEOUT_S)
+    except errors.HfHubHTTPError as error:
+        _raise_if_busy(error.response)
+        raise
 
 
 def _headers(url: str) -> dict[str, str]:
@@ -221,7 +238,13 @@ def _address(url: str) -> str:
 def _raise_for_status(response: Any) -> None:
     from huggingface_hub.utils import hf_raise_for_status
 
+    _raise_if_busy(response)
     hf_raise_for_status(response)
+
+
+def _raise_if_busy(response: Any) -> None:
+    if response.status_code in _BUSY:
+        raise _BusyError(f"{response.status_code} {response.reason_phrase}")
 
 
 def _connection_errors() -> tuple[type[Exception], ...]:
