@@ -102,6 +102,15 @@ def test_a_strength_is_recommended_only_when_it_was_measured() -> None:
     assert "**None**" in card(strengths=report(-1.0))
 
 
+def test_the_example_says_why_no_strength_is_recommended() -> None:
+    recommended, unmeasured = card(strengths=report(+1.0)), card()
+    costly = card(strengths=report(-1.0))
+    assert "No strength is recommended" not in recommended
+    assert "# No strength is recommended: none was measured." in unmeasured
+    assert "# No strength is recommended: all cost gold, see below." in costly
+    assert "set_adapters" not in unmeasured + costly
+
+
 def test_a_whole_unet_has_no_strength() -> None:
     config = tiny.run_config(finetune="full")
     text = model_card(config, FACTS, history(), SD14)

@@ -195,12 +195,9 @@ def _loading(
     revision = "" if base.revision is None else f', revision="{base.revision}"'
     training = config.training
     if training.finetune == "lora":
-        strength = 1.0
-        if strengths is not None:
-            strength = recommended_strength(strengths.table) or 1.0
         load = [
             'pipeline.load_lora_weights("path/to/this/folder", adapter_name="reward")',
-            f'pipeline.set_adapters("reward", {strength:g})  # the strength',
+            *_set_strength(strengths),
         ]
     else:
         load = [
@@ -229,6 +226,24 @@ def _loading(
             "```",
         ]
     )
+
+
+def _set_strength(strengths: StrengthReport | None) -> list[str]:
+    """Lines of code that set the recommended strength, or say why there is none."""
+    best = None if strengths is None else recommended_strength(strengths.table)
+    if best is not None:
+        return [
+            f'pipeline.set_adapters("reward", {best:g})  # the recommended strength'
+        ]
+    reason = (
+        "none was measured"
+        if strengths is None
+        else f"all cost {strengths.held_out}, see below"
+    )
+    return [
+        f"# No strength is recommended: {reason}.",
+        "# Loaded like this, the LoRA is at strength 1, as it was trained.",
+    ]
 
 
 def _strength(config: RunConfig, strengths: StrengthReport | None) -> str:
