@@ -168,6 +168,27 @@ def test_tdpo_is_as_in_the_papers_table(sd14: dict[str, Any]) -> None:
     assert settings["neurons"]["reset_fraction"] == 0.1
 
 
+def test_no_method_reads_a_reward_of_menagerie(
+    environment: tuple[str, dict[str, Any]],
+) -> None:
+    _, parameters = environment
+    for method in parameters["methods"]:
+        used = config(parameters, Run(method, "hpsv2", 0)).rewards_in_use
+        assert not [name for name in used if name.endswith("-mini")], method
+    constrained = config(parameters, Run("tdpo_constrained", "hpsv2", 0)).algorithm
+    assert constrained.auxiliary_rewards == ("imagereward",)
+
+
+def test_a_constraint_is_taken_away_by_null() -> None:
+    base = yaml.safe_load((ROOT / "conf/base/parameters_methods.yml").read_text())
+    method = base["methods"]["tdpo_constrained"]
+    assert method["constraints"] == {"imagereward-mini": {"slack": 0.2}}
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        AlgorithmSettings.model_validate(
+            method | {"constraints": {"imagereward-mini": None}}
+        )
+
+
 def test_the_ddpo_paper_trains_the_whole_unet(sd14: dict[str, Any]) -> None:
     for method in ("ddpo_sf", "ddpo_is", "rwr", "rwr_sparse"):
         built = config(sd14, Run(method, "aesthetic", 0))

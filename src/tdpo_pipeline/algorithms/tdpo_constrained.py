@@ -13,10 +13,11 @@ Everything else is TDPO's; while no constraint has been violated it is TDPO.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor
 
 from tdpo_pipeline.algorithms.advantages import PerPromptStatTracker
@@ -42,16 +43,28 @@ class ConstraintSettings(Settings):
     slack: float = Field(default=0.0, ge=0)
 
 
+def _without_null(constraints: Any) -> Any:
+    """The constraints but those that are null."""
+    if not isinstance(constraints, Mapping):
+        return constraints
+    return {name: value for name, value in constraints.items() if value is not None}
+
+
 class TdpoConstrainedSettings(TdpoSettings):
     """TDPO's settings, and the constraints.
 
     Attributes:
-        constraints: Auxiliary rewards by name.
+        constraints: Auxiliary rewards by name; null takes one away that a configuration
+            underneath has.
         multiplier_rate: Step of the dual ascent, an epoch, in multipliers for each
             deviation of violation.
     """
 
-    constraints: dict[str, ConstraintSettings] = Field(min_length=1)
+    constraints: Annotated[
+        dict[str, ConstraintSettings],
+        BeforeValidator(_without_null),
+        Field(min_length=1),
+    ]
     multiplier_rate: PositiveFloat = 1.0
 
     @property
