@@ -307,13 +307,13 @@ class EnsemblePartSettings(Settings):
 
     Attributes:
         weight: Weight w; below 0 for a reward that should fall.
-        mean: Mean of r over the base model's images.
-        std: Standard deviation of r over the base model's images.
+        mean: Mean of r over the base model's images; None: not measured yet.
+        std: Standard deviation of r over the base model's images; None: not measured yet.
     """
 
     weight: float = 1.0
-    mean: float
-    std: PositiveFloat
+    mean: float | None = None
+    std: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _weighs_something(self) -> Self:

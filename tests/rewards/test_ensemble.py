@@ -20,7 +20,7 @@ from tdpo_pipeline.overoptimization.summary import gold_report
 from tdpo_pipeline.overoptimization.tables import gold_of, role_of
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.rewards.ensemble import Ensemble
-from tdpo_pipeline.rewards.registry import load_rewards
+from tdpo_pipeline.rewards.registry import UnmeasuredError, load_rewards
 from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
 from tests.conftest import ROOT
@@ -252,6 +252,19 @@ def test_methods_train_on_it(base_model, tmp_path, method):
 def test_it_has_no_gold():
     assert gold_of("ensemble-mini") is None
     assert role_of("hps-mini", "ensemble-mini") == "cross"
+
+
+# -- statistics that were not measured --
+
+
+def test_a_part_without_statistics_is_refused_before_anything_is_loaded():
+    parts = PARTS | {BRIGHT: {"weight": 1.0, "mean": 0.5}}
+    with pytest.raises(ValidationError, match="no mean and std of tests.tiny:Bright"):
+        config(parts=parts)
+    with pytest.raises(UnmeasuredError, match="--env <env> --task both"):
+        load_rewards(["both"], ROOT / "no_weights", task(parts))
+    # Each alone, as when they are measured, needs none.
+    assert set(load_rewards(parts, ROOT / "no_weights", task(parts))) == set(parts)
 
 
 # -- the configured ensemble --

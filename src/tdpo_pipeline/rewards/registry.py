@@ -27,7 +27,7 @@ from tdpo_pipeline.rewards.model_files import (
 )
 
 if TYPE_CHECKING:
-    from tdpo_pipeline.config import RewardSettings
+    from tdpo_pipeline.config import EnsemblePartSettings, RewardSettings
     from tdpo_pipeline.rewards.base import ImageEncoder, Reward
 
 
@@ -128,6 +128,10 @@ class UnknownOptionError(ValueError):
     """A task tells a reward something that the reward has no ear for."""
 
 
+class UnmeasuredError(ValueError):
+    """An ensemble has no mean or deviation to normalise one of its rewards by."""
+
+
 class NoGradientError(ValueError):
     """A method that needs a reward's gradient was given a reward without one."""
 
@@ -179,7 +183,7 @@ def check_task(
     *,
     needs_encoder: bool,
     needs_gradient: bool = False,
-    parts: Collection[str] | None = None,
+    parts: Mapping[str, EnsemblePartSettings] | None = None,
     options: Collection[str] = (),
 ) -> None:
     """Hold a task against the registry, without loading anything.
@@ -196,6 +200,7 @@ def check_task(
         UnknownRewardError: If a name is unknown.
         UnknownOptionError: If the trained reward has no such option.
         ValueError: If an ensemble has the name of another reward.
+        UnmeasuredError: If the statistics of an ensemble have not been measured.
         NoEncoderError: If a registered reward has no encoder and one is needed.
         NoGradientError: If a registered reward has no gradient and one is needed.
     """
@@ -204,9 +209,10 @@ def check_task(
             f"'{scorer}' is a reward by itself. Give the ensemble a name of its own, "
             "such as 'ensemble-mini'."
         )
-    scored = (scorer,) if parts is None else parts
+    scored = (scorer,) if parts is None else tuple(parts)
     for name in scored:
         reward_path(name)
+    check_measured(scorer, parts or {})
     known = REWARDS[scorer].options if scorer in REWARDS else ()
     if unknown := [name for name in options if name not in known]:
         raise UnknownOptionError(
@@ -222,6 +228,20 @@ def check_task(
     for name in scored:
         if needs_gradient and name in REWARDS and not REWARDS[name].differentiable:
             raise no_gradient(name)
+
+
+def check_measured(name: str, parts: Mapping[str, EnsemblePartSettings]) -> None:
+    """Raise UnmeasuredError unless all parts of an ensemble can be normalised."""
+    open_parts = [
+        key for key, part in parts.items() if part.mean is None or part.std is None
+    ]
+    if open_parts:
+        raise UnmeasuredError(
+            f"The ensemble '{name}' has no mean and std of {', '.join(open_parts)}, "
+            "which are those of your base model's images. Measure them with "
+            f"`python benchmarks/reward_statistics.py --env <env> --task {name}`, and "
+            "put what it prints into conf/<env>/parameters_rewards.yml."
+        )
 
 
 def no_gradient(name: str) -> NoGradientError:
@@ -301,6 +321,7 @@ def load_rewards(
 
     Raises:
         RewardError: If two of them have the same name; see also :func:`load_reward`.
+        UnmeasuredError: If the statistics of the ensemble have not been measured.
     """
     from tdpo_pipeline.rewards.base import RewardError
     from tdpo_pipeline.rewards.ensemble import Ensemble
@@ -308,6 +329,8 @@ def load_rewards(
     made_of = task.ensembles if task else {}
     told = {task.scorer: task.options} if task else {}
     asked_for = list(dict.fromkeys(names))
+    for name in asked_for:
+        check_measured(name, made_of.get(name, {}))
     single = dict.fromkeys(
         part for name in asked_for for part in made_of.get(name, [name])
     )
