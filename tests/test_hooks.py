@@ -4,12 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 from kedro_datasets.text import TextDataset
 
 from tdpo_pipeline import hooks
+from tdpo_pipeline.config import (
+    AlgorithmSettings,
+    EvaluationSettings,
+    RewardSettings,
+    TrainingSettings,
+)
+from tdpo_pipeline.datasets import DirectoryDataset
+from tdpo_pipeline.grid import Run
 from tdpo_pipeline.hooks import PreflightError, PreflightHooks
+from tdpo_pipeline.pipelines import evaluation, training
+from tdpo_pipeline.pipelines.evaluation.nodes import DiversitySettings
+from tdpo_pipeline.pipelines.training.nodes import RunSettings
+from tdpo_pipeline.rewards.model_files import CLIP_L
+from tests.test_environments import merged
 
 
 def copy(text: str) -> str:
@@ -77,8 +90,8 @@ def test_a_pipeline_of_another_environment(
     # Nothing else is checked, so the missing input isn't named.
     with pytest.raises(PreflightError) as caught:
         check(tmp_path / "start.txt", tmp_path / "end.txt", env=env, name=name)
-    assert words in caught.value.message
-    assert "is missing" not in caught.value.message
+    assert words in str(caught.value)
+    assert "is missing" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -145,3 +158,93 @@ def test_a_parameter_that_nothing_reads(
     (tmp_path / "start.txt").write_text("x")
     with pytest.raises(PreflightError, match=message):
         check(tmp_path / "start.txt", tmp_path / "end.txt", given, *groups)
+
+
+# ------------------------------------------------------------------ published files
+MODELS: dict[str, Any] = {
+    "experiment": RunSettings,
+    "training": TrainingSettings,
+    "methods": AlgorithmSettings,
+    "rewards": RewardSettings,
+    "evaluation": EvaluationSettings,
+    "diversity": DiversitySettings,
+}
+
+
+def problems_of_a_run(folder: Path, run: Run, *nodes: str) -> str:
+    """With what words `kedro run --env sd14` refuses a run, or some nodes of it."""
+    pipeline = training.create_pipeline([run]) + evaluation.create_pipeline([run])
+    if nodes:
+        pipeline = pipeline.only_nodes(*(f"{run.namespace}.{node}" for node in nodes))
+    parameters = merged("sd14")
+    parameters["experiment"][run.grid][run.key] = {
+        "method": run.method,
+        "reward": run.reward,
+        "seed": run.seed,
+    }
+    catalog = DataCatalog(
+        {name: MemoryDataset() for name in pipeline.datasets() if ":" not in name}
+        | {
+            name: DirectoryDataset(filepath=folder / name)
+            for name in ("base_model", "reward_weights")
+        }
+    )
+    for name in [*pipeline.inputs(), "params:models"]:
+        if name.startswith("params:"):
+            group, *keys = name.removeprefix("params:").split(".", 2)
+            value = parameters[group]
+            for key in keys:
+                value = value[key]
+            model = MODELS.get(group)
+            catalog[name] = MemoryDataset(
+                model.model_validate(value) if model else value
+            )
+    with pytest.raises(PreflightError) as caught:
+        PreflightHooks().before_pipeline_run(
+            run_params={
+                "runtime_params": None,
+                "env": "sd14",
+                "pipeline_names": ["sd14"],
+            },
+            pipeline=pipeline,
+            catalog=catalog,
+        )
+    return str(caught.value)
+
+
+def test_all_published_files_that_a_run_lacks_are_told_at_once(tmp_path: Path) -> None:
+    rewards = tmp_path / "reward_weights"
+    (CLIP_L.folder(rewards)).mkdir(parents=True)
+    (CLIP_L.folder(rewards) / "config.json").touch()
+    run = Run("tdpo_constrained", "aesthetic", 0, "sd14")
+    words = problems_of_a_run(tmp_path, run)
+    for line in (
+        f"CompVis/stable-diffusion-v1-4 in {tmp_path}/base_model: model_index.json, ",
+        "unet/diffusion_pytorch_model.safetensors (3.44 GB)",
+        f"openai/clip-vit-large-patch14 in {CLIP_L.folder(rewards)}: model.safetensors "
+        "(1.71 GB)\n",
+        "sac+logos+ava1-l14-linearMSE.pth (3.71 MB)",
+        "HPS_v2_compressed.pt (1.97 GB)",
+        "ImageReward.pt (1.79 GB)",
+        "kedro run --env sd14 --pipelines fetch --params "
+        '"fetch.rewards=aesthetic imagereward pickscore hpsv2"',
+        # 4.267 GB of the base model; 1.711, 0.004, 3.94, 1.97 and 1.79 of the rewards.
+        "13.7 GB or more",
+    ):
+        assert line in words
+    assert "llava" not in words
+
+
+def test_nodes_that_read_no_reward_lack_none(tmp_path: Path) -> None:
+    words = problems_of_a_run(
+        tmp_path, Run("ddpo_2", "aesthetic", 0, "sd14"), "summarise"
+    )
+    assert "published" not in words
+
+
+def test_an_ensemble_that_was_not_measured(tmp_path: Path) -> None:
+    run = Run("alignprop_diffexp", "ensemble", 0, "sd14")
+    words = problems_of_a_run(tmp_path, run, "build_config")
+    assert "the run alignprop_diffexp.ensemble.s0 can't be right" in words
+    assert "no mean and std of hpsv2, aesthetic, pickscore" in words
+    assert "benchmarks/reward_statistics.py --env <env> --task ensemble" in words

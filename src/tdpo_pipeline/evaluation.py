@@ -42,6 +42,10 @@ from tdpo_pipeline.trainer.state import (
 )
 
 
+class EvaluationError(ValueError):
+    """An evaluation whose settings don't fit the run or each other."""
+
+
 @dataclass
 class EvaluationResult:
     """What evaluating a run gives.
@@ -108,7 +112,7 @@ def evaluate_run(
             first that the run didn't train on is.
 
     Raises:
-        ValueError: If the run trained on all ``diversity_encoders``.
+        EvaluationError: If the run trained on all ``diversity_encoders``.
         CheckpointError: If there are no checkpoints, or one is truncated or of another
             run.
         RewardError: If a reward can't score the base model's pictures.
@@ -182,12 +186,12 @@ def diversity_encoder(names: Sequence[str], config: RunConfig) -> str:
     What a policy was trained to please doesn't see well that its images grow alike.
 
     Raises:
-        ValueError: If there is none.
+        EvaluationError: If there is none.
     """
     trained = {config.task.scorer, *(config.task.ensemble or {})}
     left = [name for name in names if name not in trained]
     if not left:
-        raise ValueError(
+        raise EvaluationError(
             f"{config.key} trains on {', '.join(sorted(trained))}: no reward of "
             f"diversity.encoders ({', '.join(names)}) is left to see diversity by. Add "
             "one in conf/base/parameters_evaluation.yml."
@@ -207,7 +211,7 @@ def _load_eyes(
     loaded = load_rewards((*scorers, chosen), weights, config.task)
     encoder = loaded[chosen].encoder
     if encoder is None:
-        raise ValueError(
+        raise EvaluationError(
             f"diversity.encoders names '{chosen}', which has no image encoder. Take "
             "another one in conf/base/parameters_evaluation.yml."
         )
@@ -329,13 +333,13 @@ def _strip_rows(settings: EvaluationSettings, images: pd.DataFrame) -> list[int]
     """Where image 0 of each strip prompt is among the images.
 
     Raises:
-        ValueError: If a strip prompt is in none of the evaluated prompt sets.
+        EvaluationError: If a strip prompt is in none of the evaluated prompt sets.
     """
     first = images[images["image"] == 0].drop_duplicates("prompt")
     position = dict(zip(first["prompt"], first.index, strict=True))
     missing = [p for p in settings.strip_prompts if p not in position]
     if missing:
-        raise ValueError(
+        raise EvaluationError(
             f"evaluation.strip_prompts names {missing}, which are in none of the "
             f"prompt sets {list(settings.prompt_sets)}."
         )

@@ -1,8 +1,8 @@
 """What is checked between ``kedro run`` and the first node.
 
 A run may take minutes or days, so that a misspelt parameter, the pipeline of another
-environment, a missing checkpoint or a folder that can't be written to has to be found
-before it starts. Values within a group of parameters are checked by their types (see
+environment, a missing checkpoint, weights that were not fetched or a folder that can't be
+written to has to be found before it starts. Values within a group of parameters are checked by their types (see
 ``config.py``), before this.
 """
 
@@ -10,23 +10,29 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from click import ClickException
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
+from kedro.io import DatasetError
 from kedro.pipeline import Pipeline
+from pydantic import ValidationError
 
+from tdpo_pipeline.fetching.plan import ModelSettings
 from tdpo_pipeline.grid import SCALES
+from tdpo_pipeline.rewards.model_files import ModelFile, listed, missing_from, size
+from tdpo_pipeline.rewards.repositories import repositories_of
 
 SHARED = ("audit", "export", "fetch", "measure", "sample")
 """Pipelines that run in the Stable Diffusion environments besides their own."""
 
 
-class PreflightError(ClickException):
-    """A run that can't succeed; on the command line the message alone is shown."""
+class PreflightError(ValueError):
+    """A run that can't succeed."""
 
 
 class PreflightHooks:
@@ -44,11 +50,17 @@ class PreflightHooks:
         registry = dict(pipelines)
         env = run_params.get("env")
         names = run_params.get("pipeline_names") or ["__default__"]
-        problems = list(_of_another_environment(names, env)) or [
-            *_unknown_parameters(run_params["runtime_params"] or {}, catalog, registry),
-            *_missing_inputs(pipeline, catalog, registry, env),
-            *_unwritable_outputs(pipeline, catalog),
-        ]
+        problems = list(_of_another_environment(names, env))
+        if not problems:
+            configs, wrong = _configurations(pipeline, catalog)
+            given = run_params["runtime_params"] or {}
+            problems = [
+                *_unknown_parameters(given, catalog, registry),
+                *wrong,
+                *_missing_weights(pipeline, catalog, configs, env),
+                *_missing_inputs(pipeline, catalog, registry, env),
+                *_unwritable_outputs(pipeline, catalog),
+            ]
         if problems:
             raise PreflightError("The run can't start:\n- " + "\n- ".join(problems))
 
@@ -115,6 +127,124 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
+
+
+def _configurations(
+    pipeline: Pipeline, catalog: Any
+) -> tuple[dict[str, Any], list[str]]:
+    """The configurations of runs that a pipeline will put together.
+
+    Returns:
+        Them, by the names of their datasets; and a line for every run whose method,
+        reward and scale don't fit together.
+    """
+    from tdpo_pipeline.pipelines.training.nodes import build_config
+
+    configs: dict[str, Any] = {}
+    wrong: list[str] = []
+    for node in pipeline.nodes:
+        if node.func is build_config:
+            try:
+                configs[node.outputs[0]] = node.func(*map(catalog.load, node.inputs))
+            except ValidationError as error:
+                problems = "; ".join(problems_of(error))
+                wrong.append(f"the run {node.namespace} can't be right: {problems}")
+    return configs, wrong
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """What is wrong, and before it where; a text for each problem."""
+    return [
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ")
+        for problem in error.errors()
+    ]
+
+
+def _missing_weights(
+    pipeline: Pipeline, catalog: Any, configs: Mapping[str, Any], env: str | None
+) -> Iterator[str]:
+    """One text on all published files that the run needs and that aren't there."""
+    starts = pipeline.inputs()
+    rewards = (
+        _rewards_read(pipeline, catalog, configs) if "reward_weights" in starts else []
+    )
+    lacking = [
+        (name, folder, files)
+        for name, folder, wanted in (
+            *(_published_base_model(catalog) if "base_model" in starts else ()),
+            *(_published_rewards(catalog, rewards) if rewards else ()),
+        )
+        if (files := missing_from(folder, wanted))
+    ]
+    if not lacking:
+        return
+    sizes = [file.size or 0 for _, _, files in lacking for file in files]
+    yield "\n    ".join(
+        [
+            f"{len(sizes)} published files are missing, {size(sum(sizes))} or more. "
+            f"Fetch them with: {_how_to_fetch(rewards, env)}",
+            *(
+                f"{name} in {folder}: {listed(files)}"
+                for name, folder, files in lacking
+            ),
+        ]
+    )
+
+
+_Wanted = tuple[str, Path, tuple[ModelFile, ...]]
+"""Name of a repository, the folder that its files go to, and the files."""
+
+
+def _published_base_model(catalog: Any) -> Iterator[_Wanted]:
+    """What the base model consists of, if it is a published one."""
+    models = ModelSettings.model_validate(catalog.load("params:models"))
+    if models.base_model is not None:
+        repository = models.base_model.repository
+        yield repository.id, catalog["base_model"]._filepath, repository.files
+
+
+def _published_rewards(catalog: Any, names: Iterable[str]) -> Iterator[_Wanted]:
+    """What rewards are loaded from."""
+    weights = catalog["reward_weights"]._filepath
+    for repository in repositories_of(names):
+        yield repository.id, repository.folder(weights), repository.files
+
+
+def _rewards_read(
+    pipeline: Pipeline, catalog: Any, configs: Mapping[str, Any]
+) -> list[str]:
+    """The rewards that the nodes of a pipeline load; without those of unknown runs."""
+    from tdpo_pipeline.pipelines.audit.nodes import audited_rewards, probe
+    from tdpo_pipeline.pipelines.evaluation.nodes import evaluate, evaluated_rewards
+    from tdpo_pipeline.pipelines.export.nodes import export, exported_rewards
+    from tdpo_pipeline.pipelines.training.nodes import train, trained_rewards
+
+    readers: dict[Any, Callable[..., Iterable[str]]] = {
+        train: trained_rewards,
+        evaluate: evaluated_rewards,
+        probe: audited_rewards,
+        export: exported_rewards,
+    }
+    names: dict[str, None] = {}
+    for node in (node for node in pipeline.nodes if node.func in readers):
+        reader, inputs = readers[node.func], signature(node.func).bind(*node.inputs)
+        datasets = [inputs.arguments[name] for name in signature(reader).parameters]
+        with suppress(DatasetError):
+            given = [configs.get(name) or catalog.load(name) for name in datasets]
+            names |= dict.fromkeys(reader(*given))
+    return list(names)
+
+
+def _how_to_fetch(rewards: Iterable[str], env: str | None) -> str:
+    """The command that fetches the base model and the weights of these rewards."""
+    where = f"--env {env} " if env else ""
+    published = " ".join(name for name in rewards if repositories_of([name]))
+    what = (
+        f'--params "fetch.rewards={published}"'
+        if published
+        else "--nodes fetch_base_model"
+    )
+    return f"kedro run {where}--pipelines fetch {what}"
 
 
 def _missing_inputs(

@@ -228,5 +228,5 @@ def test_too_small_a_disk(
 
 def test_an_unreadable_manifest(hub: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "fetched.json").write_text(json.dumps(["x"]))
-    with pytest.raises(ValueError, match="fetched.json is no record"):
+    with pytest.raises(FetchError, match="fetched.json is no record"):
         fetch_folder(tmp_path, FILES, "base model")

@@ -11,10 +11,11 @@ from kedro.framework.startup import bootstrap_project
 
 from tdpo_pipeline.config import EvaluationSettings, TrainingSettings
 from tdpo_pipeline.fetching.manifest import read_manifest
-from tdpo_pipeline.fetching.plan import remote_files
+from tdpo_pipeline.fetching.plan import ModelSettings, remote_files
 from tdpo_pipeline.grid import SCALES, runs
+from tdpo_pipeline.pipelines.evaluation.nodes import DiversitySettings
 from tdpo_pipeline.pipelines.fetch import nodes
-from tdpo_pipeline.pipelines.fetch.nodes import FetchSettings, ModelSettings
+from tdpo_pipeline.pipelines.fetch.nodes import FetchSettings
 from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
 from tdpo_pipeline.prompts import PUBLISHED
 from tdpo_pipeline.rewards.model_files import CLIP_L, HPS_V2, HPS_V2_1, PICKSCORE
@@ -83,7 +84,12 @@ def test_weights_go_where_rewards_read_them(hub: FakeHub, tmp_path: Path) -> Non
         path = PICKSCORE.url(file).removeprefix("https://huggingface.co/")
         hub.files[path] = file.name.encode()
     folder = nodes.fetch_reward_weights(
-        settings(tmp_path, rewards=("pickscore",)), training(), evaluation("aesthetic")
+        settings(tmp_path, rewards="pickscore jpeg_compressibility"),
+        training(),
+        evaluation("aesthetic"),
+        DiversitySettings(encoders=("aesthetic",)),
+        {},
+        {},
     )
     found = {p.name for p in PICKSCORE.folder(folder).iterdir()}
     assert found == {file.name for file in PICKSCORE.files} | {"fetched.json"}
@@ -116,12 +122,13 @@ def test_an_environment_fetches_all_that_its_grid_uses(env: str) -> None:
     with KedroSession.create(project_path=ROOT, env=env) as session:
         context = session.load_context()
     params, catalog = plain(context.params), context.catalog
-    tasks = {name: params["rewards"][name] for name in nodes.grid_rewards()}
     names = nodes._rewards(
         FetchSettings.model_validate(params["fetch"]),
         TrainingSettings.model_validate(params["training"]),
         EvaluationSettings.model_validate(params["evaluation"]),
-        tasks,
+        DiversitySettings.model_validate(params["diversity"]),
+        params["rewards"],
+        params["methods"],
     )
     assert {run.reward for run in runs(env)} <= set(names)  # type: ignore[arg-type]
     assert set(params["training"]["monitor"]) <= set(names)
@@ -175,5 +182,14 @@ def test_the_command(project: Project) -> None:
     base_model = project.root / "data" / "06_models" / "sd14" / "base_model"
     assert set(read_manifest(base_model)) == set(source["files"])
     assert f"1/{len(source['files'])} model_index.json" in done.stdout + done.stderr
-    again = project.run("kedro", *command, HF_HUB_OFFLINE="1")
-    assert "all 4 files are in" in again.stdout + again.stderr
+    # What is there needs no hub. What isn't is the user's to mend, and no traceback.
+    more = ("--params", "fetch.rewards=pickscore aesthetic")
+    again = project.run("kedro", *command, *more, check=False, HF_HUB_OFFLINE="1")
+    output = again.stdout + again.stderr
+    assert "all 4 files are in" in output
+    assert again.returncode == 1
+    assert "Traceback" not in output
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert "config.json must be downloaded from" in last
+    assert "HF_HUB_OFFLINE" in last

@@ -12,6 +12,7 @@ import torch
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import LORA_FILE, UNET_FILE, CheckpointError, Policy
+from tdpo_pipeline.export import ExportError
 from tdpo_pipeline.export.card import (
     CARD_FILE,
     StrengthReport,
@@ -112,10 +113,10 @@ def measured_strengths(
 
     Raises:
         CheckpointError: If the checkpoint is truncated or of another configuration.
-        ValueError: If the held-out reward is the trained one.
+        ExportError: If the held-out reward is the trained one.
     """
     if held_out == config.task.scorer:
-        raise ValueError(
+        raise ExportError(
             f"'{held_out}' is what {config.key} trained on, so it holds nothing "
             "against it. Name another reward as export.held_out."
         )

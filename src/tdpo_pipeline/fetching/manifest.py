@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tdpo_pipeline.fetching.download import FetchError
+
 MANIFEST = "fetched.json"
 
 
@@ -46,7 +48,7 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
     """The entries of a folder by the names of its files; none without a manifest.
 
     Raises:
-        ValueError: If the manifest can't be read.
+        FetchError: If the manifest can't be read.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -55,7 +57,7 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return {name: Entry(**entry) for name, entry in entries.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise FetchError(
             f"{path} is no record of fetched files ({error}). Delete it, and fetch "
             "again: what is whole is kept."
         ) from error

@@ -8,9 +8,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from tdpo_pipeline.config import (
+    AlgorithmSettings,
     EvaluationSettings,
     RewardSettings,
     Settings,
@@ -28,16 +29,30 @@ class BaseModelSettings(Settings):
         id: ``organisation/name`` on the hub.
         revision: Commit.
         files: The files that are needed of it.
+        sizes_gb: Sizes of the large ones in GB, rounded.
     """
 
     id: str
     revision: str
     files: tuple[str, ...] = Field(min_length=1)
+    sizes_gb: dict[str, PositiveFloat] = Field(default_factory=dict)
 
     @property
     def repository(self) -> Repository:
         """The same as a repository."""
-        return Repository(self.id, self.revision, tuple(map(ModelFile, self.files)))
+        sizes = {name: round(1e9 * size) for name, size in self.sizes_gb.items()}
+        files = tuple(ModelFile(name, sizes.get(name)) for name in self.files)
+        return Repository(self.id, self.revision, files)
+
+
+class ModelSettings(Settings):
+    """The models of an environment.
+
+    Attributes:
+        base_model: The published base model, or None: the environment makes its own.
+    """
+
+    base_model: BaseModelSettings | None
 
 
 def remote_files(repository: Repository) -> list[RemoteFile]:
@@ -79,13 +94,18 @@ def check_read_from_file(name: str) -> None:
 
 def rewards_in_use(
     tasks: Iterable[RewardSettings],
+    methods: Iterable[AlgorithmSettings],
     training: TrainingSettings,
     evaluation: EvaluationSettings,
+    diversity_encoders: Iterable[str],
 ) -> list[str]:
-    """Every reward that is trained on, lends its encoder, is monitored or evaluated."""
+    """Every reward that runs of these tasks and methods, and their evaluation, load."""
     names: dict[str, None] = {}
     for task in tasks:
         names |= dict.fromkeys(task.ensemble or [task.scorer])
         names |= dict.fromkeys(filter(None, [task.critic_encoder]))
-    names |= dict.fromkeys((*training.monitor, *evaluation.rewards))
-    return list(names)
+    for method in methods:
+        names |= dict.fromkeys(filter(None, [method.critic_encoder]))
+        names |= dict.fromkeys(method.auxiliary_rewards)
+    watched = (*training.monitor, *evaluation.rewards, *diversity_encoders)
+    return list(names | dict.fromkeys(watched))

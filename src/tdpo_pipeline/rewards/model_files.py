@@ -18,6 +18,7 @@ This module imports neither torch nor Kedro.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import quote
@@ -165,8 +166,20 @@ class MissingWeightsError(FileNotFoundError):
 
 def missing_files(repository: Repository, weights: Path) -> list[ModelFile]:
     """The files of a repository that are not under the folder of weights."""
-    folder = repository.folder(weights)
-    return [file for file in repository.files if not (folder / file.name).is_file()]
+    return missing_from(repository.folder(weights), repository.files)
+
+
+def missing_from(folder: Path, files: Iterable[ModelFile]) -> list[ModelFile]:
+    """The files that are not in a folder."""
+    return [file for file in files if not (folder / file.name).is_file()]
+
+
+def listed(files: Iterable[ModelFile]) -> str:
+    """Names and sizes of files, for a message."""
+    return ", ".join(
+        file.name + (f" ({size(file.size)})" if file.size is not None else "")
+        for file in files
+    )
 
 
 def require_files(repository: Repository, weights: Path) -> Path:
@@ -178,7 +191,7 @@ def require_files(repository: Repository, weights: Path) -> Path:
     missing = missing_files(repository, weights)
     folder = repository.folder(weights)
     if missing:
-        names = ", ".join(f"{file.name}{_size(file)}" for file in missing)
+        names = listed(missing)
         raise MissingWeightsError(
             f"The weights of {repository.id} are not all in {folder}: {names} "
             f"{'is' if len(missing) == 1 else 'are'} missing. Get them with: "
@@ -187,10 +200,9 @@ def require_files(repository: Repository, weights: Path) -> Path:
     return folder
 
 
-def _size(file: ModelFile) -> str:
-    if file.size is None:
-        return ""
+def size(count: int) -> str:
+    """A number of bytes, in a unit for people."""
     for unit, bytes_ in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if file.size >= bytes_:
-            return f" ({file.size / bytes_:.3g} {unit})"
-    return f" ({file.size} bytes)"
+        if count >= bytes_:
+            return f"{count / bytes_:.3g} {unit}"
+    return f"{count} bytes"

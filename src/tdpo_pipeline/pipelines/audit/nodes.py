@@ -50,6 +50,24 @@ class AuditSettings(Settings):
         return self.reward.replace(":", ".")
 
 
+def audited_rewards(settings: AuditSettings, tasks: dict[str, Any]) -> list[str]:
+    """The rewards that an audit loads."""
+    scorer, task = _audited(settings, tasks)
+    gold = settings.gold or gold_of(scorer)
+    parts = tuple((task.ensemble if task else None) or (scorer,))
+    return [*parts, *([] if gold is None else [gold])]
+
+
+def _audited(
+    settings: AuditSettings, tasks: dict[str, Any]
+) -> tuple[str, RewardSettings | None]:
+    """The audited reward, and the task that it is of, if any."""
+    if settings.reward not in tasks:
+        return settings.reward, None
+    task = RewardSettings.model_validate(tasks[settings.reward])
+    return task.scorer, task
+
+
 def probe(
     settings: AuditSettings,
     sampler: TrainingSettings,
@@ -73,9 +91,7 @@ def probe(
     """
     from tdpo_pipeline.auditing.audit import audit_reward
 
-    task = tasks.get(settings.reward)
-    chosen = None if task is None else RewardSettings.model_validate(task)
-    scorer = settings.reward if chosen is None else chosen.scorer
+    scorer, task = _audited(settings, tasks)
     gold = settings.gold or gold_of(scorer)
     audited = audit_reward(
         [scorer] if gold is None else [scorer, gold],
@@ -86,7 +102,7 @@ def probe(
         sampler=sampler,
         base_model=base_model,
         weights=reward_weights,
-        task=chosen,
+        task=task,
     )
     return {settings.key: audited.scores}, {settings.key: audited.examples}
 

@@ -23,6 +23,18 @@ class DiversitySettings(Settings):
     encoders: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+def evaluated_rewards(
+    config: dict[str, Any],
+    evaluation: EvaluationSettings,
+    diversity: DiversitySettings,
+) -> list[str]:
+    """The rewards that the evaluation of a run loads."""
+    task = RunConfig.model_validate(config).task
+    trained = tuple(task.ensemble or (task.scorer,))
+    left = [name for name in diversity.encoders if name not in trained]
+    return list(dict.fromkeys((*evaluation.rewards, *trained, *left[:1])))
+
+
 def evaluate(
     config: dict[str, Any],
     checkpoints: Path,

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from tdpo_pipeline.config import RunConfig, Settings
+from tdpo_pipeline.export import ExportError
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.overoptimization.tables import gold_of
 
@@ -61,14 +62,31 @@ class ExportSettings(Settings):
         """Where the run has a file or folder, as the catalog lays them out.
 
         Raises:
-            ValueError: If no run is named.
+            ExportError: If no run is named.
         """
         if self.run is None:
-            raise ValueError(
+            raise ExportError(
                 "Say which run to export, such as: kedro run --pipelines export "
                 "--params export.run=tdpo_r.aesthetic-mini.s0"
             )
         return ROOT / self.data / kind / (self.run.replace(".", "/") + suffix)
+
+
+def exported_rewards(settings: ExportSettings) -> list[str]:
+    """The rewards that an export loads; none where there is no such run."""
+    if settings.run is None or not settings.strengths:
+        return []
+    path = settings.path("06_models/config", ".yml")
+    if not path.is_file():
+        return []
+    task = _config(path).task
+    held_out = settings.held_out or gold_of(task.scorer)
+    return [*(task.ensemble or (task.scorer,)), *filter(None, [held_out])]
+
+
+def _config(path: Path) -> RunConfig:
+    """A run's configuration, as it was kept."""
+    return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def export(
@@ -141,7 +159,7 @@ def _records(
                 f"{settings.data}. Train it first, by the pipeline of its environment "
                 f"(training in base, sd14 in sd14): --namespaces {settings.run}"
             )
-    run = RunConfig.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
+    run = _config(config)
     prompts = ROOT / settings.data / "05_model_input" / "train_prompts"
     lines = (prompts / f"{run.reward}.txt").read_text(encoding="utf-8").splitlines()
     return run, pd.read_csv(history), lines

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from tdpo_pipeline.config import (
+    AlgorithmSettings,
     EvaluationSettings,
     RewardSettings,
     Settings,
@@ -20,13 +21,14 @@ from tdpo_pipeline.config import (
 )
 from tdpo_pipeline.fetching.folder import fetch_folder
 from tdpo_pipeline.fetching.plan import (
-    BaseModelSettings,
+    ModelSettings,
     check_read_from_file,
     prompt_files,
     remote_files,
     rewards_in_use,
 )
-from tdpo_pipeline.grid import ROOT, SCALES, runs
+from tdpo_pipeline.grid import ROOT, runs
+from tdpo_pipeline.pipelines.evaluation.nodes import DiversitySettings
 from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
 from tdpo_pipeline.rewards.registry import reward_path
 from tdpo_pipeline.rewards.repositories import repositories_of
@@ -34,14 +36,9 @@ from tdpo_pipeline.rewards.repositories import repositories_of
 log = logging.getLogger(__name__)
 
 
-class ModelSettings(Settings):
-    """The models of an environment.
-
-    Attributes:
-        base_model: The published base model, or None: the environment makes its own.
-    """
-
-    base_model: BaseModelSettings | None
+def _words(names: Any) -> Any:
+    """Several names in one text, as ``--params`` takes them, apart."""
+    return names.split() if isinstance(names, str) else names
 
 
 class FetchSettings(Settings):
@@ -51,7 +48,8 @@ class FetchSettings(Settings):
         base_model: Folder of the base model, relative to the project.
         reward_weights: Folder of reward weights, relative to the project.
         grid: The environment's grid, whose rewards are fetched; None: it has none.
-        rewards: Rewards to fetch the weights of, in place of all that the grid uses.
+        rewards: Rewards to fetch the weights of, in place of all that the grid uses; a
+            list, or a text with spaces between them.
         prompts: Address or path of a prompt set's file, where another than the
             published one is wanted, by the name of the set.
     """
@@ -59,7 +57,7 @@ class FetchSettings(Settings):
     base_model: str
     reward_weights: str
     grid: Literal["sd14", "sd15", "sdxl"] | None
-    rewards: tuple[str, ...] | None
+    rewards: Annotated[tuple[str, ...] | None, BeforeValidator(_words)]
     prompts: dict[str, str]
 
     @model_validator(mode="after")
@@ -93,7 +91,9 @@ def fetch_reward_weights(
     settings: FetchSettings,
     training: TrainingSettings,
     evaluation: EvaluationSettings,
-    **tasks: Any,
+    diversity: DiversitySettings,
+    tasks: dict[str, Any],
+    methods: dict[str, Any],
 ) -> Path:
     """Fetch the weights of the rewards that the environment uses.
 
@@ -101,7 +101,9 @@ def fetch_reward_weights(
         settings: Which grid, or which rewards.
         training: Names the rewards that are monitored.
         evaluation: Names the rewards that are evaluated.
-        tasks: The tasks of the grids, by name.
+        diversity: Names the rewards whose encoders see diversity.
+        tasks: The configured tasks, by name.
+        methods: The configured methods, by name.
 
     Returns:
         Folder of a folder for each repository.
@@ -110,7 +112,8 @@ def fetch_reward_weights(
         FetchError: If a file can't be had.
     """
     folder = ROOT / settings.reward_weights
-    for repository in repositories_of(_rewards(settings, training, evaluation, tasks)):
+    names = _rewards(settings, training, evaluation, diversity, tasks, methods)
+    for repository in repositories_of(names):
         fetch_folder(repository.folder(folder), remote_files(repository), repository.id)
     return folder
 
@@ -133,19 +136,20 @@ def _rewards(
     settings: FetchSettings,
     training: TrainingSettings,
     evaluation: EvaluationSettings,
+    diversity: DiversitySettings,
     tasks: dict[str, Any],
+    methods: dict[str, Any],
 ) -> list[str]:
     """Names of the rewards to fetch."""
     if settings.rewards is not None:
         return list(settings.rewards)
     if settings.grid is None:
         return []
-    trained = {run.reward for run in runs(settings.grid)}
-    used = [RewardSettings.model_validate(tasks[name]) for name in sorted(trained)]
-    return rewards_in_use(used, training, evaluation)
-
-
-def grid_rewards() -> list[str]:
-    """Every reward that a published base model is trained on, in any grid."""
-    grids = (runs(scale) for scale in SCALES)  # type: ignore[arg-type]
-    return sorted({run.reward for grid in grids for run in grid})
+    grid = runs(settings.grid)
+    return rewards_in_use(
+        [RewardSettings.model_validate(tasks[run.reward]) for run in grid],
+        [AlgorithmSettings.model_validate(methods[run.method]) for run in grid],
+        training,
+        evaluation,
+        diversity.encoders,
+    )

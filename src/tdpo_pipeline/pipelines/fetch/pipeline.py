@@ -8,7 +8,6 @@ from tdpo_pipeline.pipelines.fetch.nodes import (
     fetch_base_model,
     fetch_prompts,
     fetch_reward_weights,
-    grid_rewards,
 )
 
 
@@ -28,8 +27,10 @@ def create_pipeline() -> Pipeline:
                     "settings": "params:fetch",
                     "training": "params:training",
                     "evaluation": "params:evaluation",
-                }
-                | {reward: f"params:rewards.{reward}" for reward in grid_rewards()},
+                    "diversity": "params:diversity",
+                    "tasks": "params:rewards",
+                    "methods": "params:methods",
+                },
                 "reward_weights",
                 name="fetch_reward_weights",
             ),

@@ -56,6 +56,11 @@ def build_config(
     return config.model_dump(mode="json")
 
 
+def trained_rewards(config: dict[str, Any]) -> tuple[str, ...]:
+    """The rewards that the training of a run loads."""
+    return RunConfig.model_validate(config).rewards_in_use
+
+
 def train(
     config: dict[str, Any],
     prompts: str,
