@@ -10,6 +10,7 @@ from tdpo_pipeline.overoptimization import Bootstrap
 from tdpo_pipeline.overoptimization.goodhart import (
     fit_goodhart,
     goodhart_bands,
+    goodhart_report,
     peak_distance,
     peak_value,
 )
@@ -166,3 +167,18 @@ def test_the_interval_of_the_peak_covers_it() -> None:
         low, high = found["peak_distance_low"], found["peak_distance_high"]
         hits += low <= 3 and not high < 3  # NaN: beyond the data
     assert hits / n > 0.95 - 3 * np.sqrt(0.95 * 0.05 / n)
+
+
+def test_a_report_is_of_the_gold_or_else_of_held_out_rewards() -> None:
+    table = scores(linear(3.0, 0.5))
+    found = goodhart_report(table, bootstrap=FEW)
+    assert found[["scored", "role"]].drop_duplicates().to_numpy().tolist() == [
+        [GOLD, "gold"]
+    ]
+    without = goodhart_report(table.drop(columns=GOLD), bootstrap=FEW)
+    assert set(without["role"]) == {"cross"}
+    assert "aesthetic-mini" not in set(without["scored"])
+    held_out = [name for name in table if name.startswith(("gold", "jpeg"))]
+    others = ["pick-mini", "hps-mini", "imagereward-mini"]
+    alone = goodhart_report(table.drop(columns=[*held_out, *others]), bootstrap=FEW)
+    assert alone["statement"].tolist() == ["no fit: scored by the trained reward alone"]

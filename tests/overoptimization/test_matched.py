@@ -9,8 +9,10 @@ import pytest
 from tdpo_pipeline.overoptimization import Bootstrap, ScoreTableError
 from tdpo_pipeline.overoptimization.matched import (
     first_crossing,
+    furthest_levels,
     matched_curves,
     matched_differences,
+    matched_report,
 )
 from tests.synthetic_tables import synthetic_scores
 
@@ -246,3 +248,53 @@ def test_intervals_at_equal_training_reward_cover_the_truth() -> None:
     least = 0.95 - 3 * np.sqrt(0.95 * 0.05 / n)
     assert hits / n > least
     assert bands / n > least
+
+
+def report(*tables: pd.DataFrame, **how: object) -> pd.DataFrame:
+    return matched_report(
+        pd.concat(tables), references=["rwr", "ddpo"], bootstrap=FEW, **how
+    )
+
+
+def test_a_report_compares_with_the_reference_on_all_terms() -> None:
+    seconds = pd.DataFrame(
+        {"run": f"tdpo-{PROXY}-s0", "epoch": range(1, 9), "total_s": 10.0}
+    )
+    other = seconds.assign(run=f"ddpo-{PROXY}-s0", total_s=5.0)
+    slow = scores("ddpo", gold=(0, 1, 2))
+    found = report(scores("tdpo"), slow, timings=pd.concat([seconds, other]))
+    assert set(found["method"]) == {"tdpo"}
+    assert set(found["reference"]) == {"ddpo"}
+    terms = found.groupby(["group", "along"])["level"].unique()
+    assert terms["seen", "reward_queries"].tolist() == [256, 512, 768, 1024]
+    # DDPO ends after 40 s, where TDPO is at epoch 4: gold 4 against 2.
+    assert terms["seen", "seconds"].tolist() == [10, 20, 30, 40]
+    rows = found[(found["along"] == "seconds") & (found["scored"] == "gold_taste")]
+    assert rows["mean"].iloc[-1] == pytest.approx(2.0)
+    assert set(found.loc[found["group"] == "unseen", "along"]) == {"training_reward"}
+    assert (found["gap"].eq("") == found["low"].notna()).all()
+    last = furthest_levels(found)
+    assert not last.duplicated(["group", "along", "scored"]).any()
+    queries = last[last["along"] == "reward_queries"]
+    assert set(queries["level"]) == {1024}
+
+
+def test_a_report_says_what_cannot_be_compared() -> None:
+    never = scores("tdpo", proxy=(0, -1, -2)).assign(kl_to_base=np.nan)
+    found = report(never, scores("ddpo"))
+    said = found[found["level"].isna()].groupby("along")["gap"].unique()
+    assert said["kl"].item().endswith("not recorded for every checkpoint.")
+    assert "need the timings" in said["seconds"].item()
+    assert said["training_reward"].item().startswith("never at equal trained reward")
+    assert found[found["level"].isna()]["mean"].isna().all()
+    kinds = furthest_levels(found).groupby("along")["level"].count()
+    assert kinds.to_dict() == {
+        **dict.fromkeys(("kl", "seconds", "training_reward"), 0),
+        "reward_queries": 8,
+    }
+
+
+def test_a_report_of_one_method_has_nothing_to_compare() -> None:
+    found = report(scores("tdpo"))
+    assert set(found["gap"]) == {f"no other method was trained on {PROXY}"}
+    assert len(found) == 4 + 1  # all axes on the prompts trained on, one on the others

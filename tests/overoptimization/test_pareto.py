@@ -13,6 +13,7 @@ from tdpo_pipeline.overoptimization.pareto import (
     hypervolume,
     hypervolumes,
     joint_outcomes,
+    joint_report,
     on_front,
     pareto_points,
 )
@@ -167,3 +168,21 @@ def test_the_base_model_alone_offers_no_trade_offs() -> None:
     assert (found["hypervolume"], found["n_checkpoints"]) == (0, 0)
     assert np.isnan(found["low"])
     assert pareto_points(only_base, rewards=TWO).empty
+
+
+def test_a_report_joins_what_is_held_out_and_scored() -> None:
+    table = scores(pick_mini=[0, 1, 1], hps_mini=[0, 1, -1])
+    watched = ["aesthetic-mini", *TWO, "gold_taste", "clip"]
+    found = joint_report(table, held_out=watched, bootstrap=FEW)
+    plain = joint_outcomes(table, rewards=TWO, bootstrap=FEW)
+    pd.testing.assert_frame_equal(found.rates.drop(columns="note"), plain.rates)
+    assert (found.rates["note"] == "").all()
+    assert set(found.prompts["epoch"]) == {8}
+    assert set(found.prompts["outcome"]) == {"mixed"}
+    few = joint_report(table, held_out=["pick-mini", "aesthetic-mini"], bootstrap=FEW)
+    assert few.rates["note"].tolist() == [
+        "joint outcomes take two held-out rewards; there are scores of pick-mini alone"
+    ]
+    assert few.prompts.empty
+    base = joint_report(table[table["epoch"] == 0], held_out=TWO, bootstrap=FEW)
+    assert base.rates["note"].tolist() == ["no checkpoint besides the base model"]

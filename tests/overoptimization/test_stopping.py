@@ -17,6 +17,7 @@ from tdpo_pipeline.overoptimization.stopping import (
     onset_stop,
     proxy_plateau,
     stopping_regrets,
+    stopping_report,
     summarise_regrets,
 )
 
@@ -166,3 +167,23 @@ def test_a_noisy_fall_is_still_worth_stopping_for() -> None:
     mean = summarise_regrets(stopping_regrets(table, held_out=[HELD])).set_index("rule")
     assert mean.loc["onset, rollback", "regret"] < 0.5
     assert mean.loc["never", "regret"] > 3
+
+
+def test_a_report_says_which_methods_cannot_be_judged() -> None:
+    table = pd.concat([history(), history().assign(method="rwr", reward="jpeg")])
+    report = stopping_report(table, held_out=[PROXY, HELD])
+    judged = report[report["method"] == "tdpo"].reset_index(drop=True)
+    plain = stopping_regrets(history(), held_out=[PROXY, HELD])
+    pd.testing.assert_frame_equal(judged, plain, check_dtype=False)
+    (row,) = summarise_regrets(report).query("method == 'rwr'").to_dict("records")
+    assert row["note"] == "no gold was scored in training: nobody knows the best epoch"
+    assert (row["n_seeds"], pd.isna(row["regret"])) == (0, True)
+
+
+def test_a_budget_needs_the_kl_and_the_other_rules_do_not() -> None:
+    table = pd.concat([history(seed=0), history(seed=1)]).assign(kl_to_base=np.nan)
+    found = summarise_regrets(stopping_regrets(table, held_out=[HELD]))
+    found = found.set_index("rule")
+    assert "KL to the base model was not recorded" in found.loc["KL budget", "note"]
+    assert np.isnan(found.loc["KL budget", "regret"])
+    assert found.loc["fixed epoch", "regret"] == pytest.approx(0)

@@ -21,7 +21,11 @@ from tdpo_pipeline.overoptimization.curves import (
     reward_curves,
     training_curves,
 )
-from tdpo_pipeline.overoptimization.goodhart import fit_goodhart, goodhart_bands
+from tdpo_pipeline.overoptimization.goodhart import (
+    fit_goodhart,
+    goodhart_bands,
+    goodhart_report,
+)
 from tdpo_pipeline.overoptimization.intervals import (
     Bootstrap,
     Estimate,
@@ -31,14 +35,17 @@ from tdpo_pipeline.overoptimization.intervals import (
 )
 from tdpo_pipeline.overoptimization.matched import (
     AXES,
+    furthest_levels,
     matched_curves,
     matched_differences,
+    matched_report,
 )
 from tdpo_pipeline.overoptimization.onset import find_onsets
 from tdpo_pipeline.overoptimization.pareto import (
     hypervolume,
     hypervolumes,
     joint_outcomes,
+    joint_report,
     on_front,
     pareto_points,
 )
@@ -46,6 +53,7 @@ from tdpo_pipeline.overoptimization.sequential import Alarm, first_alarm
 from tdpo_pipeline.overoptimization.stopping import (
     alarm_of_run,
     stopping_regrets,
+    stopping_report,
     summarise_regrets,
 )
 from tdpo_pipeline.overoptimization.summary import (
@@ -88,9 +96,11 @@ __all__ = [
     "find_onsets",
     "first_alarm",
     "fit_goodhart",
+    "furthest_levels",
     "gold_of",
     "gold_report",
     "goodhart_bands",
+    "goodhart_report",
     "group_label",
     "holm",
     "hypervolume",
@@ -98,8 +108,10 @@ __all__ = [
     "in_base_sd",
     "interquartile_mean",
     "joint_outcomes",
+    "joint_report",
     "matched_curves",
     "matched_differences",
+    "matched_report",
     "neuron_curves",
     "on_front",
     "paired_difference",
@@ -109,6 +121,7 @@ __all__ = [
     "reward_curves",
     "seeds_needed",
     "stopping_regrets",
+    "stopping_report",
     "summarise_methods",
     "summarise_regrets",
     "summarise_runs",

@@ -40,7 +40,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     simultaneous_reach,
     stretched,
 )
-from tdpo_pipeline.overoptimization.tables import role_of
+from tdpo_pipeline.overoptimization.tables import gold_of, role_of
 
 Form = Literal["linear", "log"]
 
@@ -103,6 +103,35 @@ def fit_goodhart(
         for scored in rewards or cube.rewards:
             rows += _rows(cube, scored, bootstrap)
     return pd.DataFrame(rows, columns=[*by, *_COLUMNS])
+
+
+def goodhart_report(
+    scores: pd.DataFrame, *, bootstrap: Bootstrap = BOOTSTRAP
+) -> pd.DataFrame:
+    """The fits to the gold of each trained reward, or to held-out rewards without one.
+
+    Args:
+        scores: As for ``fit_goodhart``.
+        bootstrap: As there.
+
+    Returns:
+        The rows of ``fit_goodhart`` by method, on the prompts trained on, whose role is
+        "gold" where the trained reward's own gold was scored, and "cross" elsewhere. A
+        method that was scored by the trained reward alone has a row that says so.
+
+    Raises:
+        ScoreTableError: If the table is not what it should be.
+    """
+    rows: list[dict[str, object]] = []
+    for cube in one_cube(scores, group="seen"):
+        gold = gold_of(cube.trained)
+        held_out = [name for name in cube.rewards if name != cube.trained]
+        for scored in [gold] if gold in held_out else held_out:
+            rows += _rows(cube, str(scored), bootstrap)
+        if not held_out:
+            text = "no fit: scored by the trained reward alone"
+            rows.append({**cube.names, "statement": text} | cube.sizes())
+    return pd.DataFrame(rows, columns=[*METHOD, *_COLUMNS])
 
 
 def goodhart_bands(

@@ -19,7 +19,8 @@ so does where the level is crossed. ``low`` and ``high`` hold for each level by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -39,7 +40,13 @@ from tdpo_pipeline.overoptimization.intervals import (
     simultaneous_reach,
     stretched,
 )
-from tdpo_pipeline.overoptimization.tables import ScoreTableError, role_of
+from tdpo_pipeline.overoptimization.tables import (
+    TRAINING_ETA,
+    ScoreTableError,
+    ordered_groups,
+    role_of,
+    with_group,
+)
 
 Axis = Literal["training_reward", "reward_queries", "kl", "seconds"]
 
@@ -53,6 +60,10 @@ AXES = {
 
 LEVELS = 21
 """Levels at which curves are read off, evenly spaced over what all have reached."""
+
+STEPS = 4
+"""Levels of a comparison in a report: at a quarter, half, three quarters and all of what
+both methods have reached."""
 
 LOST_DRAWS = 0.01
 """Largest part of the resampled paths that may end before a level that has an
@@ -138,12 +149,106 @@ def matched_differences(
     for base in (p for p in paths if p.cube.names["method"] == reference):
         for path in paths:
             if path is not base and path.cube.trained == base.cube.trained:
-                blocks.append(_difference_rows(path, base, along, levels, bootstrap))
+                at = _shared_levels(path, base, LEVELS) if levels is None else levels
+                blocks.append(_difference_rows(path, base, along, at, bootstrap))
     if not any(path.cube.names["method"] == reference for path in paths):
         there = sorted({str(path.cube.names["method"]) for path in paths})
         raise ScoreTableError(f"No run of the method '{reference}', only of {there}.")
     table = pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame()
     return table.reindex(columns=_DIFFERENCE_COLUMNS)
+
+
+def matched_report(
+    scores: pd.DataFrame,
+    *,
+    references: Sequence[str] = (),
+    timings: pd.DataFrame | None = None,
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> pd.DataFrame:
+    """All that a set of runs allows to say on equal terms.
+
+    Every method is compared with one other that was trained on the same reward: along
+    all ``AXES`` on the prompts trained on, and at equal training reward on the other
+    prompt groups too.
+
+    Args:
+        scores: As for ``matched_curves``.
+        references: Methods to compare with; of each trained reward it is the first of
+            them that was trained on it, or else the first of its methods by name.
+        timings: As for ``matched_curves``.
+        bootstrap: As there.
+
+    Returns:
+        The columns of ``matched_differences``, ``STEPS`` levels a comparison. What can't
+        be compared is one row without a level, whose gap says why.
+
+    Raises:
+        ScoreTableError: If the score table is not what it should be.
+    """
+    blocks = []
+    for _, runs in scores.groupby("reward", sort=True):
+        methods = sorted(map(str, runs["method"].unique()))
+        reference = next((name for name in references if name in methods), methods[0])
+        seen = one_cube(runs, group="seen")
+        groups = with_group(runs[runs["eta"] == TRAINING_ETA])["group"]
+        for group in ordered_groups(groups):
+            cubes = seen if group == "seen" else one_cube(runs, group=group)
+            for along in get_args(Axis) if group == "seen" else ("training_reward",):
+                make = _path_maker(along, seen, runs, timings)
+                blocks += _against(reference, cubes, make, along, bootstrap)
+    return pd.concat(blocks, ignore_index=True)[_DIFFERENCE_COLUMNS]
+
+
+def _against(
+    reference: str,
+    cubes: Sequence[Cube],
+    make: Callable[[Cube], _Path],
+    along: Axis,
+    bootstrap: Bootstrap,
+) -> Iterator[pd.DataFrame]:
+    """Every other method's rows, or the row that says why there are none."""
+    by_method = {str(cube.names["method"]): cube for cube in cubes}
+    base = by_method.pop(reference, None)
+    for cube in by_method.values():
+        try:
+            if base is None:
+                raise ScoreTableError(f"{reference} was not evaluated on these prompts")
+            pair = make(cube), make(base)
+            at = _shared_levels(*pair, STEPS + 1)[-STEPS:]
+            yield _difference_rows(*pair, along, at, bootstrap)
+        except ScoreTableError as error:
+            yield _statement(cube, reference, along, str(error))
+    if base is not None and not by_method:
+        text = f"no other method was trained on {base.trained}"
+        yield _statement(base, reference, along, text)
+
+
+def _statement(cube: Cube, reference: str, along: Axis, text: str) -> pd.DataFrame:
+    """A row without a level."""
+    row = {**cube.names, "reference": reference, "along": along, "gap": text}
+    return pd.DataFrame([row | cube.sizes()]).reindex(columns=_DIFFERENCE_COLUMNS)
+
+
+def furthest_levels(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each comparison's highest level that has an interval.
+
+    The level is picked by what has an interval, and not by what the interval says.
+
+    Args:
+        table: From ``matched_report``.
+
+    Returns:
+        Rows of it, those of one level for each trained reward, method, group and axis;
+        the highest level of all, or the row without a level, where no level has an
+        interval.
+    """
+    keys = ["reward", "group", "along", "method"]
+    known = table["level"].where(table["low"].notna())
+    units = [table[key] for key in keys]
+    best = known.groupby(units).transform("max")
+    best = best.fillna(table["level"].groupby(units).transform("max"))
+    chosen = (table["level"] == best) | best.isna()
+    return table[chosen].reset_index(drop=True)
 
 
 _WHAT = ["reward", "group", "along", "level", "scored", "role", "mean"]
@@ -234,21 +339,41 @@ def _paths(
     if along not in get_args(Axis):
         raise ScoreTableError(f"'{along}' is none of {list(get_args(Axis))}.")
     found = one_cube(scores, group=group)
+    seen = one_cube(scores, group="seen") if along == "training_reward" else []
+    make = _path_maker(along, seen, scores, timings)
+    return [make(cube) for cube in found]
+
+
+def _path_maker(
+    along: Axis,
+    seen: Sequence[Cube],
+    scores: pd.DataFrame,
+    timings: pd.DataFrame | None,
+) -> Callable[[Cube], _Path]:
+    """What puts a cube along an axis, and raises ScoreTableError where it can't.
+
+    Args:
+        along: The axis.
+        seen: Cubes of the prompts trained on, for "training_reward".
+        scores: Score table of all runs.
+        timings: Their timings, for "seconds".
+    """
     if along != "training_reward":
-        return [_known_path(cube, along, scores, timings) for cube in found]
-    seen = {_key(cube): cube for cube in one_cube(scores, group="seen")}
-    # One ruler for all methods: the base model is the same, only the number of copies
-    # of its images (one a seed) is not.
-    rulers: dict[str, float] = {}
-    for cube in seen.values():
-        rulers.setdefault(cube.trained, _ruler(cube))
-    for cube in found:
-        if _key(cube) not in seen:
+        return partial(_known_path, along=along, scores=scores, timings=timings)
+    own = {_key(cube): cube for cube in seen}
+
+    def make(cube: Cube) -> _Path:
+        if _key(cube) not in own:
             raise ScoreTableError(
                 f"{dict(cube.names)} was not evaluated on the prompts trained on, where "
                 "its training reward is read. Evaluate these too."
             )
-    return [_reward_path(c, seen[_key(c)], rulers[c.trained]) for c in found]
+        # One ruler for all methods: the base model is the same, only the number of
+        # copies of its images (one a seed) is not.
+        first = next(other for other in seen if other.trained == cube.trained)
+        return _reward_path(cube, own[_key(cube)], _ruler(first))
+
+    return make
 
 
 def _key(cube: Cube) -> tuple[object, ...]:
@@ -327,6 +452,16 @@ def _seconds(
     return spent
 
 
+def _shared_levels(path: _Path, base: _Path, count: int) -> FloatArray:
+    """Levels evenly spaced from where both start to where both have been.
+
+    NaN alone if the one ends before the other begins.
+    """
+    start = max(float(p.plain[:, 0].max()) for p in (path, base))
+    end = min(path.reached, base.reached)
+    return np.linspace(start, end, count) if end > start else np.array([np.nan])
+
+
 def _levels(paths: list[_Path], levels: Sequence[float] | None) -> FloatArray:
     if levels is not None:
         return np.asarray(levels, dtype=np.float64)
@@ -355,10 +490,10 @@ def _difference_rows(
     path: _Path,
     base: _Path,
     along: Axis,
-    levels: Sequence[float] | None,
+    levels: Sequence[float] | FloatArray,
     bootstrap: Bootstrap,
 ) -> pd.DataFrame:
-    """The rows of one method minus the reference."""
+    """The rows of one method minus the reference; a level of NaN is that of no overlap."""
     if path.cube.prompts != base.cube.prompts or path.sizes[1:] != base.sizes[1:]:
         raise ScoreTableError(
             f"{dict(path.cube.names)} and {dict(base.cube.names)} were evaluated on "
@@ -366,12 +501,7 @@ def _difference_rows(
         )
     rewards = [name for name in path.cube.rewards if name in base.cube.rewards]
     columns, base_columns = path.cube.columns(rewards), base.cube.columns(rewards)
-    both = min(path.reached, base.reached)
-    start = max(float(p.plain[:, 0].max()) for p in (path, base))
-    if levels is None and both <= start:
-        at = np.array([np.nan])
-    else:
-        at = np.linspace(start, both, LEVELS) if levels is None else np.asarray(levels)
+    at = np.asarray(levels, dtype=np.float64)
 
     def difference(*weights: FloatArray) -> FloatArray:
         *prompts, seeds, base_seeds = weights
@@ -381,10 +511,12 @@ def _difference_rows(
 
     sizes = [*path.sizes, len(path.cube.seeds), len(base.cube.seeds)]
     means = difference(*[np.full((1, n), 1 / n) for n in sizes])[0]
-    if levels is None and both <= start:
-        gaps = [_never(path, base, along)]
-    else:
-        gaps = [_gap(path, along, x) or _gap(base, along, x) for x in at]
+    gaps = [
+        _never(path, base, along)
+        if np.isnan(level)
+        else _gap(path, along, level) or _gap(base, along, level)
+        for level in at
+    ]
     parts = resampled(difference, sizes, bootstrap)
     spread = stretched(parts, bootstrap.confidence)
     table = _rows(path.cube, along, at, rewards, means, spread, gaps)

@@ -30,7 +30,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     mean_over_prompts,
     mean_over_seeds,
 )
-from tdpo_pipeline.overoptimization.tables import ScoreTableError
+from tdpo_pipeline.overoptimization.tables import ScoreTableError, role_of
 
 MOST_REWARDS = 4
 """Rewards of a hypervolume: its exact computation grows steeply with their number, and
@@ -98,6 +98,61 @@ def joint_outcomes(
     return Joint(
         pd.DataFrame(rates)[[*front, *_RATE_COLUMNS]],
         pd.concat(prompts, ignore_index=True),
+    )
+
+
+def joint_report(
+    scores: pd.DataFrame,
+    *,
+    held_out: Sequence[str] | None = None,
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> Joint:
+    """Joint outcomes of the held-out rewards of every method, on the prompts trained on.
+
+    Args:
+        scores: Score table of any number of runs.
+        held_out: Rewards that may count; by default all. Of each method those count that
+            were scored and are neither the trained reward nor its gold.
+        bootstrap: How the intervals are made.
+
+    Returns:
+        The tables of ``joint_outcomes`` by method; rates with the column ``note``, which
+        is empty, or says in a row without rates why there are none; prompts of the last
+        checkpoint alone.
+
+    Raises:
+        ScoreTableError: If the table is not what it should be.
+    """
+    rates: list[dict[str, object]] = []
+    prompts = []
+    for cube in one_cube(scores, group="seen"):
+        rewards = [
+            name
+            for name in cube.rewards
+            if role_of(name, cube.trained) == "cross"
+            and (held_out is None or name in held_out)
+        ]
+        if len(rewards) < 2:
+            found = f"of {', '.join(rewards)} alone" if rewards else "of none"
+            note = f"joint outcomes take two held-out rewards; there are scores {found}"
+            rates.append({**cube.names, "note": note} | cube.sizes())
+            continue
+        if len(cube.epochs) == 1:
+            note = "no checkpoint besides the base model"
+            rates.append({**cube.names, "note": note} | cube.sizes())
+            continue
+        changes = cube.changes(rewards)
+        for position in range(1, len(cube.epochs)):
+            at = changes[:, :, position]
+            rates.append(_rates(cube, position, at, rewards, bootstrap) | {"note": ""})
+        last = changes[:, :, -1].mean(axis=0)
+        prompts.append(_prompts(cube, cube.epochs[-1], last, rewards))
+    columns = [*METHOD, "group", "epoch", *_RATE_COLUMNS, "note"]
+    every = pd.concat(prompts, ignore_index=True) if prompts else pd.DataFrame()
+    head = [*METHOD, "group", "epoch", "prompt_set", "prompt", "outcome"]
+    changed = [name for name in every.columns if name not in head]
+    return Joint(
+        pd.DataFrame(rates, columns=columns), every.reindex(columns=[*head, *changed])
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tdpo_pipeline.overoptimization.curves import t_interval
+from tdpo_pipeline.overoptimization.curves import METHOD, t_interval
 from tdpo_pipeline.overoptimization.intervals import BOOTSTRAP, FloatArray
 from tdpo_pipeline.overoptimization.sequential import Alarm, first_alarm
 from tdpo_pipeline.overoptimization.tables import ScoreTableError, gold_of
@@ -240,6 +240,53 @@ def stopping_regrets(
     return pd.DataFrame(rows)
 
 
+def stopping_report(
+    history: pd.DataFrame,
+    *,
+    held_out: Sequence[str],
+    alpha: float = ALPHA,
+    min_epochs: int = 5,
+) -> pd.DataFrame:
+    """The regrets of all runs whose trained reward's gold was scored in training.
+
+    Args:
+        history: As for ``stopping_regrets``.
+        held_out: As there.
+        alpha: As there.
+        min_epochs: As there.
+
+    Returns:
+        The columns of ``stopping_regrets``. A method whose runs can't be judged has one
+        row without a run and a rule, whose note says why.
+    """
+    blocks = []
+    for (method, trained), runs in history.groupby(list(METHOD), sort=True):
+        gold = gold_of(str(trained))
+        try:
+            if (
+                gold is None
+                or f"{gold}_mean" not in runs
+                or runs[f"{gold}_mean"].isna().all()
+            ):
+                raise ScoreTableError(
+                    "no gold was scored in training: nobody knows the best epoch"
+                )
+            found = stopping_regrets(
+                runs, held_out=held_out, alpha=alpha, min_epochs=min_epochs
+            )
+        except ScoreTableError as error:
+            row = {"method": method, "reward": trained, "note": str(error)}
+            found = pd.DataFrame([row])
+        blocks.append(found.reindex(columns=_REGRET_COLUMNS))
+    return pd.concat(blocks, ignore_index=True)
+
+
+_REGRET_COLUMNS = [
+    *("run", "method", "reward", "seed", "judge", "rule"),
+    *("position", "epochs", "value", "regret", "note"),
+]
+
+
 def _regrets(
     run: pd.DataFrame,
     others: list[pd.DataFrame],
@@ -252,8 +299,10 @@ def _regrets(
     tuned = {"fixed epoch": _best_epoch, "KL budget": _best_budget}
     chosen: dict[str, int | None] = {"best": best}
     chosen |= {name: rule(run) for name, rule in rules.items()}
+    notes = {}
     for name, tune in tuned.items():
-        chosen[name] = tune(others, judge)(run) if others else None
+        notes[name] = _untuned(name, [run, *others])
+        chosen[name] = None if notes[name] else tune(others, judge)(run)
     for name, position in chosen.items():
         known = position is not None
         value = values[position] if known else np.nan
@@ -265,8 +314,17 @@ def _regrets(
             "epochs": len(run),
             "value": value,
             "regret": values[best] - value,
-            "note": "" if known else "one seed: there is no other one to tune it on",
+            "note": notes.get(name, ""),
         }
+
+
+def _untuned(rule: str, runs: Sequence[pd.DataFrame]) -> str:
+    """Why a rule can't be tuned on all runs but the first; empty if it can."""
+    if len(runs) == 1:
+        return "one seed: there is no other one to tune it on"
+    if rule == "KL budget" and any(run["kl_to_base"].isna().any() for run in runs):
+        return "the KL to the base model was not recorded for every epoch"
+    return ""
 
 
 def _values(run: pd.DataFrame, judge: str) -> FloatArray:
@@ -293,8 +351,6 @@ def _best_epoch(runs: Sequence[pd.DataFrame], judge: str) -> Rule:
 def _best_budget(runs: Sequence[pd.DataFrame], judge: str) -> Rule:
     """The KL budget with the best mean value over runs, of all KLs that were seen."""
     seen = np.unique(np.concatenate([run["kl_to_base"] for run in runs]))
-    if np.isnan(seen).any():
-        raise ScoreTableError("The history's kl_to_base is NaN for some epoch.")
     rules = [partial(kl_budget, nats=nats) for nats in seen]
     return max(rules, key=partial(_mean_value, runs, judge))
 
@@ -311,16 +367,17 @@ def summarise_regrets(
     Returns:
         One row per method, trained reward, judge and rule: method, reward, judge, rule,
         position (mean), regret (mean), low, high (t interval over seeds; NaN with one),
-        n_seeds.
+        n_seeds, note.
     """
     keys = ["method", "reward", "judge", "rule"]
     rows = []
-    for names, unit in regrets.groupby(keys, sort=False):
+    for names, unit in regrets.groupby(keys, sort=False, dropna=False):
         known = unit.dropna(subset=["regret"])
         low, high = t_interval(known["regret"], confidence)
         rows.append(
             dict(zip(keys, names, strict=True))
             | {"position": known["position"].mean(), "regret": known["regret"].mean()}
             | {"low": low, "high": high, "n_seeds": len(known)}
+            | {"note": "; ".join(unit["note"].replace("", np.nan).dropna().unique())}
         )
     return pd.DataFrame(rows)
