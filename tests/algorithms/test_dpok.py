@@ -5,13 +5,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tdpo_pipeline.algorithms.dpok import (
-    Dpok,
-    DpokSettings,
-    ValueFunction,
+from tdpo_pipeline.algorithms.dpok import Dpok, DpokSettings, ValueFunction
+from tdpo_pipeline.algorithms.kl import (
+    closed_form_kl,
     epsilon_distance,
+    reference_trajectory,
 )
-from tdpo_pipeline.algorithms.kl import closed_form_kl, reference_trajectory
 from tdpo_pipeline.algorithms.policy_gradient import clamped_surrogate_loss
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import kl_to_base, rollout

@@ -11,6 +11,7 @@ from tdpo_pipeline.algorithms.tdpo_constrained import Multiplier, TdpoConstraine
 from tdpo_pipeline.algorithms.tdpo_replay import TdpoReplay
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import reevaluate
+from tdpo_pipeline.trainer.state import tensor_bytes
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 from tests import tiny
 
@@ -89,12 +90,26 @@ def test_the_buffer_keeps_the_latest_epochs():
     for number in (1, 2, 3):
         seen.append(epoch(algorithm, number)[0])
     assert len(algorithm.buffer) == 2
-    for kept, trajectory in zip(
-        [entry[0] for entry in algorithm.buffer], seen[1:], strict=True
-    ):
-        assert len(kept) == 4
+    for kept, trajectory in zip(algorithm.buffer, seen[1:], strict=True):
+        assert len(kept.prompts) == len(kept.latents) == 4
         whole = {x.numpy().tobytes() for x in trajectory.latents}
         assert all(x.numpy().tobytes() in whole for x in kept.latents)
+    # 2 epochs x 4 samples x (5 states of 64 numbers, and 4 advantages).
+    settings = algorithm.replay
+    assert settings.kept_numbers(algorithm.training, 64, 3) == 2592
+    assert settings.kept_numbers(algorithm.training, 64, 1) == 2592 / 2
+    assert tensor_bytes(algorithm.state_dict()["buffer"]) == 4 * 2592
+
+
+def test_kept_steps_are_replayed_as_whole_trajectories_are():
+    algorithm = build(TdpoReplay, REPLAY)
+    trajectory, _ = epoch(algorithm, 1)
+    (kept,) = algorithm.buffer
+    states = trajectory.latents.tolist()
+    samples = torch.tensor([states.index(x.tolist()) for x in kept.latents])
+    expected = reevaluate(algorithm.policy, trajectory.select(samples), 4)
+    found = algorithm.kept_steps(kept)
+    assert torch.equal(found.log_probs, expected.log_probs)
 
 
 def test_a_reset_is_followed_by_learning_from_the_buffer():
@@ -108,11 +123,11 @@ def test_a_reset_is_followed_by_learning_from_the_buffer():
     assert metrics["replay_updates"] == 8
     # All neurons were active and so reset: the policy is the base model plus what it
     # learned from the buffer, which is to make kept good steps likelier than bad ones.
-    kept, advantages = algorithm.buffer[-1]
+    kept = algorithm.buffer[-1]
     with algorithm.policy.reference():
-        base = reevaluate(algorithm.policy, kept, 4).log_probs
-    change = reevaluate(algorithm.policy, kept, 4).log_probs - base
-    assert (advantages * change).mean() > 0
+        base = algorithm.kept_steps(kept).log_probs
+    change = algorithm.kept_steps(kept).log_probs - base
+    assert (kept.advantages * change).mean() > 0
 
 
 def test_a_buffer_without_resets_is_an_error():

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from tdpo_pipeline.algorithms.kl import closed_form_kl, reference_trajectory
+from tdpo_pipeline.algorithms.kl import loss_penalty, reference_trajectory
 from tdpo_pipeline.algorithms.optimization import adamw
 from tdpo_pipeline.algorithms.policy_gradient import (
     Penalty,
@@ -124,14 +124,6 @@ class ValueFunction(nn.Module):
         return self.last(x).squeeze(-1)
 
 
-def epsilon_distance(own: Tensor, reference: Tensor) -> Tensor:
-    """Mean squared difference of noise predictions (B, C, H, W), shape (B,).
-
-    It is the KL of the steps but for a factor that depends on the timestep alone.
-    """
-    return ((own - reference) ** 2).flatten(1).mean(1)
-
-
 class Dpok(PolicyGradient):
     """Policy and value function, and the base model that the policy is held to."""
 
@@ -172,10 +164,7 @@ class Dpok(PolicyGradient):
 
     def returns(self, trajectory: Trajectory, rewards: Tensor) -> Tensor:
         """The return of every step, float32, shape (N, T)."""
-        if self.settings.target == "raw":
-            final = rewards.float().to(trajectory.latents.device)
-        else:
-            final = self.z_scores(trajectory, rewards)
+        final = self.final_returns(trajectory, rewards, self.settings.target)
         return final[:, None].expand(-1, trajectory.num_steps)
 
     @torch.no_grad()
@@ -222,18 +211,13 @@ class Dpok(PolicyGradient):
         reference = reference_trajectory(
             self.policy, trajectory, self.training.micro_batch_size
         )
-
-        def penalty(noise_preds: Tensor, pairs: Tensor) -> Tensor:
-            base = reference.noise_preds[pairs.unbind(1)]
-            if self.settings.kl == "epsilon":
-                distance = epsilon_distance(noise_preds, base)
-            else:
-                distance = closed_form_kl(
-                    self.policy, trajectory, pairs, noise_preds, base
-                )
-            return self.settings.kl_weight * distance
-
-        return penalty
+        return loss_penalty(
+            self.policy,
+            trajectory,
+            reference,
+            self.settings.kl_weight,
+            self.settings.kl,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The policy's side, and the value function."""

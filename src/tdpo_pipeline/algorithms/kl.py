@@ -14,6 +14,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 
+from tdpo_pipeline.algorithms.policy_gradient import Penalty
 from tdpo_pipeline.config import Settings
 from tdpo_pipeline.diffusion.ddim import ddim_transition, transition_kl
 from tdpo_pipeline.diffusion.policy import Policy
@@ -135,6 +136,40 @@ def closed_form_kl(
         for noise in (own, reference)
     )
     return transition_kl(*transitions) / policy.latent_dims
+
+
+def epsilon_distance(own: Tensor, reference: Tensor) -> Tensor:
+    """Mean squared difference of noise predictions (B, C, H, W), shape (B,).
+
+    It is the KL of the steps but for a factor that depends on the timestep alone.
+    """
+    return ((own - reference) ** 2).flatten(1).mean(1)
+
+
+def loss_penalty(
+    policy: Policy,
+    trajectory: Trajectory,
+    reference: Trajectory,
+    weight: float,
+    distance: Literal["closed_form", "epsilon"] = "closed_form",
+) -> Penalty:
+    """What the distance from the base model adds to the loss of pairs, with gradient.
+
+    Args:
+        policy: Gives the schedule.
+        trajectory: The states.
+        reference: The base model along them.
+        weight: Weight of the distance.
+        distance: :func:`closed_form_kl`, or :func:`epsilon_distance`.
+    """
+
+    def penalty(noise_preds: Tensor, pairs: Tensor) -> Tensor:
+        base = reference.noise_preds[pairs.unbind(1)]
+        if distance == "epsilon":
+            return weight * epsilon_distance(noise_preds, base)
+        return weight * closed_form_kl(policy, trajectory, pairs, noise_preds, base)
+
+    return penalty
 
 
 def reference_trajectory(

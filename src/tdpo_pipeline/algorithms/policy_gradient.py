@@ -29,7 +29,7 @@ from tdpo_pipeline.config import (
 from tdpo_pipeline.diffusion.adapter_neurons import reset_adapter_neurons
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator, torch_seed
-from tdpo_pipeline.diffusion.trajectory import Trajectory, reevaluate, replay
+from tdpo_pipeline.diffusion.trajectory import Steps, Trajectory, reevaluate, replay
 from tdpo_pipeline.distributed import collect, deal
 
 Penalty = Callable[[Tensor, Tensor], Tensor]
@@ -284,7 +284,7 @@ class SurrogateUpdate:
 
     def step(
         self,
-        trajectory: Trajectory,
+        trajectory: Steps,
         pairs: Tensor,
         advantages: Tensor,
         penalty: Penalty | None = None,
@@ -292,7 +292,7 @@ class SurrogateUpdate:
         """One optimizer step on the mean surrogate loss of ``pairs``.
 
         Args:
-            trajectory: The trajectories, with the old log-probs.
+            trajectory: The steps, with their old log-probs.
             pairs: int64, shape (P, 2).
             advantages: Shape (N, T).
             penalty: What to add to the losses, or None.
@@ -305,7 +305,7 @@ class SurrogateUpdate:
 
     def _losses(
         self,
-        trajectory: Trajectory,
+        trajectory: Steps,
         pairs: Tensor,
         advantages: Tensor,
         penalty: Penalty | None,
@@ -373,6 +373,17 @@ class PolicyGradient(Algorithm):
         """Rewards (N,), normalised among their prompts' recent ones, float32 (N,)."""
         z = self.tracker.update(trajectory.prompts, rewards.cpu().numpy())
         return torch.from_numpy(z).float().to(trajectory.latents.device)
+
+    def final_returns(
+        self,
+        trajectory: Trajectory,
+        rewards: Tensor,
+        target: Literal["normalised", "raw"],
+    ) -> Tensor:
+        """What rewards (N,) come to for a critic: z-scores or themselves, float32 (N,)."""
+        if target == "raw":
+            return rewards.float().to(trajectory.latents.device)
+        return self.z_scores(trajectory, rewards)
 
     def shaped(self, advantages: Tensor) -> Tensor:
         """Advantages (N, T), whitened and clipped as configured."""

@@ -81,6 +81,14 @@ class RwrSettings(AlgorithmSettings):
         """Last epoch (1-based) of each round; the last round ends with the run."""
         return [epochs * number // self.rounds for number in range(1, self.rounds + 1)]
 
+    def kept_numbers(
+        self, training: TrainingSettings, latent_dims: int, epoch: int
+    ) -> int:
+        """Numbers of an unfinished round after an epoch: moments and rewards."""
+        ends = [end for end in self.round_ends(training.epochs) if end <= epoch]
+        epochs = epoch - max(ends, default=0)
+        return epochs * training.samples_per_epoch * (2 * latent_dims + 1)
+
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError where rounds or batches don't fit the scale."""
         if self.rounds > training.epochs:

@@ -18,6 +18,7 @@ towards good stored steps and away from bad ones, and no unbiased policy gradien
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 from tdpo_pipeline.algorithms.tdpo import Tdpo, TdpoSettings
 from tdpo_pipeline.config import AlgorithmSettings, TrainingSettings
 from tdpo_pipeline.diffusion.randomness import generator
-from tdpo_pipeline.diffusion.trajectory import Trajectory, reevaluate
+from tdpo_pipeline.diffusion.trajectory import Steps, Trajectory, reevaluate
 
 
 class TdpoReplaySettings(TdpoSettings):
@@ -40,6 +41,14 @@ class TdpoReplaySettings(TdpoSettings):
 
     buffer_epochs: PositiveInt = 4
     buffer_samples: PositiveInt = 64
+
+    def kept_numbers(
+        self, training: TrainingSettings, latent_dims: int, epoch: int
+    ) -> int:
+        """Numbers in the buffer after an epoch: states and advantages."""
+        steps = training.num_inference_steps
+        each = (steps + 1) * latent_dims + steps
+        return min(epoch, self.buffer_epochs) * self.buffer_samples * each
 
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError where the buffer doesn't fit, or nothing is ever reset."""
@@ -68,6 +77,21 @@ class TdpoReplaySettings(TdpoSettings):
             )
 
 
+@dataclass
+class Kept:
+    """What is kept of M trajectories, to learn from them again.
+
+    Attributes:
+        prompts: M prompts.
+        latents: Their states, float32, shape (M, T + 1, C, H, W).
+        advantages: Of their steps, float32, shape (M, T).
+    """
+
+    prompts: list[str]
+    latents: Tensor
+    advantages: Tensor
+
+
 class TdpoReplay(Tdpo):
     """TDPO that learns again from kept trajectories after a reset of its policy."""
 
@@ -78,9 +102,7 @@ class TdpoReplay(Tdpo):
         settings = self.config.algorithm
         assert isinstance(settings, TdpoReplaySettings)
         self.replay = settings
-        self.buffer: deque[tuple[Trajectory, Tensor]] = deque(
-            maxlen=settings.buffer_epochs
-        )
+        self.buffer: deque[Kept] = deque(maxlen=settings.buffer_epochs)
 
     def update(
         self, epoch: int, trajectory: Trajectory, rewards: Tensor
@@ -90,8 +112,27 @@ class TdpoReplay(Tdpo):
         rng = generator(self.config.seed, "replay buffer", epoch)
         order = torch.from_numpy(rng.permutation(len(trajectory)))
         kept = order[: self.replay.buffer_samples]
-        self.buffer.append((trajectory.select(kept), self.advantages[kept]))
+        prompts = [trajectory.prompts[i] for i in kept.tolist()]
+        self.buffer.append(
+            Kept(prompts, trajectory.latents[kept], self.advantages[kept])
+        )
         return metrics
+
+    def kept_steps(self, kept: Kept) -> Steps:
+        """The kept steps with the log-probs of the policy as it is now.
+
+        Without exploration, everything but the states is as for any epoch.
+        """
+        steps = Steps(
+            prompts=kept.prompts,
+            embeds=self.policy.encode(kept.prompts),
+            timesteps=self.policy.timesteps,
+            guidance=self.guidance_scale,
+            eta=self.eta,
+            latents=kept.latents,
+            log_probs=torch.full_like(kept.advantages, torch.nan),
+        )
+        return reevaluate(self.policy, steps, self.training.micro_batch_size)
 
     def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> dict[str, float]:
         """Reset the adapters' neurons if due, and then learn from the buffer."""
@@ -99,30 +140,26 @@ class TdpoReplay(Tdpo):
         if not metrics:
             return metrics
         updates = 0
-        for age, (kept, advantages) in enumerate(self.buffer):
-            trajectory = reevaluate(self.policy, kept, self.training.micro_batch_size)
+        for age, kept in enumerate(self.buffer):
+            steps = self.kept_steps(kept)
             self.surrogate.begin_epoch()
             rng = generator(self.config.seed, f"replay order {age}", epoch)
-            size = len(trajectory), trajectory.num_steps
-            for pairs in self.surrogate.updates(rng, *size):
-                self.surrogate.step(trajectory, pairs, advantages)
+            for pairs in self.surrogate.updates(rng, len(steps), steps.num_steps):
+                self.surrogate.step(steps, pairs, kept.advantages)
                 updates += 1
         return metrics | {"replay_updates": float(updates)}
 
     def state_dict(self) -> dict[str, Any]:
         """TDPO's state and the buffer."""
-        return super().state_dict() | {
-            "buffer": [
-                {"trajectory": kept.state_dict(), "advantages": advantages}
-                for kept, advantages in self.buffer
-            ]
-        }
+        return super().state_dict() | {"buffer": [vars(kept) for kept in self.buffer]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` gave."""
         super().load_state_dict(state)
         self.buffer.clear()
+        device = self.policy.device
         for entry in state["buffer"]:
-            kept = Trajectory.from_state_dict(entry["trajectory"])
-            kept = kept.to(self.policy.device)
-            self.buffer.append((kept, entry["advantages"].to(self.policy.device)))
+            latents, advantages = entry["latents"], entry["advantages"]
+            self.buffer.append(
+                Kept(entry["prompts"], latents.to(device), advantages.to(device))
+            )

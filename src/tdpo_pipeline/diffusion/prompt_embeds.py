@@ -36,11 +36,6 @@ class PromptEmbeds:
         pooled = None if self.pooled is None else self.pooled.expand(count, -1)
         return PromptEmbeds(self.tokens.expand(count, -1, -1), pooled)
 
-    def to(self, device: torch.device) -> PromptEmbeds:
-        """The embeddings on another device."""
-        pooled = None if self.pooled is None else self.pooled.to(device)
-        return PromptEmbeds(self.tokens.to(device), pooled)
-
     @staticmethod
     def cat(parts: Sequence[PromptEmbeds]) -> PromptEmbeds:
         """The embeddings of several, in their order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ from tdpo_pipeline.distributed import compute_parts
 
 
 @dataclass
-class Trajectory:
-    """N denoising trajectories of T steps.
+class Steps:
+    """The steps of N denoising trajectories, as far as an update replays them.
 
     Attributes:
         prompts: The N prompts.
@@ -33,11 +33,8 @@ class Trajectory:
         eta: DDIM's eta.
         latents: States x_T ... x_0, float32, shape (N, T + 1, C, H, W); step i goes
             from ``latents[:, i]`` to ``latents[:, i + 1]``.
-        noise_preds: Guided noise prediction of each step under the policy that
-            sampled it, float32, shape (N, T, C, H, W).
         log_probs: Log-prob of each step under the policy that sampled it, averaged
             over latent dimensions, float32, shape (N, T).
-        images: Decoded final states, float32 in [0, 1], shape (N, 3, H, W).
     """
 
     prompts: list[str]
@@ -46,9 +43,7 @@ class Trajectory:
     guidance: float | Tensor
     eta: float
     latents: Tensor
-    noise_preds: Tensor
     log_probs: Tensor
-    images: Tensor
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -63,6 +58,26 @@ class Trajectory:
         if isinstance(self.guidance, Tensor):
             return self.guidance[steps]
         return self.guidance
+
+    def pairs(self) -> Tensor:
+        """All (sample, step), sample by sample, int64, shape (N x T, 2)."""
+        return torch.cartesian_prod(
+            torch.arange(len(self)), torch.arange(self.num_steps)
+        )
+
+
+@dataclass
+class Trajectory(Steps):
+    """N denoising trajectories of T steps: what was sampled, and how.
+
+    Attributes:
+        noise_preds: Guided noise prediction of each step under the policy that
+            sampled it, float32, shape (N, T, C, H, W).
+        images: Decoded final states, float32 in [0, 1], shape (N, 3, H, W).
+    """
+
+    noise_preds: Tensor
+    images: Tensor
 
     def select(self, samples: Tensor) -> Trajectory:
         """Copies of the trajectories at ``samples``, int64."""
@@ -90,29 +105,8 @@ class Trajectory:
             **tensors,
         )
 
-    def to(self, device: torch.device) -> Trajectory:
-        """The trajectories on another device."""
-        moved: dict[str, Any] = {
-            name: value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, (Tensor, PromptEmbeds))
-        }
-        return replace(self, **moved)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The trajectories as plain values and tensors."""
-        return vars(self) | {"embeds": vars(self.embeds)}
-
-    @staticmethod
-    def from_state_dict(state: dict[str, Any]) -> Trajectory:
-        """What :meth:`state_dict` gave, as trajectories."""
-        return Trajectory(**(state | {"embeds": PromptEmbeds(**state["embeds"])}))
-
-    def pairs(self) -> Tensor:
-        """All (sample, step), sample by sample, int64, shape (N x T, 2)."""
-        return torch.cartesian_prod(
-            torch.arange(len(self)), torch.arange(self.num_steps)
-        )
+S = TypeVar("S", bound=Steps)
 
 
 @torch.no_grad()
@@ -214,9 +208,7 @@ def _rollout_chunk(
     )
 
 
-def replay(
-    policy: Policy, trajectory: Trajectory, pairs: Tensor
-) -> tuple[Tensor, Tensor]:
+def replay(policy: Policy, trajectory: Steps, pairs: Tensor) -> tuple[Tensor, Tensor]:
     """Stored steps under the policy as it is now, with gradient.
 
     Args:
@@ -244,24 +236,29 @@ def replay(
 
 
 @torch.no_grad()
-def reevaluate(policy: Policy, trajectory: Trajectory, batch_size: int) -> Trajectory:
-    """The same states, with noise predictions and log-probs of the policy as it is now.
+def reevaluate(policy: Policy, trajectory: S, batch_size: int) -> S:
+    """The same states, with what the policy makes of them as it is now.
 
     Args:
         policy: The policy.
-        trajectory: The trajectories.
+        trajectory: Trajectories, whose noise predictions and log-probs are made anew; or
+            steps, which have log-probs alone.
         batch_size: Pairs computed together.
     """
-    chunks = trajectory.pairs().split(batch_size)
-    replayed = compute_parts(lambda chunk: replay(policy, trajectory, chunk), chunks)
-    noise_preds, log_probs = (
-        torch.cat(column) for column in zip(*replayed, strict=True)
-    )
-    return replace(
-        trajectory,
-        noise_preds=noise_preds.view_as(trajectory.noise_preds),
-        log_probs=log_probs.view_as(trajectory.log_probs),
-    )
+    names = ["log_probs"]
+    if isinstance(trajectory, Trajectory):
+        names.append("noise_preds")
+
+    def replayed(chunk: Tensor) -> tuple[Tensor, ...]:
+        noise_preds, log_probs = replay(policy, trajectory, chunk)
+        return (log_probs, noise_preds)[: len(names)]
+
+    parts = compute_parts(replayed, trajectory.pairs().split(batch_size))
+    found: dict[str, Any] = {
+        name: torch.cat(column).view_as(getattr(trajectory, name))
+        for name, column in zip(names, zip(*parts, strict=True), strict=True)
+    }
+    return replace(trajectory, **found)
 
 
 @torch.no_grad()
