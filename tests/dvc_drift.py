@@ -25,7 +25,8 @@ from kedro.pipeline import Pipeline
 ENV = "study"
 
 NOT_HASHED = {"params:state", "timings"}
-"""What a stage may use and DVC doesn't follow: it changes no result."""
+"""What a stage may use and DVC doesn't follow: it changes no result, but for what the
+report says of seconds."""
 
 OVER_THE_GRID = {"prompts": {"experiment.runs"}, "reporting": {"experiment.runs"}}
 """Pipelines of all runs, whose shape is read from the grid; they go by whole folders

@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.figures.strips import Strip
-from tdpo_pipeline.html_report import html_report, lineage
+from tdpo_pipeline.html_report import Tables, html_report, lineage
 from tdpo_pipeline.html_report.prompts import prompt_changes
 from tdpo_pipeline.overoptimization import (
     find_onsets,
     gold_report,
+    goodhart_report,
+    joint_report,
+    matched_report,
     reward_curves,
     summarise_methods,
 )
@@ -70,18 +73,31 @@ def made_up_strips(method: str = "tdpo_r") -> dict[str, Strip]:
     }
 
 
-def page_of(scores: pd.DataFrame, root: Path, **more: Any) -> str:
+def page_of(
+    scores: pd.DataFrame,
+    root: Path,
+    *,
+    regrets: pd.DataFrame | None = None,
+    **more: Any,
+) -> str:
     """The page of a score table."""
     curves = reward_curves(scores, bootstrap=FEW)
     made_from = lineage(
         scores, {"methods": {"tdpo_r": {"gamma": 1}}}, root=root, folder="data/report"
     )
-    return html_report(
+    tables = Tables(
         curves,
         summarise_methods(curves),
         gold_report(scores, bootstrap=FEW),
         find_onsets(scores, bootstrap=FEW),
         prompt_changes(scores),
+        matched_report(scores, references=["ddpo_2"], bootstrap=FEW),
+        goodhart_report(scores, bootstrap=FEW),
+        joint_report(scores, bootstrap=FEW).rates,
+        regrets,
+    )
+    return html_report(
+        tables,
         lineage=made_from,
         **more,
     )

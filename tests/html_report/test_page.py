@@ -14,6 +14,7 @@ import pytest
 
 from tdpo_pipeline.html_report.page import distinct_looks
 from tdpo_pipeline.html_report.prompts import prompt_changes
+from tdpo_pipeline.overoptimization import stopping_report, summarise_regrets
 from tests.html_report.made_up import made_up_scores, made_up_strips, page_of
 
 
@@ -207,3 +208,67 @@ def test_a_reward_that_does_not_vary_has_no_ruler(
     assert "the base did not vary" in words(page)
     tables = data_of(page)["prompts"]
     assert {v for table in tables for v in table["changes"]["gold_taste"]} == {None}
+
+
+def section(page: str, name: str) -> str:
+    """The words of a section."""
+    found = re.search(rf'<section id="{name}".*?</section>', page, re.DOTALL)
+    assert found
+    return words(found[0])
+
+
+def test_methods_are_compared_on_equal_terms(page: str) -> None:
+    text = section(page, "equal")
+    # At the 1024 queries that both have had, TDPO-R's proxy is 0.5 lower and its gold 4
+    # higher; hps-mini was made to fall alike.
+    row = re.search(r"TDPO-R DDPO-2 1,024 queries (.*?) 2 and 2", text)
+    assert row
+    trained, gold = re.findall(r"([+−][\d.]+) \[", row[1])
+    assert trained.startswith("−") and gold.startswith("+")
+    assert row[1].endswith("0 of 6 0 of 6")
+    assert "At equal training reward" in text
+    assert "not trained on" in text
+    assert "Equal seconds need the timings of all runs" in text
+
+
+def test_few_checkpoints_have_no_peak_and_it_says_so(page: str) -> None:
+    text = section(page, "peaks")
+    assert text.count("and it takes 4") == 1 + 2  # the statement, and a row a method
+    assert "o fit: 2 checkpoints at different distances" in text
+
+
+def test_joint_outcomes_are_told(page: str, tmp_path: Path) -> None:
+    assert "gold_match" in section(page, "joint")
+    scores = made_up_scores()
+    columns = [name for name in scores if "jpeg" in name or name == "gold_match"]
+    falling = scores.drop(columns=columns)
+    falling["pick-mini"] -= 2.0 * falling["epoch"]
+    falling["imagereward-mini"] -= 2.0 * falling["epoch"]
+    text = section(page_of(falling, tmp_path), "joint")
+    assert "All fell together on more prompts than by chance DDPO-2 on aes" in text
+    assert "pick-mini, hps-mini, imagereward-mini 0% " in text
+
+
+def test_rules_for_stopping_are_in_the_page_where_there_are_histories(
+    page: str, scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    assert 'id="stopping"' not in page
+    history = pd.DataFrame(
+        {
+            "run": "tdpo_r-aesthetic-mini-s0",
+            "method": "tdpo_r",
+            "reward": "aesthetic-mini",
+            "seed": 0,
+            "epoch": [1, 2, 3],
+            "reward_queries": [64, 128, 192],
+            "kl_to_base": [0.0, 1.0, 2.0],
+        }
+        | {f"{name}_std": 0.5 for name in ("aesthetic-mini", "gold_taste", "hps-mini")}
+        | {f"{name}_mean": [0.0, 1, 0.5] for name in ("gold_taste", "hps-mini")}
+        | {"aesthetic-mini_mean": [0.0, 1, 2]}
+    )
+    regrets = summarise_regrets(stopping_report(history, held_out=["hps-mini"]))
+    text = section(page_of(scores, tmp_path, regrets=regrets), "stopping")
+    # To the end: 0.5 below the best, in standard deviations of 0.5.
+    assert "TDPO-R gold_taste +1.00, no interval" in text
+    assert "one seed: there is no other one to tune it on" in text

@@ -41,6 +41,8 @@ def test_the_example(own_project: Project, table: pd.DataFrame) -> None:
     onsets = pd.read_csv(folder / "tables" / "onsets.csv")
     fast = onsets.query("method == 'fast' and scored == 'human'")
     assert fast["onset_queries"].item() == 256
+    matched = pd.read_csv(folder / "tables" / "matched.csv")
+    assert set(matched["reference"]) == {"careful"}
     for name in ("proxy_vs_gold", "evaluated_reward", "cross_reward", "final_rewards"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 0
     page = (folder / "report.html").read_text(encoding="utf-8")

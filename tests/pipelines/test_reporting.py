@@ -20,6 +20,7 @@ from kedro_datasets.pandas import CSVDataset
 from kedro_datasets.text import TextDataset
 from matplotlib.figure import Figure
 
+from tdpo_pipeline import overoptimization
 from tdpo_pipeline.config import EvaluationSettings, TrainingSettings
 from tdpo_pipeline.figures import FigureSettings, Strip, pack_strips
 from tdpo_pipeline.grid import Run
@@ -42,6 +43,7 @@ FIGURES = [
     *("cross_reward_untrained", "cross_reward_unseen", "cross_reward_complex"),
     *("sample_grid", "critic_neurons"),
 ]
+EARLY_STOP = ("held_out", "alpha", "min_epochs")
 PROMPTS = {
     "simple_animals": ["cat", "dog", "fox"],
     "unseen_animals": ["snail"],
@@ -61,6 +63,12 @@ def history(run: Run) -> pd.DataFrame:
     reset_every = 2 if run.method == "tdpo_r" else 0
     table = synthetic_history(*run[:3], gain=2, epochs=8, reset_every=reset_every)
     return table.drop(columns=["run", "method", "reward", "seed"])
+
+
+def timings(run: Run) -> pd.DataFrame:
+    """Ten seconds an epoch; TDPO-R's critic takes five more."""
+    seconds = 15.0 if run.method == "tdpo_r" else 10.0
+    return pd.DataFrame({"epoch": range(1, 9), "total_s": seconds})
 
 
 def scores(run: Run) -> pd.DataFrame:
@@ -105,6 +113,7 @@ def run_data(runs: list[Run]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for run in runs:
         made[f"{run.namespace}.history"] = history(run)
+        made[f"{run.namespace}.timings"] = timings(run)
         made[f"{run.namespace}.scores"] = scores(run)
         made[f"{run.namespace}.image_statistics"] = image_statistics(run)
         made[f"{run.namespace}.diversity"] = diversity(run)
@@ -122,6 +131,11 @@ def parameters(folder: str) -> dict[str, MemoryDataset]:
     }
     entries |= {"reporting.folder": folder, "reporting.figures": figures}
     configured = parameters_of("base")
+    entries["reporting.references"] = configured["reporting"]["references"]
+    for name in EARLY_STOP:
+        entries[f"training.early_stop.{name}"] = configured["training"]["early_stop"][
+            name
+        ]
     entries |= {
         "methods": configured["methods"],
         "rewards": configured["rewards"],
@@ -171,6 +185,8 @@ def test_inputs_are_what_runs_leave_and_the_reports_parameters(
     assert pipeline.inputs() == {
         *run_data(RUNS),
         *("params:reporting.folder", "params:reporting.figures"),
+        "params:reporting.references",
+        *(f"params:training.early_stop.{name}" for name in EARLY_STOP),
         *("params:methods", "params:rewards", "params:training", "params:evaluation"),
         *figures,
     }
@@ -261,7 +277,7 @@ def test_type_hints_are_readable_at_run_time() -> None:
 
 def test_histories_get_the_columns_of_their_run() -> None:
     table = pd.DataFrame({"epoch": [1, 2], "reward_queries": [10, 20]})
-    found = nodes.collect_history(
+    found = nodes.collect_epochs(
         **{"tdpo_r-aesthetic-mini-s0": table, "tdpo_r-pick-mini-s12": table}
     )
     assert list(found.columns) == [
@@ -274,7 +290,7 @@ def test_histories_get_the_columns_of_their_run() -> None:
 
 def test_what_is_no_run_key_is_an_error() -> None:
     with pytest.raises(ValueError, match="'tdpo_r' is no run key"):
-        nodes.collect_history(tdpo_r=pd.DataFrame({"epoch": [1]}))
+        nodes.collect_epochs(tdpo_r=pd.DataFrame({"epoch": [1]}))
 
 
 def test_strips_keep_their_runs_apart() -> None:
@@ -396,8 +412,34 @@ def test_equal_runs_give_equal_files(
         assert (tmp_path / name).read_bytes() == (reported[0] / name).read_bytes(), name
 
 
-def test_one_method_without_critic_is_reported(tmp_path: Path) -> None:
+def test_methods_are_compared_on_all_terms(
+    reported: tuple[Path, DataCatalog, str],
+) -> None:
+    catalog = reported[1]
+    table = catalog["table_matched"].load()
+    assert set(table["reference"]) == {"ddpo_100_timestep_major"}
+    seconds = table[table["along"] == "seconds"]
+    assert seconds["level"].max() == 80  # eight epochs of the faster one
+    assert set(table["along"]) == set(overoptimization.AXES)
+    assert set(catalog["table_joint_prompts"].load()["prompt"]) == {"cat", "dog"}
+    text = catalog["report_text"].load()
+    for name in ("matched", "goodhart", "joint", "regrets"):
+        assert f"`tables/{name}.csv`" in text
+        assert len(catalog[f"table_{name}"].load()) > 0
+
+
+def test_one_method_without_critic_gold_or_seconds_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "timings", lambda run: pd.DataFrame())
+    whole = scores
+    monkeypatch.setitem(
+        globals(), "scores", lambda run: whole(run).drop(columns="gold_taste")
+    )
     catalog = report_on(RUNS[:1], tmp_path)
+    text = catalog["report_text"].load()
+    assert "no gold to compare; 1 without a common level or a method" in text
+    assert "no gold was scored in training" in text
     assert "critic_neurons.png" not in catalog["report_text"].load()
     assert not (tmp_path / "figure_critic_neurons.png").exists()
 

@@ -3,7 +3,7 @@
 Nothing here needs Kedro or PyTorch.
 """
 
-from tdpo_pipeline.html_report.page import html_report
+from tdpo_pipeline.html_report.page import Tables, html_report
 from tdpo_pipeline.html_report.provenance import lineage
 
-__all__ = ["html_report", "lineage"]
+__all__ = ["Tables", "html_report", "lineage"]

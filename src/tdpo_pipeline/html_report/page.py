@@ -11,10 +11,10 @@ hundred lines. Equal tables give equal bytes: there is no date in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain, product
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -22,7 +22,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tdpo_pipeline.figures import style
 from tdpo_pipeline.figures.strips import Strip
-from tdpo_pipeline.html_report import pictures
+from tdpo_pipeline.html_report import measures, pictures
+from tdpo_pipeline.html_report.cells import (
+    RUN_COLUMNS,
+    Block,
+    interval,
+    number,
+    ordered,
+    run_name,
+)
 from tdpo_pipeline.overoptimization.tables import (
     TRAINING_ETA,
     group_label,
@@ -36,12 +44,34 @@ _DASHES = {"-": "", "--": "7 4", ":": "2 3", "-.": "8 3 2 3"}
 _TITLE = "What fine-tuning did"
 
 
+class Tables(NamedTuple):
+    """What a page shows.
+
+    Attributes:
+        curves: From ``reward_curves`` by method.
+        summary: From ``summarise_methods``.
+        golds: From ``gold_report``.
+        onsets: From ``find_onsets`` by method, on the prompts trained on.
+        prompts: From ``prompt_changes``.
+        matched: From ``matched_report``.
+        goodhart: From ``goodhart_report``.
+        joint: The rates of ``joint_report``.
+        regrets: From ``summarise_regrets``; None without histories of training.
+    """
+
+    curves: pd.DataFrame
+    summary: pd.DataFrame
+    golds: pd.DataFrame
+    onsets: pd.DataFrame
+    prompts: pd.DataFrame
+    matched: pd.DataFrame
+    goodhart: pd.DataFrame
+    joint: pd.DataFrame
+    regrets: pd.DataFrame | None = None
+
+
 def html_report(
-    curves: pd.DataFrame,
-    summary: pd.DataFrame,
-    golds: pd.DataFrame,
-    onsets: pd.DataFrame,
-    prompts: pd.DataFrame,
+    tables: Tables,
     *,
     lineage: Mapping[str, Any],
     strips: Mapping[str, Strip] | None = None,
@@ -50,11 +80,7 @@ def html_report(
     """The report as one HTML file.
 
     Args:
-        curves: From ``reward_curves`` by method.
-        summary: From ``summarise_methods``.
-        golds: From ``gold_report``.
-        onsets: From ``find_onsets`` by method, on the prompts trained on.
-        prompts: From ``prompt_changes``.
+        tables: What it shows.
         lineage: From ``lineage``.
         strips: Samples of runs, by run key ``<method>-<reward>-s<seed>``; of each method
             and reward the first seed is shown.
@@ -63,8 +89,9 @@ def html_report(
     Returns:
         The page; it refers to no other file.
     """
-    curves = curves[curves["eta"] == TRAINING_ETA]
-    summary = summary[summary["eta"] == TRAINING_ETA]
+    curves = tables.curves[tables.curves["eta"] == TRAINING_ETA]
+    summary = tables.summary[tables.summary["eta"] == TRAINING_ETA]
+    golds, onsets, regrets = tables.golds, tables.onsets, tables.regrets
     methods = style.sort_methods(curves["method"])
     environment = Environment(
         loader=PackageLoader("tdpo_pipeline.html_report"),
@@ -79,15 +106,21 @@ def html_report(
         scope=scope(summary),
         verdicts=verdicts(golds),
         rows=summary_rows(summary, golds, onsets),
-        gold_rows=gold_rows(golds),
-        onset_rows=onset_rows(onsets),
+        golds=gold_block(golds),
+        onsets=onset_block(onsets),
+        equal=measures.equal_blocks(tables.matched),
+        peak_verdicts=measures.peak_verdicts(tables.goodhart),
+        peaks=measures.peak_block(tables.goodhart),
+        joint_verdicts=measures.joint_verdicts(tables.joint),
+        joint=measures.joint_block(tables.joint),
+        stopping=None if regrets is None else measures.stopping_block(regrets),
         strips=strip_blocks(strips or {}, lineage["runs"], gold_onsets(onsets)),
         lineage=lineage,
         parameters={
             name: yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
             for name, value in lineage["parameters"].items()
         },
-        data=script_data(curves, prompts, methods),
+        data=script_data(curves, tables.prompts, methods),
     )
 
 
@@ -136,10 +169,7 @@ def verdicts(golds: pd.DataFrame) -> list[tuple[str, list[str]]]:
     return [
         (
             statement,
-            [
-                f"{style.method_label(row['method'])} on {row['reward']}"
-                for row in seen[holds].to_dict("records")
-            ],
+            [run_name(row) for row in seen[holds].to_dict("records")],
         )
         for statement, holds in found.items()
         if holds.any()
@@ -183,7 +213,7 @@ def summary_rows(
                 "fell": _fallen(roles.get("cross", unit.iloc[:0])),
                 "epoch": int(first["epoch"]),
                 "queries": f"{first['reward_queries']:,.0f}",
-                "kl": _number(first["kl_to_base"], 3),
+                "kl": number(first["kl_to_base"]),
                 "seeds": int(first["n_seeds"]),
             }
         )
@@ -198,40 +228,35 @@ def _fallen(cross: pd.DataFrame) -> str:
     return f"{len(fell)} of {len(cross)}" + (f": {', '.join(fell)}" if fell else "")
 
 
-def _ordered(
-    table: pd.DataFrame, column: str, values: Sequence[str]
-) -> list[dict[Any, Any]]:
-    """Rows by trained reward, method, and the place of ``column`` in ``values``."""
-    methods = style.sort_methods(table["method"])
-    return sorted(
-        table.to_dict("records"),
-        key=lambda row: (
-            row["reward"],
-            methods.index(row["method"]),
-            values.index(row[column]),
-        ),
-    )
-
-
-def gold_rows(golds: pd.DataFrame) -> list[dict[str, str]]:
+def gold_block(golds: pd.DataFrame) -> Block:
     """The gold of each method, reward and prompt group, in its own units."""
-    ordered = _ordered(golds, "group", ordered_groups(golds["group"]))
-    return [
+    rows = [
         {
             "method": row["method"],
             "reward": row["reward"],
             "gold": row["gold"],
             "group": group_label(row["group"]),
-            "change": _triple(row["change"], row["low"], row["high"]),
+            "change": interval(row["change"], row["low"], row["high"]),
             "verdict": row["verdict"],
             "peak_epoch": str(row["peak_epoch"]),
             "peak": ""
             if row["peak_verdict"] == "is at its peak"
-            else _triple(row["peak_change"], row["peak_low"], row["peak_high"]),
+            else interval(row["peak_change"], row["peak_low"], row["peak_high"]),
             "peak_verdict": row["peak_verdict"],
         }
-        for row in ordered
+        for row in ordered(golds, "group", ordered_groups(golds["group"]))
     ]
+    columns = [
+        *RUN_COLUMNS,
+        ("gold", "Gold", ""),
+        ("group", "Prompts", ""),
+        ("change", "Last minus base", "number"),
+        ("verdict", "Against base", ""),
+        ("peak_epoch", "Best epoch", "number"),
+        ("peak", "Last minus best", "number"),
+        ("peak_verdict", "Against its best", ""),
+    ]
+    return Block("The gold on every prompt group", columns, rows)
 
 
 def _onset(row: Mapping[Any, Any]) -> str:
@@ -242,24 +267,32 @@ def _onset(row: Mapping[Any, Any]) -> str:
     return f"epoch {row['onset_epoch']:.0f} ({span})"
 
 
-def onset_rows(onsets: pd.DataFrame) -> list[dict[str, str]]:
+def onset_block(onsets: pd.DataFrame) -> Block:
     """Every reward that was shown to fall, and since when; golds come first."""
     fallen = onsets[onsets["high_epoch"].notna()]
-    ordered = _ordered(fallen, "role", ["gold", "cross"])
-    return [
+    rows = [
         {
             "method": row["method"],
             "reward": row["reward"],
             "scored": row["scored"] + (", its gold" if row["role"] == "gold" else ""),
             "onset": _onset(row),
             "queries": f"{row['onset_queries']:,.0f}",
-            "fall": _triple(row["fall"], row["fall_low"], row["fall_high"]),
-            "rise": _triple(
+            "fall": interval(row["fall"], row["fall_low"], row["fall_high"]),
+            "rise": interval(
                 row["trained_rise"], row["trained_rise_low"], row["trained_rise_high"]
             ),
         }
-        for row in ordered
+        for row in ordered(fallen, "role", ["gold", "cross"])
     ]
+    columns = [
+        *RUN_COLUMNS,
+        ("scored", "Reward", ""),
+        ("onset", "Onset", ""),
+        ("queries", "Reward queries", "number"),
+        ("fall", "Fall since", "number"),
+        ("rise", "Trained reward since", "number"),
+    ]
+    return Block("Since when rewards have been falling", columns, rows)
 
 
 def gold_onsets(onsets: pd.DataFrame) -> dict[tuple[str, str], float]:
@@ -275,23 +308,7 @@ def _interval(row: pd.Series, unit: str) -> str:
     """Difference and interval of a summary row."""
     if unit and not row["base_sd"] > 0:
         return "the base did not vary"
-    return _triple(*(row[f"{name}{unit}"] for name in ("difference", "low", "high")))
-
-
-def _triple(mean: float, low: float, high: float) -> str:
-    """Mean and interval, three digits each."""
-    text = _number(mean, 3, sign=True)
-    if pd.isna(low):
-        return f"{text}, no interval"
-    return f"{text} [{_number(low, 3, sign=True)}, {_number(high, 3, sign=True)}]"
-
-
-def _number(value: float, digits: int, *, sign: bool = False) -> str:
-    """A number with so many significant digits; a true minus, and a dash for none."""
-    if pd.isna(value):
-        return "\N{EN DASH}"
-    text = f"{value:{'+' if sign and value else ''}.{digits}g}"
-    return text.replace("-", "\N{MINUS SIGN}")
+    return interval(*(row[f"{name}{unit}"] for name in ("difference", "low", "high")))
 
 
 # ------------------------------------------------------------------ the samples

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from tdpo_pipeline.overoptimization.curves import METHOD
+from tdpo_pipeline.overoptimization.matched import furthest_levels
 from tdpo_pipeline.overoptimization.tables import (
     TRAINING_ETA,
     group_label,
@@ -116,10 +118,12 @@ def _interval(rows: pd.DataFrame, group: str, unit: str = "") -> str:
     )
     if unit and not rows["base_sd"].to_dict()[group] > 0:
         return "the base did not vary"
-    return _triple(mean, low, high, 2 if unit else None)
+    return interval_text(mean, low, high, 2 if unit else None)
 
 
-def _triple(mean: float, low: float, high: float, decimals: int | None = None) -> str:
+def interval_text(
+    mean: float, low: float, high: float, decimals: int | None = None
+) -> str:
     """Mean and interval; by default the largest number gets three digits.
 
     Where that takes more than six decimals, each number has a power of ten.
@@ -148,7 +152,7 @@ def gold_sentences(golds: pd.DataFrame, groups: Iterable[str]) -> list[str]:
     lines = []
     for row in golds[golds["group"].isin(list(groups))].to_dict("records"):
         where = group_label(str(row["group"]))
-        base = _triple(row["change"], row["low"], row["high"])
+        base = interval_text(row["change"], row["low"], row["high"])
         lines += [
             f"Did the true reward, {row['gold']}, fall on {where}?",
             f"  below the base model: {_ANSWERS[row['verdict']]}, {base}",
@@ -164,7 +168,7 @@ def _at_best(row: Mapping[Any, Any]) -> str:
     """How the gold stands to its best checkpoint."""
     if row["peak_verdict"] == "is at its peak":
         return "no, the last one is its best"
-    change = _triple(row["peak_change"], row["peak_low"], row["peak_high"])
+    change = interval_text(row["peak_change"], row["peak_low"], row["peak_high"])
     return f"{_ANSWERS[row['peak_verdict']]}, {change}"
 
 
@@ -173,6 +177,7 @@ def markdown(
     golds: pd.DataFrame,
     figures: Mapping[str, str],
     tripwires: str = "",
+    measures: Iterable[str] = (),
 ) -> str:
     """The whole summary.
 
@@ -181,6 +186,7 @@ def markdown(
         golds: As for ``screen_text``.
         figures: As for ``screen_text``; they are in ``figures/``.
         tripwires: What became of the image statistics, in words.
+        measures: A line for each further measure.
     """
     parts = [
         "# What fine-tuning did",
@@ -196,6 +202,9 @@ def markdown(
     ]
     if tripwires:
         parts += ["## Did the pictures leave the base model's range?", tripwires]
+    lines = [f"- {line}" for line in measures]
+    if lines:
+        parts += ["## What else was measured", "\n".join(lines)]
     ordered = summary.sort_values(
         [*_UNIT, "eta"], ascending=[True, True, False], kind="stable"
     )
@@ -205,6 +214,114 @@ def markdown(
     parts.append("## Figures")
     parts += [f"![{title}](figures/{name}.png)" for name, title in figures.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def matched_line(matched: pd.DataFrame) -> str:
+    """How the golds compare at equal training reward.
+
+    Args:
+        matched: From ``matched_report``.
+    """
+    rows = furthest_levels(matched)
+    rows = rows[(rows["along"] == "training_reward") & (rows["group"] == "seen")]
+    apart = int(rows["level"].isna().sum())
+    golds = rows[rows["role"] == "gold"]
+    found = {
+        "higher": int((golds["low"] > 0).sum()),
+        "lower": int((golds["high"] < 0).sum()),
+    }
+    counts = [f"{count} {name}" for name, count in found.items()]
+    counts.append(f"{len(golds) - sum(found.values())} cannot tell")
+    told = (
+        f"the gold against a reference method's: {', '.join(counts)}"
+        if len(golds)
+        else "no gold to compare"
+    )
+    without = (
+        f"; {apart} without a common level or a method to compare" if apart else ""
+    )
+    return (
+        f"At equal training reward, {told}{without}. Other rewards, and equal queries, KL "
+        "and seconds: `tables/matched.csv`."
+    )
+
+
+def goodhart_line(goodhart: pd.DataFrame) -> str:
+    """What the preferred fits say.
+
+    Args:
+        goodhart: From ``goodhart_report``.
+    """
+    keys = [*METHOD, "scored"]
+    fits = goodhart.assign(preferred=goodhart["preferred"].eq(True))
+    fits = fits.sort_values("preferred", ascending=False, kind="stable")
+    statements = fits.drop_duplicates(keys)["statement"].value_counts(sort=False)
+    said = "; ".join(f"{statements[text]} {text}" for text in sorted(statements.index))
+    return (
+        "Held-out rewards, the gold where there is one, against the distance from the "
+        f"base model: {said}. Peaks: `tables/goodhart.csv`."
+    )
+
+
+def last_joint(joint: pd.DataFrame) -> pd.DataFrame:
+    """The last checkpoint of each method, or the row that says why there is none.
+
+    Args:
+        joint: The rates of ``joint_report``.
+    """
+    return joint.drop_duplicates(list(METHOD), keep="last").reset_index(drop=True)
+
+
+def joint_verdict(row: Mapping[Any, Any]) -> str:
+    """What all held-out rewards did together, beyond chance.
+
+    Args:
+        row: Of the rates of ``joint_report``.
+    """
+    if pd.isna(row["dominated"]):
+        return str(row["note"])
+    chance = row["by_chance"]
+    rose, fell = row["dominated_low"] > chance, row["collapsed_low"] > chance
+    if rose and fell:
+        return "on some prompts all rose and on others all fell, each beyond chance"
+    if rose:
+        return "all rose together on more prompts than by chance"
+    if fell:
+        return "all fell together on more prompts than by chance"
+    return "neither was shown beyond chance"
+
+
+def joint_line(joint: pd.DataFrame) -> str:
+    """What all held-out rewards did together.
+
+    Args:
+        joint: The rates of ``joint_report``.
+    """
+    said = [joint_verdict(row) for row in last_joint(joint).to_dict("records")]
+    counts = "; ".join(f"{said.count(text)} {text}" for text in sorted(set(said)))
+    return (
+        f"All held-out rewards at once, by method: {counts}. Rates: `tables/joint.csv`, "
+        "prompts: `tables/joint_prompts.csv`."
+    )
+
+
+def stopping_line(regrets: pd.DataFrame) -> str:
+    """Which rules had the lowest regret.
+
+    Args:
+        regrets: From ``summarise_regrets``.
+    """
+    rules = regrets[regrets["regret"].notna() & (regrets["rule"] != "best")]
+    methods = len(regrets[list(METHOD)].drop_duplicates())
+    if rules.empty:
+        told = "no gold was scored in training, so that no stop can be judged"
+    else:
+        lowest = rules.groupby(list(METHOD))["regret"].transform("min")
+        best = rules.loc[rules["regret"] == lowest, "rule"].value_counts(sort=False)
+        told = "lowest mean regret, ties counted for each: " + "; ".join(
+            f"{rule} for {best[rule]} of {methods}" for rule in sorted(best.index)
+        )
+    return f"Rules for stopping early: {told}. With intervals: `tables/regrets.csv`."
 
 
 def _markdown_block(title: str, trained: bool, rows: pd.DataFrame) -> list[str]:
@@ -247,8 +364,8 @@ def _gold_table(golds: pd.DataFrame) -> str:
     head += ["best epoch", "last minus best", "against its best"]
     body = []
     for row in golds.to_dict("records"):
-        base = _triple(row["change"], row["low"], row["high"])
-        best = _triple(row["peak_change"], row["peak_low"], row["peak_high"])
+        base = interval_text(row["change"], row["low"], row["high"])
+        best = interval_text(row["peak_change"], row["peak_low"], row["peak_high"])
         at_peak = row["peak_verdict"] == "is at its peak"
         cells = [row["method"], row["reward"], row["gold"], group_label(row["group"])]
         cells += [base, row["verdict"], row["peak_epoch"], "" if at_peak else best]

@@ -44,6 +44,8 @@ class MeasureSettings(BaseModel):
         trained: The reward that was trained on, if no column says it.
         rewards: Reward columns; none: all that aren't of another meaning.
         golds: The gold of each trained reward, where one is known.
+        reference: The method that the others are compared with on equal terms; None: the
+            first by name.
         folder: Folder of the report.
     """
 
@@ -53,6 +55,7 @@ class MeasureSettings(BaseModel):
     trained: str | None
     rewards: tuple[str, ...]
     golds: dict[str, str]
+    reference: str | None = None
     folder: str
 
 
@@ -64,6 +67,10 @@ class Measured(NamedTuple):
     golds: pd.DataFrame
     onsets: pd.DataFrame
     prompts: pd.DataFrame
+    matched: pd.DataFrame
+    goodhart: pd.DataFrame
+    joint: pd.DataFrame
+    joint_prompts: pd.DataFrame
 
 
 def read(settings: MeasureSettings) -> pd.DataFrame:
@@ -88,6 +95,12 @@ def read(settings: MeasureSettings) -> pd.DataFrame:
                 raise overoptimization.ScoreTableError(
                     f"measure.golds names '{name}', which is no reward of the table."
                 )
+    methods = sorted(scores["method"].unique())
+    if settings.reference is not None and settings.reference not in methods:
+        raise overoptimization.ScoreTableError(
+            f"measure.reference names '{settings.reference}', which is no method of the "
+            f"table; it has {methods}."
+        )
     for remark in own_tables.remarks(scores):
         logger.info("%s", remark)
     return scores
@@ -103,6 +116,11 @@ def measure(scores: pd.DataFrame, settings: MeasureSettings) -> Measured:
             overoptimization.gold_report(scores),
             overoptimization.find_onsets(scores),
             prompt_changes(scores),
+            overoptimization.matched_report(
+                scores, references=[settings.reference] if settings.reference else []
+            ),
+            overoptimization.goodhart_report(scores),
+            *overoptimization.joint_report(scores),
         )
 
 
@@ -123,6 +141,9 @@ def report(
     fallen: pd.DataFrame,
     onsets: pd.DataFrame,
     prompts: pd.DataFrame,
+    matched: pd.DataFrame,
+    goodhart: pd.DataFrame,
+    joint: pd.DataFrame,
     settings: MeasureSettings,
     **drawn: pd.DataFrame,
 ) -> tuple[str, str]:
@@ -135,6 +156,9 @@ def report(
         fallen: Whether the golds fell.
         onsets: Since when rewards have been falling.
         prompts: Changes by prompt.
+        matched: Methods on equal terms.
+        goodhart: Fits against the distance from the base model.
+        joint: What all held-out rewards did together.
         settings: The table, and what its rewards are.
         **drawn: Data of the figures; those that show nothing are left out.
     """
@@ -145,8 +169,14 @@ def report(
         root=ROOT,
         folder=settings.folder,
     )
-    page = html_report.html_report(
-        curves, summary, fallen, onsets, prompts, lineage=traced
+    tables = html_report.Tables(
+        *(curves, summary, fallen, onsets, prompts, matched, goodhart, joint)
     )
+    page = html_report.html_report(tables, lineage=traced)
     logger.info("%s", words.screen_text(summary, fallen, shown, settings.folder))
-    return page, words.markdown(summary, fallen, shown)
+    lines = [
+        words.matched_line(matched),
+        words.goodhart_line(goodhart),
+        words.joint_line(joint),
+    ]
+    return page, words.markdown(summary, fallen, shown, measures=lines)

@@ -12,6 +12,9 @@ _TABLES = {
     "fallen": "own_table_golds",
     "onsets": "own_table_onsets",
     "prompts": "own_table_prompts",
+    "matched": "own_table_matched",
+    "goodhart": "own_table_goodhart",
+    "joint": "own_table_joint",
 }
 
 
@@ -23,7 +26,7 @@ def create_pipeline() -> Pipeline:
             Node(
                 nodes.measure,
                 ["own_scores", "params:measure"],
-                list(_TABLES.values()),
+                [*_TABLES.values(), "own_table_joint_prompts"],
                 name="measure",
             ),
             Node(

@@ -21,12 +21,15 @@ def configured_figures(conf: Path = CONF) -> dict[str, FigureSettings]:
 
     Raises:
         GridError: If the file is missing or no YAML, an entry is malformed, or a method
-            or a reward is unknown.
+            (of ``reporting.references`` too) or a reward is unknown.
     """
     path = conf / "parameters_reporting.yml"
     entries = mapping(section(path, "reporting").get("figures"), "figures", path)
     methods = section(conf / "parameters_methods.yml", "methods")
     rewards = section(conf / "parameters_rewards.yml", "rewards")
+    for method in section(path, "reporting").get("references", ()):
+        where = f"{path}: reporting.references"
+        check_known(method, methods, where, "parameters_methods.yml")
     found = {}
     for name, entry in entries.items():
         where = f"{path}: reporting.figures.{name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -26,23 +27,23 @@ logger = logging.getLogger("tdpo_pipeline.report")
 _RUN_KEY = re.compile(r"(?P<method>[^-]+)-(?P<reward>.+)-s(?P<seed>\d+)")
 
 
-def collect_history(**histories: pd.DataFrame) -> pd.DataFrame:
-    """Put the histories of several runs into one table.
+def collect_epochs(**runs: pd.DataFrame) -> pd.DataFrame:
+    """Put the histories, or the timings, of several runs into one table.
 
     Args:
-        **histories: History of each run, by its key ``<method>-<reward>-s<seed>``.
+        **runs: Table of each run, by its key ``<method>-<reward>-s<seed>``.
 
     Returns:
         All rows, with the columns run, method, reward and seed in front.
     """
     tables = []
-    for key, history in histories.items():
+    for key, epochs in runs.items():
         match = _RUN_KEY.fullmatch(key)
         if match is None:
             raise ValueError(f"'{key}' is no run key, <method>-<reward>-s<seed>.")
         names = {"run": key, **match.groupdict(), "seed": int(match["seed"])}
-        front = pd.DataFrame(names, index=history.index)
-        tables.append(pd.concat([front, history], axis=1))
+        front = pd.DataFrame(names, index=epochs.index)
+        tables.append(pd.concat([front, epochs], axis=1))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -105,6 +106,37 @@ def find_onsets(scores: pd.DataFrame) -> pd.DataFrame:
     return overoptimization.find_onsets(scores)
 
 
+def match_methods(
+    scores: pd.DataFrame, timings: pd.DataFrame, references: Sequence[str]
+) -> pd.DataFrame:
+    """Methods at equal training reward, queries, KL and seconds."""
+    return overoptimization.matched_report(
+        scores, references=references, timings=timings
+    )
+
+
+def fit_peaks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Golds, or held-out rewards without one, against the distance from the base."""
+    return overoptimization.goodhart_report(scores)
+
+
+def join_rewards(
+    scores: pd.DataFrame, held_out: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """On how many prompts all of the rewards that stops watch rose, or fell."""
+    return overoptimization.joint_report(scores, held_out=held_out)
+
+
+def judge_stops(
+    history: pd.DataFrame, held_out: Sequence[str], alpha: float, min_epochs: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What rules for stopping would have been worth: by run, and their means."""
+    regrets = overoptimization.stopping_report(
+        history, held_out=held_out, alpha=alpha, min_epochs=min_epochs
+    )
+    return regrets, overoptimization.summarise_regrets(regrets)
+
+
 def trace(
     scores: pd.DataFrame,
     folder: str,
@@ -146,6 +178,10 @@ def draw_page(
     golds: pd.DataFrame,
     onsets: pd.DataFrame,
     prompts: pd.DataFrame,
+    matched: pd.DataFrame,
+    goodhart: pd.DataFrame,
+    joint: pd.DataFrame,
+    regrets: pd.DataFrame,
     lineage: dict[str, Any],
     **strips: Any,
 ) -> str:
@@ -157,6 +193,10 @@ def draw_page(
         golds: Whether the golds fell.
         onsets: Since when rewards have been falling.
         prompts: Changes by prompt.
+        matched: Methods on equal terms.
+        goodhart: Fits against the distance from the base model.
+        joint: What all held-out rewards did together.
+        regrets: Mean regrets of stopping rules.
         lineage: What the report stands on.
         **strips: For each method ``strips <method>`` (picture) and ``rows <method>``
             (what is where in it).
@@ -166,9 +206,10 @@ def draw_page(
         kind, method = name.split(" ")
         if kind == "strips":
             unpacked |= unpack_strips(picture, strips[f"rows {method}"])
-    return html_report.html_report(
-        curves, summary, golds, onsets, prompts, lineage=lineage, strips=unpacked
+    tables = html_report.Tables(
+        *(curves, summary, golds, onsets, prompts, matched, goodhart, joint, regrets)
     )
+    return html_report.html_report(tables, lineage=lineage, strips=unpacked)
 
 
 def draw(figure: FigureSettings, table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -205,6 +246,10 @@ def report(
     summary: pd.DataFrame,
     golds: pd.DataFrame,
     wires: pd.DataFrame,
+    matched: pd.DataFrame,
+    goodhart: pd.DataFrame,
+    joint: pd.DataFrame,
+    regrets: pd.DataFrame,
     folder: str,
     configured: dict[str, Any],
     page: str,
@@ -216,6 +261,10 @@ def report(
         summary: Last checkpoint of each method.
         golds: Whether the golds fell.
         wires: Where the image statistics stand.
+        matched: Methods on equal terms.
+        goodhart: Fits against the distance from the base model.
+        joint: What all held-out rewards did together.
+        regrets: Mean regrets of stopping rules.
         folder: Folder of the report.
         configured: Settings of every figure, in the order of the summary.
         page: The report as a page; it is here so that this node runs last.
@@ -231,5 +280,11 @@ def report(
         if name in drawn and not drawn[name].empty
     }
     logger.info("%s", words.screen_text(summary, golds, shown, folder))
-    text = words.markdown(summary, golds, shown, tripwires_markdown(wires))
+    lines = [
+        words.matched_line(matched),
+        words.goodhart_line(goodhart),
+        words.joint_line(joint),
+        words.stopping_line(regrets),
+    ]
+    text = words.markdown(summary, golds, shown, tripwires_markdown(wires), lines)
     return text, words.metrics(summary, golds)

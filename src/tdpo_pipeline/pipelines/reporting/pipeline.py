@@ -51,18 +51,22 @@ def create_pipeline(runs: Sequence[Run]) -> Pipeline:
 def _collect(method: str, runs: Sequence[Run]) -> Pipeline:
     """Everything that the runs of one method made, in one dataset of each kind."""
     per_image = ("scores", "image_statistics", "diversity")
-    kinds = ("history", *per_image, "strip", "strip_index")
+    per_epoch = ("history", "timings")
+    kinds = (*per_epoch, *per_image, "strip", "strip_index")
     # Inside the namespace the runs' datasets go by names without dots.
     inner = {kind: {run.key: f"{kind}__{run.key}" for run in runs} for kind in kinds}
     strips = {f"strip {key}": name for key, name in inner["strip"].items()}
     indexes = {f"index {key}": name for key, name in inner["strip_index"].items()}
     return Pipeline(
         [
-            Node(
-                nodes.collect_history,
-                inner["history"],
-                "all_history",
-                name="collect_history",
+            *(
+                Node(
+                    nodes.collect_epochs,
+                    inner[kind],
+                    f"all_{kind}",
+                    name=f"collect_{kind}",
+                )
+                for kind in per_epoch
             ),
             *(
                 Node(
@@ -87,8 +91,7 @@ def _collect(method: str, runs: Sequence[Run]) -> Pipeline:
             for run in runs
         },
         outputs={
-            "all_history": f"history_{method}",
-            **{f"all_{kind}": f"{kind}_{method}" for kind in per_image},
+            **{f"all_{kind}": f"{kind}_{method}" for kind in (*per_epoch, *per_image)},
             "all_strips": f"strips_{method}",
             "all_strip_rows": f"strip_rows_{method}",
         },
@@ -99,12 +102,6 @@ def _collect(method: str, runs: Sequence[Run]) -> Pipeline:
 def _tables(methods: Sequence[str]) -> list[Node]:
     """Nodes that bring all methods together, and measure them."""
     return [
-        Node(
-            nodes.concatenate,
-            [f"history_{method}" for method in methods],
-            "all_history",
-            name="concatenate_history",
-        ),
         *(
             Node(
                 nodes.concatenate,
@@ -112,7 +109,9 @@ def _tables(methods: Sequence[str]) -> list[Node]:
                 f"all_{kind}",
                 name=f"concatenate_{kind}",
             )
-            for kind in ("scores", "image_statistics", "diversity")
+            for kind in (
+                *("history", "timings", "scores", "image_statistics", "diversity"),
+            )
         ),
         Node(
             nodes.measure_methods,
@@ -168,6 +167,36 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             "table_prompts",
             name="measure_prompts",
         ),
+        Node(
+            nodes.match_methods,
+            ["all_scores", "all_timings", "params:reporting.references"],
+            "table_matched",
+            name="match_methods",
+        ),
+        Node(
+            nodes.fit_peaks,
+            "all_scores",
+            "table_goodhart",
+            name="fit_peaks",
+        ),
+        Node(
+            nodes.join_rewards,
+            ["all_scores", "params:training.early_stop.held_out"],
+            ["table_joint", "table_joint_prompts"],
+            name="join_rewards",
+        ),
+        Node(
+            nodes.judge_stops,
+            [
+                "all_history",
+                *(
+                    f"params:training.early_stop.{name}"
+                    for name in ("held_out", "alpha", "min_epochs")
+                ),
+            ],
+            ["table_stops", "table_regrets"],
+            name="judge_stops",
+        ),
     ]
 
 
@@ -208,6 +237,10 @@ def _page(methods: Sequence[str]) -> list[Node]:
         "golds": "table_golds",
         "onsets": "table_onsets",
         "prompts": "table_prompts",
+        "matched": "table_matched",
+        "goodhart": "table_goodhart",
+        "joint": "table_joint",
+        "regrets": "table_regrets",
         "lineage": "lineage",
     }
     strips = {f"strips {method}": f"strips_{method}" for method in methods}
@@ -224,6 +257,10 @@ def _report(drawn: Sequence[str]) -> Node:
         "summary": "table_summary",
         "golds": "table_golds",
         "wires": "table_tripwires",
+        "matched": "table_matched",
+        "goodhart": "table_goodhart",
+        "joint": "table_joint",
+        "regrets": "table_regrets",
         "folder": "params:reporting.folder",
         "configured": "params:reporting.figures",
         "page": "report_page",

@@ -1,0 +1,310 @@
+"""Blocks of the page on equal terms, peaks, joint outcomes and stopping rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from tdpo_pipeline.figures import style
+from tdpo_pipeline.html_report.cells import (
+    RUN_COLUMNS,
+    SEEDS_COLUMN,
+    Block,
+    Columns,
+    in_base_sd,
+    interval,
+    number,
+    ordered,
+    run_name,
+    seeds_note,
+    words,
+)
+from tdpo_pipeline.overoptimization.curves import METHOD
+from tdpo_pipeline.overoptimization.matched import AXES, furthest_levels
+from tdpo_pipeline.overoptimization.report import joint_verdict, last_joint
+from tdpo_pipeline.overoptimization.tables import group_label, ordered_groups
+
+Verdicts = list[tuple[str, list[str]]]
+"""Statements, each with the runs that it holds for."""
+
+
+def _by_statement(said: Iterable[tuple[str, str]]) -> Verdicts:
+    """What is said of each run, as the runs of each statement."""
+    found: dict[str, list[str]] = {}
+    for statement, run in said:
+        found.setdefault(style.sentence(statement), []).append(run)
+    return list(found.items())
+
+
+# ------------------------------------------------------------------ on equal terms
+_EQUAL = {
+    "training_reward": "training reward",
+    "reward_queries": "reward queries",
+    "kl": "KL to the base model",
+    "seconds": "seconds of training",
+}
+_LEVELS = {
+    "training_reward": "{:+.3g} base SD",
+    "reward_queries": "{:,.0f} queries",
+    "kl": "{:.3g} nats",
+    "seconds": "{:,.0f} s",
+}
+
+
+def equal_blocks(matched: pd.DataFrame) -> list[Block]:
+    """A block for each axis, and one for the prompts that were not trained on.
+
+    Args:
+        matched: From ``matched_report``.
+    """
+    table = furthest_levels(matched)
+    seen = table["group"] == "seen"
+    blocks = [
+        Block(
+            f"At equal {_EQUAL[along]}",
+            _equal_columns(along != "training_reward", groups=False),
+            _equal_rows(table[seen & (table["along"] == along)]),
+        )
+        for along in AXES
+    ]
+    if (~seen).any():
+        columns = _equal_columns(trained=True, groups=True)
+        title = "At equal training reward, on prompts not trained on"
+        blocks.append(Block(title, columns, _equal_rows(table[~seen])))
+    return blocks
+
+
+def _equal_columns(trained: bool, groups: bool) -> Columns:
+    """Headings; at equal training reward there is no difference in it."""
+    return [
+        *RUN_COLUMNS,
+        ("reference", "Minus", ""),
+        *([("group", "Prompts", "")] if groups else []),
+        ("level", "At", "number"),
+        *([("trained", "Trained reward", "number")] if trained else []),
+        ("gold", "Its gold", "number"),
+        ("higher", "Held-out rewards higher", ""),
+        ("lower", "Held-out rewards lower", ""),
+        SEEDS_COLUMN,
+        ("note", "Note", ""),
+    ]
+
+
+def _equal_rows(table: pd.DataFrame) -> list[dict[str, str]]:
+    """One row a comparison."""
+    records = ordered(table, "group", ordered_groups(table["group"]))
+    comparisons = groupby(records, key=lambda r: [r[k] for k in (*METHOD, "group")])
+    return [_equal_row(list(rows)) for _, rows in comparisons]
+
+
+def _equal_row(rows: list[dict[Any, Any]]) -> dict[str, str]:
+    first = rows[0]
+    found = {
+        "reward": first["reward"],
+        "method": first["method"],
+        "reference": style.method_label(first["reference"]),
+        "group": group_label(first["group"]),
+        "note": style.sentence(words(first["gap"])),
+        **dict.fromkeys(("level", "trained", "gold", "higher", "lower", "seeds"), ""),
+    }
+    if pd.isna(first["level"]):
+        return found
+    of_role = {row["role"]: in_base_sd(row, "mean") for row in rows}
+    others = [row for row in rows if row["role"] == "cross"]
+    higher = [row["scored"] for row in others if row["low"] > 0]
+    lower = [row["scored"] for row in others if row["high"] < 0]
+    level = _LEVELS[first["along"]].format(first["level"])
+    seeds = (first["n_seeds"], first["n_reference_seeds"])
+    notes = [words(first["gap"]), seeds_note(*seeds)]
+    return found | {
+        "level": level.replace("-", "\N{MINUS SIGN}"),
+        "trained": of_role.get("trained", "not scored"),
+        "gold": of_role.get("gold", "none known"),
+        "higher": _of(higher, len(others)),
+        "lower": _of(lower, len(others)),
+        "seeds": " and ".join(f"{count:.0f}" for count in seeds),
+        "note": "; ".join(note for note in notes if note),
+    }
+
+
+def _of(names: list[str], count: int) -> str:
+    """Such as "1 of 3: pick-mini"."""
+    text = f"{len(names)} of {count}" if count else "none scored"
+    return f"{text}: {', '.join(names)}" if names else text
+
+
+# ------------------------------------------------------------------ peaks
+def peak_verdicts(goodhart: pd.DataFrame) -> Verdicts:
+    """What the preferred form says of each method; or that the two forms disagree.
+
+    Args:
+        goodhart: From ``goodhart_report``.
+    """
+    said = []
+    for fits in _fits(goodhart):
+        statements = {fit["statement"] for fit in fits}
+        statement = fits[0]["statement"]
+        if len(statements) > 1:
+            statement = "the two forms don't say the same"
+        scored = words(fits[0]["scored"])
+        run = run_name(fits[0])
+        said.append((statement, f"{run}: {scored}" if scored else run))
+    return _by_statement(said)
+
+
+def _fits(goodhart: pd.DataFrame) -> list[list[dict[Any, Any]]]:
+    """The forms of each method and scored reward, the preferred one first."""
+    scored = goodhart["scored"].fillna("")
+    records = ordered(goodhart.assign(scored=scored), "scored", sorted(set(scored)))
+    fits = groupby(records, key=lambda row: [row[k] for k in (*METHOD, "scored")])
+    return [sorted(f, key=lambda row: row["preferred"] is not True) for _, f in fits]
+
+
+def peak_block(goodhart: pd.DataFrame) -> Block:
+    """The fit of the preferred form, and what the other one says."""
+    rows = []
+    for fit, *others in _fits(goodhart):
+        names = ("peak_distance", "peak_distance_low", "peak_distance_high")
+        values = ("peak_value", "peak_value_low", "peak_value_high")
+        rows.append(
+            {
+                "reward": fit["reward"],
+                "method": fit["method"],
+                "scored": words(fit["scored"])
+                + (", its gold" if fit["role"] == "gold" else ""),
+                "form": words(fit["form"]) if pd.notna(fit["rmse"]) else "",
+                "distance": _within(*(fit[name] for name in names)),
+                "value": interval(*(fit[name] for name in values)),
+                "furthest": number(fit["max_distance"]),
+                "rmse": number(fit["rmse"]),
+                "statement": fit["statement"],
+                "note": seeds_note(fit["n_seeds"]),
+                "other": others[0]["statement"]
+                if others and pd.notna(fit["rmse"])
+                else "",
+                "seeds": f"{fit['n_seeds']:.0f}",
+            }
+        )
+    columns = [
+        *RUN_COLUMNS,
+        ("scored", "Reward", ""),
+        ("form", "Form", ""),
+        ("distance", "Peak at distance", "number"),
+        ("value", "Change at the peak", "number"),
+        ("furthest", "Furthest evaluated", "number"),
+        ("rmse", "Error of the fit", "number"),
+        ("statement", "It says", ""),
+        ("other", "The other form says", ""),
+        SEEDS_COLUMN,
+        ("note", "Note", ""),
+    ]
+    return Block("Fits against the distance from the base model", columns, rows)
+
+
+def _within(at: float, low: float, high: float) -> str:
+    """A peak's distance; what lies beyond the data is not known."""
+    if pd.isna(low):
+        return number(at) + ("" if pd.isna(at) else ", no interval")
+    ends = [number(low), "beyond" if pd.isna(high) else number(high)]
+    return f"{'beyond' if pd.isna(at) else number(at)} [{', '.join(ends)}]"
+
+
+# ------------------------------------------------------------------ joint outcomes
+def joint_verdicts(joint: pd.DataFrame) -> Verdicts:
+    """What all held-out rewards did together, beyond chance, by method."""
+    records = ordered(last_joint(joint), "group", ["seen"])
+    return _by_statement((joint_verdict(row), run_name(row)) for row in records)
+
+
+def joint_block(joint: pd.DataFrame) -> Block:
+    """The last checkpoint of each method.
+
+    Args:
+        joint: The rates of ``joint_report``.
+    """
+    rows = []
+    for row in ordered(last_joint(joint), "group", ["seen"]):
+        judged = pd.notna(row["dominated"])
+        rows.append(
+            {
+                "reward": row["reward"],
+                "method": row["method"],
+                "rewards": words(row["rewards"]),
+                "rose": _rate(row, "dominated"),
+                "fell": _rate(row, "collapsed"),
+                "chance": f"{row['by_chance']:.1%}" if judged else "",
+                "epoch": f"{row['epoch']:.0f}" if judged else "",
+                "prompts": f"{row['n_prompts']:.0f}",
+                "seeds": f"{row['n_seeds']:.0f}",
+                "note": words(row["note"]) or seeds_note(row["n_seeds"]),
+            }
+        )
+    columns = [
+        *RUN_COLUMNS,
+        ("rewards", "Held-out rewards", ""),
+        ("rose", "All rose", "number"),
+        ("fell", "All fell", "number"),
+        ("chance", "Each by chance", "number"),
+        ("epoch", "Epoch", "number"),
+        ("prompts", "Prompts", "number"),
+        SEEDS_COLUMN,
+        ("note", "Note", ""),
+    ]
+    return Block("Part of the prompts, at the last checkpoint", columns, rows)
+
+
+def _rate(row: dict[Any, Any], name: str) -> str:
+    """A part in percent with its interval."""
+    mean, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if pd.isna(mean):
+        return "\N{EN DASH}"
+    if pd.isna(low):
+        return f"{mean:.0%}, no interval"
+    return f"{mean:.0%} [{low:.0%}, {high:.0%}]"
+
+
+# ------------------------------------------------------------------ stopping rules
+def stopping_block(regrets: pd.DataFrame) -> Block:
+    """Mean regret of each rule, a row a method.
+
+    Args:
+        regrets: From ``summarise_regrets``.
+    """
+    named = regrets["rule"].dropna()
+    rules = [rule for rule in dict.fromkeys(named) if rule != "best"]
+    rows = []
+    units = regrets.assign(rule=regrets["rule"].fillna(""))
+    records = ordered(units, "rule", ["", "best", *rules])
+    for _, unit in groupby(records, key=lambda row: [row[k] for k in METHOD]):
+        unit_rows = list(unit)
+        of_rule = {row["rule"]: row for row in unit_rows}
+        first = unit_rows[0]
+        notes = dict.fromkeys(words(row["note"]) for row in unit_rows)
+        rows.append(
+            {
+                "reward": first["reward"],
+                "method": first["method"],
+                "judge": words(first["judge"]),
+                "seeds": f"{first['n_seeds']:.0f}",
+                "note": "; ".join(note for note in notes if note),
+                **{
+                    rule: interval(
+                        *(of_rule[rule][k] for k in ("regret", "low", "high"))
+                    )
+                    if rule in of_rule
+                    else ""
+                    for rule in rules
+                },
+            }
+        )
+    columns = [
+        *RUN_COLUMNS,
+        ("judge", "Judged by", ""),
+        *((rule, style.sentence(rule), "number") for rule in rules),
+        SEEDS_COLUMN,
+        ("note", "Note", ""),
+    ]
+    return Block("Mean regret of each rule", columns, rows)
