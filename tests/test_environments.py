@@ -143,12 +143,17 @@ def test_names_of_prompt_sets_are_known(
 
 
 def test_the_models_are_pinned(environment: tuple[str, dict[str, Any]]) -> None:
-    model = files_of(environment[0])["models"]["base_model"]
-    assert len(model["revision"]) == 40
-    assert int(model["revision"], 16)
+    models = files_of(environment[0])["models"]
+    for model in models.values():
+        assert len(model["revision"]) == 40
+        assert int(model["revision"], 16)
     assert {"model_index.json", "unet/diffusion_pytorch_model.safetensors"} < set(
-        model["files"]
+        models["base_model"]["files"]
     )
+    assert models["tiny_decoder"]["files"] == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    ]
 
 
 def test_tdpo_is_as_in_the_papers_table(sd14: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderTiny,
     DDIMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -141,6 +142,19 @@ def _vae() -> AutoencoderKL:
         latent_channels=4,
         sample_size=8,
     )
+
+
+def tiny_decoder(seed: int = 0, **changes: Any) -> AutoencoderTiny:
+    """A random stand-in of the decoder above, which is itself one of the true one."""
+    torch.manual_seed(seed)
+    shape: dict[str, Any] = {
+        "encoder_block_out_channels": (8, 8),
+        "decoder_block_out_channels": (8, 8),
+        "num_encoder_blocks": (1, 1),
+        "num_decoder_blocks": (1, 1),
+    }
+    decoder = AutoencoderTiny(**shape | changes)
+    return decoder.requires_grad_(False).eval()
 
 
 class TinyEncoder(ImageEncoder):

@@ -31,6 +31,10 @@ CLIP_REFERENCE_DIMS = 4 * 64 * 64
 """Latent dimensions of Stable Diffusion, for which clip ranges are configured."""
 
 
+TINY_DECODER = "tiny_decoder"
+"""Folder of a base model in which an ``AutoencoderTiny`` of its latents lies."""
+
+
 class Settings(BaseModel):
     """Parent of all parameter classes: unknown keys are errors, values are fixed."""
 
@@ -71,6 +75,7 @@ class MemorySettings(Settings):
     chunk_size: PositiveInt
     micro_batch_size: PositiveInt
     backprop_batch_size: PositiveInt | None = None
+    critic_batch_size: PositiveInt | None = None
     gradient_checkpointing: bool = False
     attention_slicing: bool = False
     vae_slicing: bool = False
@@ -106,6 +111,10 @@ class ComputeSettings(Settings):
         precision: Of the frozen weights and of what the networks compute. Trained
             weights, states, noise and log-probs are float32 always; with ``fp16`` the
             loss is scaled, so that small gradients don't vanish.
+        tf32: Whether a GPU multiplies and convolves float32 numbers in TF32, with 10 bits
+            of mantissa in place of 23: faster, and less exact. It concerns the networks
+            that are in float32 whatever ``precision`` is: rewards, the critic and its
+            encoder. Log-probs are sums, to which it makes no difference.
         gradient_checkpointing: Recompute the activations of UNet and VAE in the backward
             pass: less memory, a third more time for an update.
         attention_slicing: Compute attention head by head; needless where torch has a
@@ -120,6 +129,7 @@ class ComputeSettings(Settings):
 
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    tf32: bool = False
     gradient_checkpointing: bool = False
     attention_slicing: bool = False
     vae_slicing: bool = False
@@ -173,6 +183,9 @@ class TrainingSettings(ComputeSettings):
             batch shape and the importance ratio starts at exactly 1 on a CPU.
         backprop_batch_size: Images of one pass where the reward is backpropagated, through
             the decoder too, which takes most of the memory; None: micro_batch_size.
+        critic_batch_size: States decoded and embedded together for a temporal critic, of
+            one step or of several, whatever vae_slicing says; None: chunk_size states of
+            a step, as images are decoded.
         finetune: ``lora`` trains adapters, ``full`` the whole UNet.
         lora: The adapters (unused with ``full``).
         monitor: Rewards scored on every epoch's samples besides the trained one.
@@ -202,6 +215,7 @@ class TrainingSettings(ComputeSettings):
     chunk_size: PositiveInt
     micro_batch_size: PositiveInt
     backprop_batch_size: PositiveInt | None = None
+    critic_batch_size: PositiveInt | None = None
     finetune: Literal["lora", "full"] = "lora"
     lora: LoraSettings | None = None
     monitor: tuple[str, ...] = ()
@@ -480,6 +494,23 @@ class AlgorithmSettings(Settings):
     def critic_encoder(self) -> str | None:
         """Reward whose image encoder a critic reads instead of that of the task."""
         return None
+
+    @property
+    def needs_tiny_decoder(self) -> bool:
+        """Whether a critic sees states by the base model's tiny decoder."""
+        return False
+
+    def kept_numbers(
+        self, training: TrainingSettings, latent_dims: int, epoch: int
+    ) -> int:
+        """Numbers of past samples that are kept, in memory and in states, after an epoch.
+
+        Args:
+            training: The scale.
+            latent_dims: Number D of latent dimensions.
+            epoch: 1-based.
+        """
+        return 0
 
     @property
     def auxiliary_rewards(self) -> tuple[str, ...]:

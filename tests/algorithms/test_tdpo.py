@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tdpo_pipeline.algorithms.tdpo import Tdpo, critic_inputs, discounted_returns
+from tdpo_pipeline.config import ComputeSettings
 from tdpo_pipeline.critic.critic import CriticSettings
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import rollout
@@ -59,11 +60,11 @@ def trajectory(policy):
     )
 
 
-def inputs(policy, trajectory, **changes):
+def inputs(policy, trajectory, batch_size=4, **changes):
     settings = CriticSettings.model_validate(
         {"optimizer": {"learning_rate": 1e-3}} | changes
     )
-    return critic_inputs(policy, tiny.TinyEncoder(), trajectory, settings, 4)
+    return critic_inputs(policy, tiny.TinyEncoder(), trajectory, settings, batch_size)
 
 
 def test_critic_sees_the_state_before_each_step(policy, trajectory):
@@ -89,6 +90,73 @@ def test_critic_can_see_the_predicted_x0(policy, trajectory):
         wrong = tiny.TinyEncoder()(policy.decode((x + (1 - a) ** 0.5 * eps) / a**0.5))
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, wrong)
+
+
+def test_states_of_several_steps_are_seen_together(policy, trajectory):
+    # 16 states of 4 samples in batches of 5: one batch is of one step and a bit.
+    for state in ("pre", "post", "x0hat"):
+        found = inputs(policy, trajectory, 5, state=state)
+        torch.testing.assert_close(found, inputs(policy, trajectory, state=state))
+
+
+def test_the_size_of_the_critics_batches_goes_before_slicing():
+    def batches(**changes):
+        training = {"vae_slicing": True} | changes
+        config = tiny.run_config(tiny.TDPO, **training)
+        policy = Policy(
+            tiny.pipeline(),
+            num_inference_steps=4,
+            lora=tiny.LORA,
+            compute=config.training,
+        )
+        algorithm = Tdpo(config, policy, tiny.Redness(), Path(), Stopwatch())
+        trajectory = algorithm.sample(1, tiny.PROMPTS * 4)
+        sizes = []
+        policy.pipeline.vae.decoder.register_forward_pre_hook(
+            lambda _, given: sizes.append(len(given[0]))
+        )
+        algorithm.critic_inputs(trajectory)
+        policy.decode(trajectory.latents[:2, -1])
+        return sizes
+
+    # 8 samples of 4 steps are 32 states; images are decoded one by one.
+    assert batches(critic_batch_size=10) == [10, 10, 10, 2] + [1, 1]
+    assert batches() == [1] * 32 + [1, 1]
+
+
+def with_tiny_decoder(**settings):
+    return Policy(
+        tiny.pipeline(),
+        num_inference_steps=4,
+        lora=tiny.LORA,
+        compute=ComputeSettings(**settings),
+        tiny_decoder=tiny.tiny_decoder(),
+    )
+
+
+def test_the_critic_can_see_by_a_tiny_decoder(trajectory):
+    policy = with_tiny_decoder()
+    found = inputs(policy, trajectory, decoder="tiny")
+    # It takes latents as the UNet has them, and gives images in [-1, 1].
+    latents, decoder = trajectory.latents[:, 0], tiny.tiny_decoder()
+    encoder = tiny.TinyEncoder()
+    images = (decoder.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+    assert images.shape == trajectory.images.shape
+    torch.testing.assert_close(found[:, 0], encoder(images))
+    divided = latents / policy.pipeline.vae.config.scaling_factor
+    wrong = (decoder.decode(divided).sample / 2 + 0.5).clamp(0, 1)
+    assert not torch.allclose(found[:, 0], encoder(wrong), atol=1e-3)
+
+
+def test_a_tiny_decoder_is_for_the_critics_eyes_alone(policy, trajectory):
+    other = with_tiny_decoder()
+    with torch.no_grad():
+        assert torch.equal(other.decode(trajectory.latents[:, -1]), trajectory.images)
+    # Off, it changes nothing, bit for bit.
+    assert torch.equal(inputs(other, trajectory), inputs(policy, trajectory))
+    half = with_tiny_decoder(precision="bf16")
+    assert half.tiny_decoder.dtype == torch.bfloat16
+    assert half.decode_roughly(trajectory.latents[:, 0]).dtype == torch.float32
 
 
 def test_prompt_can_be_given_to_the_critic(policy, trajectory):

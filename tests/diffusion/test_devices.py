@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from tdpo_pipeline.config import ComputeSettings
-from tdpo_pipeline.diffusion.devices import DeviceError, resolve_device
+from tdpo_pipeline.diffusion.devices import (
+    DeviceError,
+    resolve_device,
+    set_float32_arithmetic,
+)
 from tdpo_pipeline.diffusion.policy import Policy
 from tests import tiny
 
@@ -70,6 +74,24 @@ def test_a_gpu_without_bf16_is_an_error(gpu):
     device(device="cuda", precision="fp16")
     with pytest.raises(DeviceError, match="Pretence can't compute in bf16"):
         device(device="cuda", precision="bf16")
+
+
+def test_float32_is_float32_on_a_gpu_unless_tf32_is_asked_for():
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        for tf32 in (True, False):
+            set_float32_arithmetic(torch.device("cuda"), tf32=tf32)
+            assert (matmul.allow_tf32, cudnn.allow_tf32) == (tf32, tf32)
+            # A CPU says nothing of what GPUs do.
+            set_float32_arithmetic(torch.device("cpu"), tf32=not tf32)
+            assert (matmul.allow_tf32, cudnn.allow_tf32) == (tf32, tf32)
+            assert torch.get_float32_matmul_precision() == (
+                "high" if tf32 else "highest"
+            )
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+    assert not ComputeSettings().tf32
 
 
 def test_a_policy_asks_before_anything_else(no_gpu):

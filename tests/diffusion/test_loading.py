@@ -5,7 +5,14 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, PNDMScheduler
 
-from tdpo_pipeline.diffusion.loading import ddim_scheduler, load_pipeline
+from tdpo_pipeline.diffusion.loading import (
+    TinyDecoderError,
+    ddim_scheduler,
+    load_pipeline,
+    load_tiny_decoder,
+)
+from tdpo_pipeline.rewards.loading import WeightsError
+from tdpo_pipeline.rewards.model_files import MissingWeightsError
 from tests import tiny
 
 NOISE = {
@@ -139,3 +146,44 @@ def test_weights_that_are_published_in_half_precision_alone(tmp_path):
     assert loaded.unet.dtype == torch.float32
     for name, weight in pipeline.unet.state_dict().items():
         assert torch.equal(loaded.unet.state_dict()[name], weight.float()), name
+
+
+def test_a_tiny_decoder_is_loaded_whole_and_frozen(tmp_path):
+    saved = tiny.tiny_decoder()
+    saved.save_pretrained(tmp_path / "tiny_decoder")
+    loaded = load_tiny_decoder(tmp_path, tiny.pipeline().vae)
+    found, expected = loaded.state_dict(), saved.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not loaded.training
+    assert not any(weight.requires_grad for weight in loaded.parameters())
+
+
+def test_a_missing_tiny_decoder_is_told_with_the_command_that_fetches_it(tmp_path):
+    vae = tiny.pipeline().vae
+    words = r"config\.json and diffusion_pytorch_model\.safetensors in .*tiny_decoder"
+    with pytest.raises(MissingWeightsError, match=f"{words}.*--pipelines fetch"):
+        load_tiny_decoder(tmp_path, vae)
+    tiny.tiny_decoder().save_pretrained(tmp_path / "tiny_decoder")
+    (tmp_path / "tiny_decoder" / "config.json").unlink()
+    with pytest.raises(MissingWeightsError, match=r"needs config\.json in"):
+        load_tiny_decoder(tmp_path, vae)
+
+
+def test_a_tiny_decoder_that_does_not_fit_is_refused(tmp_path):
+    vae = tiny.pipeline().vae
+    tiny.tiny_decoder(latent_channels=16).save_pretrained(tmp_path / "tiny_decoder")
+    with pytest.raises(TinyDecoderError, match="latents of 16 channels"):
+        load_tiny_decoder(tmp_path, vae)
+    # Three blocks double the width twice; the base model's decoder doubles it once.
+    three = {"decoder_block_out_channels": (8,) * 3, "num_decoder_blocks": (1,) * 3}
+    tiny.tiny_decoder(**three).save_pretrained(tmp_path / "tiny_decoder")
+    with pytest.raises(TinyDecoderError, match="4 times as wide"):
+        load_tiny_decoder(tmp_path, vae)
+    # The configuration of another than the weights are of.
+    tiny.tiny_decoder().save_config(tmp_path / "tiny_decoder")
+    with pytest.raises(WeightsError, match="has the unknown 'decoder"):
+        load_tiny_decoder(tmp_path, vae)
+    vae.save_config(tmp_path / "tiny_decoder")
+    with pytest.raises(TinyDecoderError, match="is of a AutoencoderKL"):
+        load_tiny_decoder(tmp_path, vae)

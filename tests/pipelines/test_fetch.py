@@ -67,9 +67,14 @@ def evaluation(*rewards: str) -> EvaluationSettings:
 def test_a_base_model_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
     hub.add("org/model", "model_index.json", b"{}")
     hub.add("org/model", "unet/weights.safetensors", b"x" * 5000)
-    models = ModelSettings.model_validate({"base_model": BASE_MODEL})
+    hub.add("org/tiny", "config.json", b"small")
+    decoder = BASE_MODEL | {"id": "org/tiny", "files": ["config.json"]}
+    models = ModelSettings.model_validate(
+        {"base_model": BASE_MODEL, "tiny_decoder": decoder}
+    )
     folder = nodes.fetch_base_model(settings(tmp_path), models)
     assert folder == tmp_path / "base_model"
+    assert (folder / "tiny_decoder" / "config.json").read_bytes() == b"small"
     assert (folder / "unet" / "weights.safetensors").stat().st_size == 5000
 
 
@@ -169,19 +174,21 @@ def test_the_command(project: Project) -> None:
     (conf / "parameters_fetch.yml").write_text(yaml.safe_dump({"fetch": fetch}))
     command = ("run", "--env", "sd14", "--pipelines", "fetch")
     with running_hub() as hub:
-        source = models["base_model"]
-        for name in source["files"]:
-            path = f"{source['id']}/resolve/{source['revision']}/{name}"
-            hub.files[path] = name.encode()
+        for source in models.values():
+            for name in source["files"]:
+                path = f"{source['id']}/resolve/{source['revision']}/{name}"
+                hub.files[path] = name.encode()
         for file in PICKSCORE.files:
             path = PICKSCORE.url(file).removeprefix("https://huggingface.co/")
             hub.files[path] = file.name.encode()
         done = project.run("kedro", *command, HF_ENDPOINT=hub.endpoint)
         count = len(hub.ranges)
-    assert count == len(source["files"]) + len(PICKSCORE.files)
+    files = {part: set(source["files"]) for part, source in models.items()}
+    assert count == sum(map(len, files.values())) + len(PICKSCORE.files)
     base_model = project.root / "data" / "06_models" / "sd14" / "base_model"
-    assert set(read_manifest(base_model)) == set(source["files"])
-    assert f"1/{len(source['files'])} model_index.json" in done.stdout + done.stderr
+    assert set(read_manifest(base_model)) == files["base_model"]
+    assert set(read_manifest(base_model / "tiny_decoder")) == files["tiny_decoder"]
+    assert f"1/{len(files['base_model'])} model_index.json" in done.stdout + done.stderr
     # What is there needs no hub. What isn't is the user's to mend, and no traceback.
     more = ("--params", "fetch.rewards=pickscore aesthetic")
     again = project.run("kedro", *command, *more, check=False, HF_HUB_OFFLINE="1")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,13 @@ from tdpo_pipeline.trainer.estimate import Architecture, Network
 from tests import tiny
 
 # Round numbers, to be worked with by hand.
+DECODER = Network(
+    parameters=50_000_000,
+    flops=2e9,
+    kept=30_000_000,
+    kept_checkpointed=20_000_000,
+    largest=4_000_000,
+)
 MODEL = Architecture(
     unet=Network(
         parameters=100_000_000,
@@ -19,13 +27,8 @@ MODEL = Architecture(
         kept_checkpointed=4_000_000,
         largest=1_000_000,
     ),
-    decoder=Network(
-        parameters=50_000_000,
-        flops=2e9,
-        kept=30_000_000,
-        kept_checkpointed=20_000_000,
-        largest=4_000_000,
-    ),
+    decoder=DECODER,
+    critic_decoder=DECODER,
     text_parameters=25_000_000,
     latent_dims=64,
     pixels=192,
@@ -75,6 +78,50 @@ def test_memory_of_a_rewards_gradient() -> None:
     assert of(draft).memory["activations"] == pytest.approx(0.2)
     few = of(draft, backprop_batch_size=2).memory
     assert few["activations"] == pytest.approx(0.1)
+
+
+def test_memory_of_what_a_critic_sees() -> None:
+    short = {"gradient_checkpointing": True, "vae_slicing": True}
+    # 8 states at once are 8 x 4 x 4 MB, more than the 32 MB of an update.
+    memory = of(tiny.TDPO, critic_batch_size=8, **short).memory
+    assert memory["activations"] == pytest.approx(0.128)
+    assert of(tiny.TDPO, **short).memory["activations"] == pytest.approx(0.032)
+    # DDPO has no critic.
+    memory = of(critic_batch_size=8, **short).memory
+    assert memory["activations"] == pytest.approx(0.032)
+
+
+def test_a_tiny_decoder_takes_the_critics_part_alone() -> None:
+    small = Network(
+        parameters=1_000_000, flops=1e8, kept=0, kept_checkpointed=0, largest=10_000_000
+    )
+    config = tiny.run_config(
+        tiny.TDPO | {"critic": tiny.TDPO["critic"] | {"decoder": "tiny"}},
+        gradient_checkpointing=True,
+        vae_slicing=True,
+    )
+    found = estimate.estimate(config, replace(MODEL, critic_decoder=small), TRAINED)
+    # A million weights more, and 4 states at once of 4 x 10 MB.
+    assert found.memory["base model"] == pytest.approx(0.704)
+    assert found.memory["activations"] == pytest.approx(0.16)
+    assert found.work["critic"] == pytest.approx(32 * (1e8 + 335e9) / 1e15)
+    assert found.work["sampling"] == of(tiny.TDPO).work["sampling"]
+
+
+def test_memory_of_samples_that_are_kept() -> None:
+    replay = tiny.TDPO | {
+        "algorithm": "tdpo_replay",
+        "policy_neurons": {"reset": "active"},
+        "buffer_epochs": 3,
+        "buffer_samples": 4,
+    }
+    # 3 epochs of 4 samples of 5 states of 64 numbers, and 4 advantages.
+    kept = of(replay).memory["trajectories"] - of().memory["trajectories"]
+    assert kept == pytest.approx(4 * 3 * 4 * (5 * 64 + 4) / 1e9)
+    # Rounds of 2 epochs of 8 samples, of which the last trains: 2 x 64 moments, a reward.
+    rwr = {"algorithm": "rwr", "rounds": 2, "batch_size": 4} | OPTIMIZER
+    kept = of(rwr).memory["trajectories"] - of().memory["trajectories"]
+    assert kept == pytest.approx(4 * 8 * 129 / 1e9)
 
 
 def test_work_of_ddpo_and_tdpo() -> None:
@@ -177,6 +224,18 @@ def test_stable_diffusion_is_measured_without_weights() -> None:
     assert decoder.flops == pytest.approx(2515e9, rel=1e-3)
     # A quarter of a megapixel in 256 channels of 2 bytes.
     assert decoder.largest == 512 * 512 * 256 * 2
+
+
+def test_a_tiny_decoder_is_measured_without_weights() -> None:
+    # As published for Stable Diffusion: 64 channels, 3 + 3 + 3 + 1 blocks.
+    config = json.dumps({"_class_name": "AutoencoderTiny", "latent_channels": 4})
+    decoder = estimate._measured_decoder(config, 64, "fp16")
+    # Its encoder and decoder have 1.2 M weights each.
+    assert decoder.parameters == pytest.approx(2.4e6, rel=0.05)
+    full = estimate._measured_decoder(json.dumps(VAE), 64, "fp16")
+    assert decoder.flops < full.flops / 10
+    # A quarter of a megapixel in 64 channels of 2 bytes.
+    assert decoder.largest == 512 * 512 * 64 * 2
 
 
 def test_a_pipelines_configuration_is_enough(tmp_path: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.rewards.base import RewardError
+from tdpo_pipeline.rewards.model_files import MissingWeightsError
 from tdpo_pipeline.trainer import loop, state
 from tdpo_pipeline.trainer.loop import TrainingStoppedError
 from tdpo_pipeline.trainer.state import disk_needed, run_identity
@@ -283,6 +284,56 @@ def test_disk_budget_is_what_a_run_writes(base_model, train, tmp_path):
     estimate = disk_needed(config, trainer.policy, trainer.algorithm.state_dict())
     # These weights are so small that names and headers take as much.
     assert 0.3 * written < estimate < written
+
+
+def test_disk_budget_counts_samples_that_are_kept(base_model, tmp_path):
+    def needed(method):
+        config = tiny.run_config(method, checkpoint_every=1)
+        trainer = loop.Trainer.create(config, tiny.PROMPTS, base_model, tmp_path)
+        return disk_needed(config, trainer.policy, trainer.algorithm.state_dict())
+
+    replay = METHODS["tdpo_replay"]
+    without = tiny.TDPO | {"policy_neurons": replay["policy_neurons"]}
+    # States after 4 epochs with 1, 2, 2 and 2 epochs in the buffer, and the next one with
+    # 2: each 4 bytes x 4 samples x (5 x 64 numbers and 4 advantages).
+    assert needed(replay) - needed(without) == (1 + 2 + 2 + 2 + 2) * 4 * 4 * 324
+
+
+def test_fetching_a_tiny_decoder_makes_no_run_another(tmp_path):
+    def identity(decoder):
+        critic = tiny.TDPO["critic"] | {"decoder": decoder}
+        config = tiny.run_config(tiny.TDPO | {"critic": critic})
+        return run_identity(config, ["cat"], tmp_path, tmp_path / "no_weights")
+
+    (tmp_path / "unet").write_text("weights")
+    full, by_tiny = identity("full"), identity("tiny")
+    (tmp_path / "tiny_decoder").mkdir()
+    (tmp_path / "tiny_decoder" / "weights").write_text("other weights")
+    assert identity("full") == full
+    assert identity("tiny")["base model"] != by_tiny["base model"]
+
+
+def test_a_critic_with_a_tiny_decoder(base_model, train, tmp_path):
+    config = tiny.run_config(
+        tiny.TDPO | {"critic": tiny.TDPO["critic"] | {"decoder": "tiny"}}, epochs=1
+    )
+    with pytest.raises(MissingWeightsError, match=r"critic\.decoder: tiny needs"):
+        train(config)
+    assert not (tmp_path / "state").exists()
+    model = shutil.copytree(base_model, tmp_path / "base_model")
+    tiny.tiny_decoder().save_pretrained(model / "tiny_decoder")
+    result = loop.train_run(
+        config,
+        prompts=tiny.PROMPTS,
+        base_model=model,
+        weights=tmp_path / "no_weights",
+        state_dir=tmp_path / "tiny",
+    )
+    row = result.history.iloc[0]
+    full = train(tiny.run_config(tiny.TDPO, epochs=1)).history.iloc[0]
+    # The samples and their rewards are the same; what the critic makes of them isn't.
+    assert row["redness_mean"] == full["redness_mean"]
+    assert row["critic_prediction_std"] != full["critic_prediction_std"]
 
 
 def test_what_a_run_has_written_counts_as_free(train, monkeypatch, tmp_path):

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from tdpo_pipeline.algorithms.kl import (
     KlController,
     KlSettings,
-    closed_form_kl,
     kl_penalties,
+    loss_penalty,
     reference_trajectory,
 )
 from tdpo_pipeline.algorithms.policy_gradient import (
@@ -78,6 +78,11 @@ class TdpoSettings(PolicyGradientSettings):
         """Reward whose image encoder the critic reads instead of that of the task."""
         return self.critic.encoder
 
+    @property
+    def needs_tiny_decoder(self) -> bool:
+        """Whether the critic sees states by the base model's tiny decoder."""
+        return self.critic.decoder == "tiny"
+
     def check_task(self, task: RewardSettings) -> None:
         """Raise ValueError if the critic's encoder is the task's own anyway."""
         if self.critic.encoder in (task.scorer, task.critic_encoder):
@@ -118,26 +123,26 @@ def critic_inputs(
     encoder: ImageEncoder,
     trajectory: Trajectory,
     settings: CriticSettings,
-    chunk_size: int,
+    batch_size: int,
 ) -> Tensor:
     """What the critic reads at every step, float32, shape (N, T, d).
 
-    The states are decoded after the rollout, batched over samples: the critic has no
-    part in the sampling, so the result is that of decoding on the way.
+    The states are decoded after the rollout, ``batch_size`` of any steps together: the
+    critic has no part in the sampling, so the result is that of decoding on the way.
     """
+    tiny = settings.decoder == "tiny"
+    decode = policy.decode_roughly if tiny else policy.decode
 
-    def embedded(place: tuple[int, int]) -> tuple[Tensor]:
-        step, start = place
-        samples = slice(start, start + chunk_size)
-        states = _critic_states(policy, trajectory, step, samples, settings.state)
-        return (encoder(policy.decode(states)).float(),)
+    def embedded(pairs: Tensor) -> tuple[Tensor]:
+        states = _critic_states(policy, trajectory, pairs, settings.state)
+        return (encoder(decode(states)).float(),)
 
-    starts = range(0, len(trajectory), chunk_size)
-    places = [(step, start) for step in range(trajectory.num_steps) for start in starts]
-    parts = torch.cat([part for (part,) in compute_parts(embedded, places)])
-    # The parts come step by step.
-    features = parts.unflatten(0, (trajectory.num_steps, -1)).transpose(0, 1)
-    features = features.contiguous()
+    # Step by step, so that a batch that divides N is of one step.
+    size = len(trajectory), trajectory.num_steps
+    pairs = trajectory.pairs().unflatten(0, size).transpose(0, 1).flatten(0, 1)
+    parts = compute_parts(embedded, pairs.split(batch_size))
+    features = torch.cat([part for (part,) in parts])
+    features = features.unflatten(0, size[::-1]).transpose(0, 1).contiguous()
     if settings.inputs == "image_prompt":
         text = nn.functional.normalize(trajectory.embeds.tokens.mean(1), dim=-1)
         text = text[:, None].expand(-1, features.shape[1], -1)
@@ -146,17 +151,17 @@ def critic_inputs(
 
 
 def _critic_states(
-    policy: Policy, trajectory: Trajectory, step: int, samples: slice, kind: str
+    policy: Policy, trajectory: Trajectory, pairs: Tensor, kind: str
 ) -> Tensor:
-    """Latents (B, C, H, W) shown to the critic at a step: pre, post or x0hat."""
+    """Latents (B, C, H, W) shown to the critic at pairs (B, 2): pre, post or x0hat."""
+    sample, step = pairs.to(trajectory.latents.device).unbind(1)
     if kind == "post":
-        return trajectory.latents[samples, step + 1]
-    latents = trajectory.latents[samples, step]
+        return trajectory.latents[sample, step + 1]
+    latents = trajectory.latents[sample, step]
     if kind == "pre":
         return latents
-    timestep = trajectory.timesteps[step].expand(len(latents))
-    noise_preds = trajectory.noise_preds[samples, step]
-    return predicted_x0(policy.scheduler, noise_preds, timestep, latents)
+    noise_preds, timesteps = trajectory.noise_preds[sample, step], trajectory.timesteps
+    return predicted_x0(policy.scheduler, noise_preds, timesteps[step], latents)
 
 
 class Tdpo(PolicyGradient):
@@ -189,13 +194,7 @@ class Tdpo(PolicyGradient):
     ) -> dict[str, float]:
         """One epoch of updates of policy and critic, then the neurons."""
         with self.stopwatch.measure("critic_features"):
-            inputs = critic_inputs(
-                self.policy,
-                self.encoder,
-                trajectory,
-                self.settings.critic,
-                self.training.chunk_size,
-            )
+            inputs = self.critic_inputs(trajectory)
             # Made before the epoch's updates, so on pairs not trained on.
             predictions = self.critic.predict(inputs)
         trajectory = self.to_replay(trajectory)
@@ -226,12 +225,22 @@ class Tdpo(PolicyGradient):
             **self.steer_kl(trajectory, reference),
         }
 
+    def critic_inputs(self, trajectory: Trajectory) -> Tensor:
+        """What the critic reads at every step, float32, shape (N, T, d)."""
+        together = self.training.critic_batch_size
+        with self.policy.slicing(self.training.vae_slicing and together is None):
+            return critic_inputs(
+                self.policy,
+                self.encoder,
+                trajectory,
+                self.settings.critic,
+                together or self.training.chunk_size,
+            )
+
     def targets(self, trajectory: Trajectory, rewards: Tensor) -> Tensor:
         """The final return of each trajectory, float32, shape (N,)."""
-        z = self.z_scores(trajectory, rewards)
-        if self.settings.critic.target == "raw":
-            return rewards.float().to(trajectory.latents.device)
-        return z
+        target = self.settings.critic.target
+        return self.final_returns(trajectory, rewards, target)
 
     def reference(self, trajectory: Trajectory) -> Trajectory | None:
         """The base model along the trajectories, if a penalty asks for it."""
@@ -259,15 +268,7 @@ class Tdpo(PolicyGradient):
         if settings is None or reference is None or settings.applied_to == "reward":
             return None
         assert self.kl is not None
-        weight = self.kl.value
-
-        def penalty(noise_preds: Tensor, pairs: Tensor) -> Tensor:
-            base = reference.noise_preds[pairs.unbind(1)]
-            return weight * closed_form_kl(
-                self.policy, trajectory, pairs, noise_preds, base
-            )
-
-        return penalty
+        return loss_penalty(self.policy, trajectory, reference, self.kl.value)
 
     def steer_kl(
         self, trajectory: Trajectory, reference: Trajectory | None

@@ -40,6 +40,8 @@ class CriticSettings(Settings):
         state: What is decoded for the critic at a step: the state before it (as the
             official code does), after it (the paper's equation 4), or the predicted
             x_0.
+        decoder: ``full`` is the base model's own decoder; ``tiny`` a small one that
+            approximates it, for the critic's eyes alone.
         inputs: ``image``, or ``image_prompt`` to append the prompt's mean text
             embedding (the paper's equation 8).
         optimizer: The critic's own AdamW.
@@ -57,6 +59,7 @@ class CriticSettings(Settings):
     value_clip: float | None = Field(default=0.2, gt=0)
     target: Literal["normalised", "raw"] = "normalised"
     state: Literal["pre", "post", "x0hat"] = "pre"
+    decoder: Literal["full", "tiny"] = "full"
     inputs: Literal["image", "image_prompt"] = "image"
     optimizer: OptimizerSettings
     precision: Literal["fp32", "official_fp16"] = "fp32"

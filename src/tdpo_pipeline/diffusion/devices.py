@@ -54,6 +54,19 @@ def _check_memory(device: torch.device, needed_gb: float) -> None:
         )
 
 
+def set_float32_arithmetic(device: torch.device, *, tf32: bool) -> None:
+    """Say how a GPU multiplies float32 matrices and convolves, for the whole process.
+
+    Left to itself torch would convolve in TF32, and multiply matrices in float32. A CPU
+    has no TF32, and nothing is set for it.
+    """
+    if device.type == "cpu":
+        return
+    # By these switches, since others that are set apart can't be read through them.
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on the device, without waiting for what the device still does."""
     if device.type == "cpu":

@@ -10,12 +10,18 @@ from typing import Any, TypeAlias
 
 import torch
 from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
     DDIMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
+
+from tdpo_pipeline.config import TINY_DECODER
+from tdpo_pipeline.rewards.loading import load_strict, read_tensors
+from tdpo_pipeline.rewards.model_files import MissingWeightsError
 
 BasePipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 
@@ -80,6 +86,69 @@ def load_pipeline(base_model: Path) -> BasePipeline:
     pipeline.scheduler = ddim_scheduler(pipeline.scheduler.config, base_model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+class TinyDecoderError(ValueError):
+    """What is there as tiny decoder doesn't decode the base model's latents."""
+
+
+def tiny_decoder_config(base_model: Path) -> dict[str, Any]:
+    """The configuration of the tiny decoder of a base model.
+
+    Raises:
+        MissingWeightsError: If the base model has none, or its weights are missing.
+        TinyDecoderError: If it is of another class.
+    """
+    folder = base_model / TINY_DECODER
+    needed = folder / "config.json", _tiny_weights(base_model)
+    missing = [path.name for path in needed if not path.is_file()]
+    if missing:
+        raise MissingWeightsError(
+            f"critic.decoder: tiny needs {' and '.join(missing)} in {folder}. Name an "
+            "AutoencoderTiny of the same latents as models.tiny_decoder, and get it "
+            "with: kedro run --pipelines fetch --env <env>"
+        )
+    config = json.loads(needed[0].read_text())
+    if config.get("_class_name") != "AutoencoderTiny":
+        raise TinyDecoderError(
+            f"{needed[0]} is of a {config.get('_class_name')}; a tiny decoder is an "
+            "AutoencoderTiny."
+        )
+    return config
+
+
+def load_tiny_decoder(base_model: Path, vae: AutoencoderKL) -> AutoencoderTiny:
+    """Load the decoder that approximates a base model's own, in float32 and frozen.
+
+    Args:
+        base_model: Diffusers pipeline directory, with a folder ``tiny_decoder``.
+        vae: Its own autoencoder.
+
+    Raises:
+        MissingWeightsError: If it isn't there.
+        WeightsError: If its weights are damaged, missing or surplus.
+        TinyDecoderError: If it is of another class, or of other latents.
+    """
+    tiny = AutoencoderTiny.from_config(tiny_decoder_config(base_model))
+    path = _tiny_weights(base_model)
+    load_strict(tiny, read_tensors(path), path)
+    own = (
+        tiny.config.latent_channels,
+        tiny.config.upsampling_scaling_factor
+        ** (len(tiny.config.num_decoder_blocks) - 1),
+    )
+    expected = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
+    if own != expected:
+        raise TinyDecoderError(
+            f"The tiny decoder in {path.parent} makes images {own[1]} times as wide of "
+            f"latents of {own[0]} channels, and the base model's makes them "
+            f"{expected[1]} times as wide of {expected[0]}: it is of another base model."
+        )
+    return tiny
+
+
+def _tiny_weights(base_model: Path) -> Path:
+    return base_model / TINY_DECODER / "diffusion_pytorch_model.safetensors"
 
 
 def _variant(base_model: Path) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionXLPipeline
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionXLPipeline
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
@@ -26,7 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tdpo_pipeline.config import ComputeSettings, LoraSettings
-from tdpo_pipeline.diffusion.devices import DTYPES, resolve_device
+from tdpo_pipeline.diffusion.devices import (
+    DTYPES,
+    resolve_device,
+    set_float32_arithmetic,
+)
 from tdpo_pipeline.diffusion.loading import BasePipeline
 from tdpo_pipeline.diffusion.prompt_embeds import PromptEmbeds
 from tdpo_pipeline.diffusion.randomness import torch_seed
@@ -50,6 +54,7 @@ class Policy:
         seed: Seed of the adapters' initial weights.
         compute: Device, precision and what trades memory for time; by default the CPU
             and float32.
+        tiny_decoder: What :meth:`decode_roughly` decodes by, or None.
 
     Raises:
         DeviceError: If the device is not there, or too small.
@@ -63,10 +68,13 @@ class Policy:
         lora: LoraSettings | None,
         seed: int = 0,
         compute: ComputeSettings | None = None,
+        tiny_decoder: AutoencoderTiny | None = None,
     ) -> None:
         compute = ComputeSettings() if compute is None else compute
         device = resolve_device(compute)
+        set_float32_arithmetic(device, tf32=compute.tf32)
         self.pipeline = pipeline
+        self.tiny_decoder = tiny_decoder
         self.compute = compute
         self.dtype = DTYPES[compute.precision]
         self.unet: Any = pipeline.unet
@@ -115,10 +123,12 @@ class Policy:
     def _place(self, device: torch.device) -> None:
         """Bring all parts to the device, and the frozen ones to the precision."""
         compute, pipeline = self.compute, self.pipeline
-        frozen = {
+        frozen: dict[nn.Module, torch.dtype] = {
             part: _frozen_dtype(pipeline, part, self.dtype)
             for part in _networks(pipeline)
         }
+        if self.tiny_decoder is not None:
+            frozen[self.tiny_decoder] = self.dtype
         for part, dtype in frozen.items():
             for weight in part.parameters():
                 if not weight.requires_grad:
@@ -279,10 +289,22 @@ class Policy:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents, float32 in [0, 1], shape (N, 3, 8H, 8W) for SD."""
+        return _decoded(self.pipeline.vae, latents)
+
+    def decode_roughly(self, latents: Tensor) -> Tensor:
+        """What :meth:`decode` gives, about and cheaply, by the tiny decoder."""
+        assert self.tiny_decoder is not None
+        return _decoded(self.tiny_decoder, latents)
+
+    @contextlib.contextmanager
+    def slicing(self, on: bool) -> Iterator[None]:
+        """Within this context images are decoded one at a time, or all together."""
         vae = self.pipeline.vae
-        scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
-        images = vae.decode(scaled, return_dict=False)[0]
-        return (images.float() / 2 + 0.5).clamp(0, 1)
+        before, vae.use_slicing = vae.use_slicing, on
+        try:
+            yield
+        finally:
+            vae.use_slicing = before
 
     def set_strength(self, strength: float) -> None:
         """Scale the adapters: 0 is the base model, 1 the fine-tuned one.
@@ -385,6 +407,16 @@ def _networks(pipeline: BasePipeline) -> list[nn.Module]:
     names = ("vae", "text_encoder", "text_encoder_2", "unet")
     parts = [getattr(pipeline, name, None) for name in names]
     return [part for part in parts if part is not None]
+
+
+def _decoded(vae: Any, latents: Tensor) -> Tensor:
+    """Images in [0, 1] by a decoder, which has a scale of latents of its own.
+
+    That of an ``AutoencoderTiny`` is 1: it takes latents as the UNet has them.
+    """
+    scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
+    images = vae.decode(scaled, return_dict=False)[0]
+    return (images.float() / 2 + 0.5).clamp(0, 1)
 
 
 def _frozen_dtype(

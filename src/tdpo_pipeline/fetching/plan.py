@@ -50,9 +50,11 @@ class ModelSettings(Settings):
 
     Attributes:
         base_model: The published base model, or None: the environment makes its own.
+        tiny_decoder: A published ``AutoencoderTiny`` of the same latents, or None.
     """
 
     base_model: BaseModelSettings | None
+    tiny_decoder: BaseModelSettings | None = None
 
 
 def remote_files(repository: Repository) -> list[RemoteFile]:

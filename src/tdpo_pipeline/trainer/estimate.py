@@ -27,6 +27,7 @@ from tdpo_pipeline.algorithms.reward_backprop import RewardBackpropSettings
 from tdpo_pipeline.algorithms.rwr import RwrSettings
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.devices import DTYPES, DeviceError
+from tdpo_pipeline.diffusion.loading import tiny_decoder_config
 
 FLOAT32 = 4
 
@@ -89,6 +90,7 @@ class Architecture:
     Attributes:
         unet: The denoiser, one latent without guidance.
         decoder: The VAE's decoder, one image.
+        critic_decoder: The decoder of what a critic sees: the same, or a tiny one.
         text_parameters: Weights of all text encoders.
         latent_dims: Number D of latent dimensions.
         pixels: Numbers in an image.
@@ -96,6 +98,7 @@ class Architecture:
 
     unet: Network
     decoder: Network
+    critic_decoder: Network
     text_parameters: int
     latent_dims: int
     pixels: int
@@ -160,11 +163,20 @@ def estimate(config: RunConfig, model: Architecture, trained: int) -> Estimate:
         )
     decoded = 1 if scale.vae_slicing else scale.chunk_size
     decoding = 4 * decoder.largest * decoded
+    kept_samples = max(
+        config.algorithm.kept_numbers(scale, model.latent_dims, epoch)
+        for epoch in range(1, scale.epochs + 1)
+    )
+    if config.algorithm.needs_encoder:
+        tiny = config.algorithm.needs_tiny_decoder
+        frozen += model.critic_decoder.parameters * tiny
+        seen = scale.critic_batch_size or (scale.chunk_size if tiny else decoded)
+        decoding = max(decoding, 4 * model.critic_decoder.largest * seen)
     memory = {
         "base model": half * frozen,
         "rewards": FLOAT32 * sum(REWARD_PARAMETERS.get(name, 0) for name in rewards),
         "trained weights and their optimizer": FLOAT32 * trained * state,
-        "trajectories": FLOAT32 * numbers,
+        "trajectories": FLOAT32 * (numbers + kept_samples),
         "activations": max(batch * image, decoding),
     }
     return Estimate(
@@ -184,7 +196,8 @@ def work(config: RunConfig, model: Architecture) -> dict[str, float]:
         "KL": scale.kl_samples * steps * guided,
     }
     if algorithm.needs_encoder:
-        parts["critic"] = samples * steps * (model.decoder.flops + ENCODER_FLOPS)
+        seeing = model.critic_decoder.flops + ENCODER_FLOPS
+        parts["critic"] = samples * steps * seeing
     again = 1.0 if scale.gradient_checkpointing else 0.0
     visit = guided * (1 + BACKWARD[scale.finetune] + again)
     parts["updates"] = visits(config) * visit
@@ -292,10 +305,17 @@ def architecture(base_model: Path, config: RunConfig) -> tuple[Architecture, int
     decoder = _measured_decoder(
         json.dumps(vae_config), size, "fp32" if upcast else scale.precision
     )
+    critic_decoder = decoder
+    if config.algorithm.needs_tiny_decoder:
+        tiny_config = tiny_decoder_config(base_model)
+        critic_decoder = _measured_decoder(
+            json.dumps(tiny_config), size, scale.precision
+        )
     upscaling = 2 ** (len(vae_config["block_out_channels"]) - 1)
     return Architecture(
         unet=unet,
         decoder=decoder,
+        critic_decoder=critic_decoder,
         text_parameters=text,
         latent_dims=unet_config["in_channels"] * size**2,
         pixels=3 * (size * upscaling) ** 2,
@@ -345,13 +365,15 @@ def _measured_unet(
 
 @cache
 def _measured_decoder(settings: str, size: int, precision: str) -> Network:
-    """The decoder of a VAE by its configuration."""
-    from diffusers import AutoencoderKL
+    """The decoder of a VAE, or of a tiny one, by its configuration."""
+    from diffusers import AutoencoderKL, AutoencoderTiny
 
     config = json.loads(settings)
     dtype = DTYPES[precision]
+    tiny = config.get("_class_name") == "AutoencoderTiny"
+    vae_class: Any = AutoencoderTiny if tiny else AutoencoderKL
     with torch.device("meta"):
-        vae = AutoencoderKL.from_config(config).to(dtype).requires_grad_(False)
+        vae = vae_class.from_config(config).to(dtype).requires_grad_(False)
     parameters = sum(p.numel() for p in vae.parameters())
     with _without_data(torch.float32):  # a VAE computes in the format of its weights
         _move(vae.decoder)

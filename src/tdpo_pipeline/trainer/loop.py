@@ -24,7 +24,7 @@ from tdpo_pipeline.diffusion.adapter_neurons import (
     dormant_percents,
 )
 from tdpo_pipeline.diffusion.devices import resolve_device
-from tdpo_pipeline.diffusion.loading import load_pipeline
+from tdpo_pipeline.diffusion.loading import load_pipeline, load_tiny_decoder
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator
 from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, replay
@@ -161,12 +161,16 @@ class Trainer:
     ) -> Trainer:
         """Load the base model and the rewards, and build the algorithm."""
         settings = config.training
+        pipeline, tiny_decoder = load_pipeline(base_model), None
+        if config.algorithm.needs_tiny_decoder:
+            tiny_decoder = load_tiny_decoder(base_model, pipeline.vae)
         policy = Policy(
-            load_pipeline(base_model),
+            pipeline,
             num_inference_steps=settings.num_inference_steps,
             lora=settings.lora if settings.finetune == "lora" else None,
             seed=config.seed,
             compute=settings,
+            tiny_decoder=tiny_decoder,
         )
         rewards = load_rewards(
             (config.task.scorer, *settings.monitor), weights, config.task

@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.config import TINY_DECODER, RunConfig
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
 from tdpo_pipeline.fetching.manifest import MANIFEST, known_checksums, sha256_of
 from tdpo_pipeline.rewards.repositories import files_of_others
@@ -65,6 +65,8 @@ The training stages of ``dvc.yaml`` depend on the same; of Menagerie, on its rew
 on what these draw with, because its models are inputs of a run.
 """
 
+
+FLOAT32 = 4
 
 NO_RESULT = (
     "disk_budget_mb",
@@ -119,17 +121,20 @@ def run_identity(
     """What a run's result depends on: configuration, inputs and code.
 
     Of published reward weights, which several environments share, only those that the run
-    loads count.
+    loads count, and so does the base model's tiny decoder.
 
     Settings of the disk, the threads and the processes are left out, and so are those
     that have their default, so that checkpoints outlive settings that are added later.
     """
+    unused: set[Path] = set()
+    if not config.algorithm.needs_tiny_decoder:
+        unused = set((base_model / TINY_DECODER).rglob("*"))
     values = config.model_dump(mode="json", exclude_defaults=True)
     for name in NO_RESULT:
         values["training"].pop(name, None)
     return {
         "config": values,
-        "base model": fingerprint([base_model]),
+        "base model": fingerprint([base_model], leave_out=unused),
         "reward weights": fingerprint(
             [weights], leave_out=files_of_others(config.rewards_in_use, weights)
         ),
@@ -335,15 +340,26 @@ def check_disk_budget(
 def disk_needed(config: RunConfig, policy: Policy, algorithm: Mapping[str, Any]) -> int:
     """About how many bytes a run takes; arguments as for :func:`check_disk_budget`.
 
-    A state holds the weights of policy and algorithm three times (Adam's two moments);
-    one more of them is there while it takes the newest one's place. A checkpoint holds
+    A state holds the weights of policy and algorithm three times (Adam's two moments),
+    and the samples that the algorithm keeps; one more, the largest, is there while it
+    takes the newest one's place. A checkpoint holds
     the policy's weights, and is there twice: in the run's folder, and as the copy that
     the run's dataset makes.
     """
     weights = tensor_bytes(policy.parameters())
     state = 3 * (weights + tensor_bytes(algorithm))
-    kept = len(config.training.kept_epochs())
-    return kept * (state + 2 * weights) + state
+    kept = config.training.kept_epochs()
+    samples = {
+        epoch: FLOAT32
+        * config.algorithm.kept_numbers(config.training, policy.latent_dims, epoch)
+        for epoch in range(1, config.training.epochs + 1)
+    }
+    return (
+        len(kept) * (state + 2 * weights)
+        + sum(samples[epoch] for epoch in kept)
+        + state
+        + max(samples.values())
+    )
 
 
 def tensor_bytes(value: Any) -> int:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, model_validator
 
 from tdpo_pipeline.config import (
+    TINY_DECODER,
     AlgorithmSettings,
     EvaluationSettings,
     RewardSettings,
@@ -70,7 +71,7 @@ class FetchSettings(Settings):
 
 
 def fetch_base_model(settings: FetchSettings, models: ModelSettings) -> Path:
-    """Fetch the base model.
+    """Fetch the base model, and the tiny decoder of its latents.
 
     Returns:
         Its folder.
@@ -84,6 +85,9 @@ def fetch_base_model(settings: FetchSettings, models: ModelSettings) -> Path:
         return folder
     repository = models.base_model.repository
     fetch_folder(folder, remote_files(repository), repository.id)
+    if models.tiny_decoder is not None:
+        tiny = models.tiny_decoder.repository
+        fetch_folder(folder / TINY_DECODER, remote_files(tiny), tiny.id)
     return folder
 
 
