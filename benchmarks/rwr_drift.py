@@ -7,9 +7,10 @@ RWR regresses the guided prediction on the model's own samples. If these were sp
 that prediction says, equal weights would change nothing, and weights by reward could only
 help. They aren't: guidance predicts no distribution's noise, and T = 10 coarse steps don't
 sample exactly even without it. Each round learns that error, and the next one samples from
-what was learned. So RWR is trained here with all weights 1, as configured but for them;
-then without guidance, in sampling and training; and then with 50 steps as well. What
-still falls without weights isn't the reward's doing. A line a run goes to
+what was learned. So RWR is trained here with all weights 1; then without guidance, in
+sampling and training; and then with 50 steps as well. What still falls without weights
+isn't the reward's doing. The learning rate is the highest at which the trials of
+learning_rate_trials.py stay within their distance of the base model. A line a run goes to
 benchmarks/results/rwr_drift.csv, the report to rwr_drift.json.
 """
 
@@ -29,6 +30,7 @@ LOG = RESULTS / "rwr_drift.csv"
 REWARD = "aesthetic-mini"
 SEEDS = (0, 1, 2)
 EPOCHS = 16
+LEARNING_RATE = 1e-4
 EQUAL = {"inverse_temperature": 1e-9}
 UNGUIDED = {"guidance_scale": 1.0}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -46,10 +48,14 @@ SCORES = (REWARD, "gold_taste", "gold_match", "imagereward-mini")
 def configuration(params: dict[str, Any], variant: str, seed: int) -> RunConfig:
     """A run of RWR with what a variant changes."""
     changes = VARIANTS[variant]
-    training = {"epochs": EPOCHS} | changes.get("training", {})
-    algorithm = changes.get("algorithm")
     return run_config(
-        params, "rwr", REWARD, seed, training=training, algorithm=algorithm
+        params,
+        "rwr",
+        REWARD,
+        seed,
+        training={"epochs": EPOCHS} | changes.get("training", {}),
+        algorithm=changes.get("algorithm"),
+        optimizer={"learning_rate": LEARNING_RATE},
     )
 
 
