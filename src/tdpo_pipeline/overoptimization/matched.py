@@ -185,7 +185,7 @@ def matched_report(
     Raises:
         ScoreTableError: If the score table is not what it should be.
     """
-    blocks = []
+    blocks: list[pd.DataFrame] = []
     for _, runs in scores.groupby("reward", sort=True):
         methods = sorted(map(str, runs["method"].unique()))
         reference = next((name for name in references if name in methods), methods[0])
