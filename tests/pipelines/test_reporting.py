@@ -43,7 +43,7 @@ FIGURES = [
     *("cross_reward_untrained", "cross_reward_unseen", "cross_reward_complex"),
     *("sample_grid", "critic_neurons"),
 ]
-EARLY_STOP = ("held_out", "alpha", "min_epochs")
+EARLY_STOP = ("alpha", "min_epochs")
 PROMPTS = {
     "simple_animals": ["cat", "dog", "fox"],
     "unseen_animals": ["snail"],
@@ -131,7 +131,8 @@ def parameters(folder: str) -> dict[str, MemoryDataset]:
     }
     entries |= {"reporting.folder": folder, "reporting.figures": figures}
     configured = parameters_of("base")
-    entries["reporting.references"] = configured["reporting"]["references"]
+    for name in ("references", "held_out"):
+        entries[f"reporting.{name}"] = configured["reporting"][name]
     for name in EARLY_STOP:
         entries[f"training.early_stop.{name}"] = configured["training"]["early_stop"][
             name
@@ -185,7 +186,7 @@ def test_inputs_are_what_runs_leave_and_the_reports_parameters(
     assert pipeline.inputs() == {
         *run_data(RUNS),
         *("params:reporting.folder", "params:reporting.figures"),
-        "params:reporting.references",
+        *("params:reporting.references", "params:reporting.held_out"),
         *(f"params:training.early_stop.{name}" for name in EARLY_STOP),
         *("params:methods", "params:rewards", "params:training", "params:evaluation"),
         *figures,

@@ -131,8 +131,9 @@ def judge_stops(
     history: pd.DataFrame, held_out: Sequence[str], alpha: float, min_epochs: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What rules for stopping would have been worth: by run, and their means."""
+    watched = [name for name in held_out if f"{name}_mean" in history]
     regrets = overoptimization.stopping_report(
-        history, held_out=held_out, alpha=alpha, min_epochs=min_epochs
+        history, held_out=watched, alpha=alpha, min_epochs=min_epochs
     )
     return regrets, overoptimization.summarise_regrets(regrets)
 

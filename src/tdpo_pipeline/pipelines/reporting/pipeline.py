@@ -181,7 +181,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
         ),
         Node(
             nodes.join_rewards,
-            ["all_scores", "params:training.early_stop.held_out"],
+            ["all_scores", "params:reporting.held_out"],
             ["table_joint", "table_joint_prompts"],
             name="join_rewards",
         ),
@@ -189,10 +189,9 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             nodes.judge_stops,
             [
                 "all_history",
-                *(
-                    f"params:training.early_stop.{name}"
-                    for name in ("held_out", "alpha", "min_epochs")
-                ),
+                "params:reporting.held_out",
+                "params:training.early_stop.alpha",
+                "params:training.early_stop.min_epochs",
             ],
             ["table_stops", "table_regrets"],
             name="judge_stops",
