@@ -74,7 +74,10 @@ def test_the_committed_grid() -> None:
         for reward, count in seeds.items()
         for seed in range(count)
     }
-    assert core <= set(runs("all", CONF))
+    trained, planned = runs("all", CONF), runs("planned", CONF)
+    keys = [run.key for run in (*trained, *planned)]
+    assert len(set(keys)) == len(keys)
+    assert {run.key for run in core} <= set(keys)
     assert runs("quick", CONF) == [
         Run("ddpo_100_timestep_major", "aesthetic-mini", 0),
         Run("tdpo_r", "aesthetic-mini", 0),

@@ -1,8 +1,9 @@
 """The experiment grids: one YAML file, read by Kedro, by DVC and by the report.
 
 ``conf/base/parameters.yml`` names every run of the study under ``experiment.runs``,
-keyed ``<method>-<reward>-s<seed>``, those of the quick job under ``experiment.quick``,
-and those of each Stable Diffusion environment under a grid of its name. The file is
+keyed ``<method>-<reward>-s<seed>``, those that it is to grow by under
+``experiment.planned``, those of the quick job under ``experiment.quick``, and those of
+each Stable Diffusion environment under a grid of its name. The file is
 read as plain YAML: a second Kedro configuration loader would take over the resolvers of
 the first, and with them the data folder.
 """
@@ -28,7 +29,7 @@ CONF = ROOT / "conf" / "base"
 SCALES = ("sd14", "sd15", "sdxl")
 """Environments of larger base models. Each has a grid and a pipeline of its name."""
 
-Subset = Literal["quick", "all", "sd14", "sd15", "sdxl"]
+Subset = Literal["quick", "all", "planned", "sd14", "sd15", "sdxl"]
 
 
 class GridError(ValueError):
@@ -70,8 +71,9 @@ def runs(subset: Subset = "all", conf: Path = CONF) -> list[Run]:
     """The runs of a grid, in the order of the file.
 
     Args:
-        subset: ``all`` for every run of the study, ``quick`` for those of the quick
-            job, or the name of an environment with a grid of its own.
+        subset: ``all`` for every run of the study, ``planned`` for those still to be
+            added to it, ``quick`` for those of the quick job, or the name of an
+            environment with a grid of its own.
         conf: Folder of the parameter files.
 
     Raises:
@@ -81,7 +83,7 @@ def runs(subset: Subset = "all", conf: Path = CONF) -> list[Run]:
     """
     path = conf / "parameters.yml"
     experiment = section(path, "experiment")
-    grid = subset if subset in SCALES else "runs"
+    grid = subset if subset in (*SCALES, "planned") else "runs"
     entries = mapping(experiment.get(grid), f"experiment.{grid}", path)
     methods = section(conf / "parameters_methods.yml", "methods")
     rewards = section(conf / "parameters_rewards.yml", "rewards")

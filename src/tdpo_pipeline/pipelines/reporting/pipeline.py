@@ -122,7 +122,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
         Node(
             nodes.measure_runs,
             "all_scores",
-            "table_run_curves",
+            "run_curves",
             name="measure_runs",
         ),
         Node(
@@ -151,7 +151,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
         ),
         Node(
             summarise_runs,
-            ["all_history", "table_run_curves"],
+            ["all_history", "run_curves"],
             "table_runs",
             name="summarise_runs",
         ),
@@ -203,7 +203,7 @@ _TABLES = {
     "history": "all_history",
     "scores": "all_scores",
     "curves": "table_curves",
-    "run_curves": "table_run_curves",
+    "run_curves": "run_curves",
 }
 """The dataset of each table that a figure is drawn from."""
 
