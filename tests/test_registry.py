@@ -63,7 +63,7 @@ def test_spans(registry: dict[str, Pipeline], name: str, subset: str) -> None:
 def test_each_run_is_configured_trained_and_evaluated(
     registry: dict[str, Pipeline],
 ) -> None:
-    run = Run("tdpo", "pick-mini", 2)
+    run = Run("tdpo", "aesthetic-mini", 0)
     study = registry["study"].only_nodes_with_namespaces([run.namespace])
     assert names(study) == {
         f"{run.namespace}.{name}"
@@ -71,8 +71,8 @@ def test_each_run_is_configured_trained_and_evaluated(
     }
     assert f"params:experiment.runs.{run.key}" in study.inputs()
     assert "params:methods.tdpo" in study.inputs()
-    assert "params:rewards.pick-mini" in study.inputs()
-    assert "train_prompts_pick-mini" in study.inputs()
+    assert "params:rewards.aesthetic-mini" in study.inputs()
+    assert "train_prompts_aesthetic-mini" in study.inputs()
 
 
 @pytest.mark.parametrize("env", SCALES)

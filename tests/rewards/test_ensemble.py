@@ -141,7 +141,6 @@ def test_another_reward_of_its_name_is_an_error():
         ({}, "at least 1 item"),
         ({RED: {"mean": 0.0, "std": 0.0}}, "greater than 0"),
         ({RED: {"mean": 0.0, "std": -1.0}}, "greater than 0"),
-        ({RED: {"mean": 0.0}}, "Field required"),
         ({RED: {"mean": float("nan"), "std": 1.0}}, "finite number"),
         ({RED: {"weight": 0.0, "mean": 0.0, "std": 1.0}}, "weight of 0 says nothing"),
         ({RED: {"mean": 0.0, "std": 1.0, "wait": 1.0}}, "Extra inputs"),
