@@ -258,3 +258,11 @@ def test_a_method_and_its_scale_have_to_agree(sd14: dict[str, Any]) -> None:
     values = built.model_dump() | {"training": training.model_dump()}
     with pytest.raises(ValidationError, match="ddpo_sf has scale.finetune: full"):
         RunConfig.model_validate(values)
+
+
+@pytest.mark.parametrize("env", SCALES)
+def test_diversity_is_seen_by_a_reward_that_no_task_trains_on(env: str) -> None:
+    parameters = merged(env)
+    encoders = set(parameters["diversity"]["encoders"])
+    for task in parameters["rewards"].values():
+        assert encoders - {task["scorer"], *task.get("ensemble", {})}

@@ -233,6 +233,7 @@ def test_all_published_files_that_a_run_lacks_are_told_at_once(tmp_path: Path) -
     ):
         assert line in words
     assert "llava" not in words
+    assert "make it first" not in words
 
 
 def test_nodes_that_read_no_reward_lack_none(tmp_path: Path) -> None:

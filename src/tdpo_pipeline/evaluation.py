@@ -194,7 +194,7 @@ def diversity_encoder(names: Sequence[str], config: RunConfig) -> str:
         raise EvaluationError(
             f"{config.key} trains on {', '.join(sorted(trained))}: no reward of "
             f"diversity.encoders ({', '.join(names)}) is left to see diversity by. Add "
-            "one in conf/base/parameters_evaluation.yml."
+            "one in the parameters_evaluation.yml of the environment."
         )
     return left[0]
 

@@ -2,19 +2,19 @@
 
 A run may take minutes or days, so that a misspelt parameter, the pipeline of another
 environment, a missing checkpoint, weights that were not fetched or a folder that can't be
-written to has to be found before it starts. Values within a group of parameters are checked by their types (see
-``config.py``), before this.
+written to has to be found before it starts. Values within a group of parameters are
+checked by their types (see ``config.py``), before this.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
@@ -22,6 +22,7 @@ from kedro.io import DatasetError
 from kedro.pipeline import Pipeline
 from pydantic import ValidationError
 
+from tdpo_pipeline.config import TINY_DECODER, RunConfig
 from tdpo_pipeline.fetching.plan import ModelSettings
 from tdpo_pipeline.grid import SCALES
 from tdpo_pipeline.rewards.model_files import ModelFile, listed, missing_from, size
@@ -54,11 +55,18 @@ class PreflightHooks:
         if not problems:
             configs, wrong = _configurations(pipeline, catalog)
             given = run_params["runtime_params"] or {}
+            rewards = _rewards_read(pipeline, catalog, configs)
+            lacking = _lacking(pipeline, catalog, configs, rewards)
             problems = [
                 *_unknown_parameters(given, catalog, registry),
                 *wrong,
-                *_missing_weights(pipeline, catalog, configs, env),
-                *_missing_inputs(pipeline, catalog, registry, env),
+                *_missing_weights(lacking, _how_to_fetch(rewards, env)),
+                *_missing_inputs(
+                    pipeline.inputs() - {published.dataset for published in lacking},
+                    catalog,
+                    registry,
+                    env,
+                ),
                 *_unwritable_outputs(pipeline, catalog),
             ]
         if problems:
@@ -160,54 +168,81 @@ def problems_of(error: ValidationError) -> list[str]:
     ]
 
 
-def _missing_weights(
-    pipeline: Pipeline, catalog: Any, configs: Mapping[str, Any], env: str | None
-) -> Iterator[str]:
-    """One text on all published files that the run needs and that aren't there."""
+class _Published(NamedTuple):
+    """Published files that a run starts from.
+
+    Attributes:
+        dataset: The dataset that they are of.
+        repository: Where they are published.
+        folder: Where they go to.
+        files: The files.
+    """
+
+    dataset: str
+    repository: str
+    folder: Path
+    files: tuple[ModelFile, ...]
+
+
+def _lacking(
+    pipeline: Pipeline,
+    catalog: Any,
+    configs: Mapping[str, Any],
+    rewards: Iterable[str],
+) -> list[_Published]:
+    """The published files that a pipeline needs and that aren't there."""
     starts = pipeline.inputs()
-    rewards = (
-        _rewards_read(pipeline, catalog, configs) if "reward_weights" in starts else []
-    )
-    lacking = [
-        (name, folder, files)
-        for name, folder, wanted in (
-            *(_published_base_model(catalog) if "base_model" in starts else ()),
-            *(_published_rewards(catalog, rewards) if rewards else ()),
-        )
-        if (files := missing_from(folder, wanted))
+    wanted = [
+        *(_published_models(catalog, configs) if "base_model" in starts else ()),
+        *(_published_rewards(catalog, rewards) if "reward_weights" in starts else ()),
     ]
+    missing = [
+        published._replace(files=tuple(missing_from(published.folder, published.files)))
+        for published in wanted
+    ]
+    return [published for published in missing if published.files]
+
+
+def _missing_weights(lacking: Sequence[_Published], fetch: str) -> Iterator[str]:
+    """One text on all of them, with the command that fetches them."""
     if not lacking:
         return
-    sizes = [file.size or 0 for _, _, files in lacking for file in files]
+    sizes = [file.size or 0 for published in lacking for file in published.files]
     yield "\n    ".join(
         [
             f"{len(sizes)} published files are missing, {size(sum(sizes))} or more. "
-            f"Fetch them with: {_how_to_fetch(rewards, env)}",
+            f"Fetch them with: {fetch}",
             *(
-                f"{name} in {folder}: {listed(files)}"
-                for name, folder, files in lacking
+                f"{published.repository} in {published.folder}: "
+                f"{listed(published.files)}"
+                for published in lacking
             ),
         ]
     )
 
 
-_Wanted = tuple[str, Path, tuple[ModelFile, ...]]
-"""Name of a repository, the folder that its files go to, and the files."""
-
-
-def _published_base_model(catalog: Any) -> Iterator[_Wanted]:
-    """What the base model consists of, if it is a published one."""
+def _published_models(catalog: Any, configs: Mapping[str, Any]) -> Iterator[_Published]:
+    """What the base model consists of, and the tiny decoder if a critic sees by it."""
     models = ModelSettings.model_validate(catalog.load("params:models"))
+    folder = catalog["base_model"]._filepath
     if models.base_model is not None:
         repository = models.base_model.repository
-        yield repository.id, catalog["base_model"]._filepath, repository.files
+        yield _Published("base_model", repository.id, folder, repository.files)
+    runs = map(RunConfig.model_validate, configs.values())
+    if models.tiny_decoder is not None and any(
+        run.algorithm.needs_tiny_decoder for run in runs
+    ):
+        repository = models.tiny_decoder.repository
+        folder = folder / TINY_DECODER
+        yield _Published("base_model", repository.id, folder, repository.files)
 
 
-def _published_rewards(catalog: Any, names: Iterable[str]) -> Iterator[_Wanted]:
+def _published_rewards(catalog: Any, names: Iterable[str]) -> Iterator[_Published]:
     """What rewards are loaded from."""
     weights = catalog["reward_weights"]._filepath
     for repository in repositories_of(names):
-        yield repository.id, repository.folder(weights), repository.files
+        folder = repository.folder(weights)
+        yield _Published("reward_weights", repository.id, folder, repository.files)
 
 
 def _rewards_read(
@@ -226,6 +261,8 @@ def _rewards_read(
         export: exported_rewards,
     }
     names: dict[str, None] = {}
+    if "reward_weights" not in pipeline.inputs():
+        return []
     for node in (node for node in pipeline.nodes if node.func in readers):
         reader, inputs = readers[node.func], signature(node.func).bind(*node.inputs)
         datasets = [inputs.arguments[name] for name in signature(reader).parameters]
@@ -248,13 +285,13 @@ def _how_to_fetch(rewards: Iterable[str], env: str | None) -> str:
 
 
 def _missing_inputs(
-    pipeline: Pipeline,
+    inputs: Iterable[str],
     catalog: Any,
     registry: Mapping[str, Pipeline],
     env: str | None,
 ) -> Iterator[str]:
     """A line for every dataset that must exist before the run, and doesn't."""
-    for name in sorted(pipeline.inputs()):
+    for name in sorted(inputs):
         if name == "parameters" or name.startswith("params:") or catalog.exists(name):
             continue
         path = getattr(catalog[name], "_filepath", "no file")

@@ -28,11 +28,17 @@ def evaluated_rewards(
     evaluation: EvaluationSettings,
     diversity: DiversitySettings,
 ) -> list[str]:
-    """The rewards that the evaluation of a run loads."""
-    task = RunConfig.model_validate(config).task
-    trained = tuple(task.ensemble or (task.scorer,))
-    left = [name for name in diversity.encoders if name not in trained]
-    return list(dict.fromkeys((*evaluation.rewards, *trained, *left[:1])))
+    """The rewards that the evaluation of a run loads.
+
+    Raises:
+        EvaluationError: If none is left to see diversity by.
+    """
+    from tdpo_pipeline.evaluation import diversity_encoder
+
+    run = RunConfig.model_validate(config)
+    trained = run.task.ensemble or (run.task.scorer,)
+    eyes = diversity_encoder(diversity.encoders, run)
+    return list(dict.fromkeys((*evaluation.rewards, *trained, eyes)))
 
 
 def evaluate(
