@@ -36,7 +36,7 @@ def load_checkpoint(
         compute: Device and precision.
 
     Raises:
-        FileNotFoundError: If there is no base model.
+        BaseModelError: If there is no base model.
         CheckpointError: If the folder holds no checkpoint, or one that is truncated or
             of another base model.
         DeviceError: If the device is not there.

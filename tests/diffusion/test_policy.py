@@ -5,10 +5,11 @@ import torch
 from safetensors.torch import save_file
 
 from tdpo_pipeline.config import LoraSettings
-from tdpo_pipeline.diffusion.loading import load_pipeline
+from tdpo_pipeline.diffusion.loading import BaseModelError, load_pipeline
 from tdpo_pipeline.diffusion.policy import (
     LORA_FILE,
     CheckpointError,
+    LoraError,
     Policy,
     read_safetensors,
 )
@@ -188,12 +189,12 @@ def test_truncated_or_missing_checkpoint_is_an_error(tmp_path):
 
 
 def test_unknown_lora_target_is_an_error():
-    with pytest.raises(ValueError, match="to_everything"):
+    with pytest.raises(LoraError, match="to_everything"):
         policy(LoraSettings(rank=2, target_modules=("to_q", "to_everything")))
 
 
 def test_missing_base_model_names_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match="kedro run --pipelines base_model"):
+    with pytest.raises(BaseModelError, match="kedro run --pipelines base_model"):
         load_pipeline(tmp_path)
 
 
@@ -201,7 +202,7 @@ def test_a_scheduler_of_another_kind_is_an_error(tmp_path):
     pipeline = tiny.pipeline()
     pipeline.scheduler.register_to_config(prediction_type="v_prediction")
     pipeline.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="v_prediction"):
+    with pytest.raises(BaseModelError, match="v_prediction"):
         load_pipeline(tmp_path)
 
 

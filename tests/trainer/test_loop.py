@@ -11,8 +11,8 @@ from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.rewards.model_files import MissingWeightsError
 from tdpo_pipeline.trainer import loop, state
-from tdpo_pipeline.trainer.loop import TrainingStoppedError
-from tdpo_pipeline.trainer.state import disk_needed, run_identity
+from tdpo_pipeline.trainer.loop import TaskError, TrainingStoppedError
+from tdpo_pipeline.trainer.state import DiskError, disk_needed, run_identity
 from tests import tiny
 
 EXPLORATION = {"guidance": {"threshold": 600}, "prompt_weighting": {"high": 1.5}}
@@ -266,7 +266,7 @@ def test_states_are_kept_for_kept_epochs_and_the_newest(train, tmp_path):
 
 
 def test_disk_budget_is_held_before_the_first_epoch(train, tmp_path):
-    with pytest.raises(ValueError, match="disk_budget_mb"):
+    with pytest.raises(DiskError, match="disk_budget_mb"):
         train(tiny.run_config(disk_budget_mb=0.001))
     assert not (tmp_path / "state").exists()
 
@@ -340,7 +340,7 @@ def test_what_a_run_has_written_counts_as_free(train, monkeypatch, tmp_path):
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     config = tiny.run_config()
     monkeypatch.setattr(state.shutil, "disk_usage", lambda _: full)
-    with pytest.raises(ValueError, match="has only 0 MB free"):
+    with pytest.raises(DiskError, match="has only 0 MB free"):
         train(config)
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "of_this_run").write_bytes(bytes(10**6))
@@ -404,12 +404,12 @@ def test_tdpo_trains_on_a_reward_with_a_borrowed_encoder(train):
 
 
 def test_a_task_has_the_name_of_its_reward(train):
-    with pytest.raises(ValueError, match="a reward named 'redness'"):
+    with pytest.raises(TaskError, match="a reward named 'redness'"):
         train(tiny.run_config(reward="rednes"))
     with pytest.raises(ValueError, match="must have the name of its reward"):
         tiny.run_config(scorer="jpeg_compressibility")
 
 
 def test_no_prompts_is_an_error(train):
-    with pytest.raises(ValueError, match="no training prompts"):
+    with pytest.raises(TaskError, match="no training prompts"):
         train(tiny.run_config(), prompts=[])

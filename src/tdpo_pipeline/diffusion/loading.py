@@ -47,25 +47,28 @@ PIPELINES: dict[str, tuple[type[BasePipeline], dict[str, Any]]] = {
 }
 
 
+class BaseModelError(ValueError):
+    """A base model that is missing, incomplete, or not one that can be trained."""
+
+
 def load_pipeline(base_model: Path) -> BasePipeline:
     """Load a pipeline directory in float32, its scheduler made DDIM's.
 
     Raises:
-        FileNotFoundError: If there is no pipeline at that path, or a part of it or its
-            safetensors file is missing.
-        ValueError: If it is of another class, or its scheduler is not one that the
-            log-prob is made for.
+        BaseModelError: If there is no pipeline at that path, a part of it or its
+            safetensors file is missing, it is of another class, or its scheduler is not
+            one that the log-prob is made for.
     """
     index = base_model / "model_index.json"
     if not index.is_file():
-        raise FileNotFoundError(
+        raise BaseModelError(
             f"There is no diffusers pipeline in {base_model} (model_index.json is "
             "missing). Menagerie's is made by: kedro run --pipelines base_model; any "
             "other is downloaded by: kedro run --env <its environment> --pipelines fetch"
         )
     name = json.loads(index.read_text()).get("_class_name")
     if name not in PIPELINES:
-        raise ValueError(
+        raise BaseModelError(
             f"{index} is of a {name}; a base model is one of {', '.join(PIPELINES)}."
         )
     cls, unused = PIPELINES[name]
@@ -80,7 +83,7 @@ def load_pipeline(base_model: Path) -> BasePipeline:
                 **unused,
             )
         except OSError as error:
-            raise FileNotFoundError(
+            raise BaseModelError(
                 f"The base model in {base_model} is incomplete: {error}"
             ) from error
     pipeline.scheduler = ddim_scheduler(pipeline.scheduler.config, base_model)
@@ -169,7 +172,7 @@ def ddim_scheduler(config: dict[str, Any], base_model: Path) -> DDIMScheduler:
         base_model: For error messages.
 
     Raises:
-        ValueError: If the transitions would not be those of ``ddim.py``.
+        BaseModelError: If the transitions would not be those of ``ddim.py``.
     """
     expected = {
         "prediction_type": "epsilon",
@@ -187,7 +190,7 @@ def ddim_scheduler(config: dict[str, Any], base_model: Path) -> DDIMScheduler:
         if scheduler.config[key] != value
     }
     if wrong:
-        raise ValueError(
+        raise BaseModelError(
             f"The scheduler of {base_model} has {wrong}; the log-prob of a step is made "
             f"for { ({key: expected[key] for key in wrong}) }, as Stable Diffusion has it."
         )

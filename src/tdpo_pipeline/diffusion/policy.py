@@ -44,6 +44,10 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, truncated, or of another configuration."""
 
 
+class LoraError(ValueError):
+    """Adapters that the base model's UNet has no place for."""
+
+
 class Policy:
     """A UNet to fine-tune, with everything that sampling from it needs.
 
@@ -58,6 +62,7 @@ class Policy:
 
     Raises:
         DeviceError: If the device is not there, or too small.
+        LoraError: If the UNet has no such modules.
     """
 
     def __init__(
@@ -103,7 +108,7 @@ class Policy:
         names = [name for name, _ in self.unet.named_modules()]
         missing = [t for t in targets if not any(n.endswith(t) for n in names)]
         if missing:
-            raise ValueError(
+            raise LoraError(
                 f"lora.target_modules names {missing}, which this UNet doesn't have."
             )
         config = LoraConfig(

@@ -47,6 +47,10 @@ log = logging.getLogger(__name__)
 LORA_THRESHOLDS = {"lora_dormant_pct_t0": 0.0, "lora_dormant_pct_t01": 0.1}
 
 
+class TaskError(ValueError):
+    """A task without prompts, or of another name than its reward's."""
+
+
 class TrainingStoppedError(RuntimeError):
     """The run can't go on: the weights are not finite, or the rewards collapsed."""
 
@@ -91,6 +95,8 @@ def train_run(
             last good checkpoint and the history so far are kept.
         CheckpointError: If the folder holds another run's unfinished state, or lacks
             a checkpoint that can't be made again.
+        TaskError: If there is no prompt, or the task has not its reward's name.
+        DiskError: If the run would write more than its budget, or than there is room.
         RewardError: If a reward can't score the base model's pictures.
         DeviceError: If the device is not there, or too small.
     """
@@ -100,7 +106,7 @@ def train_run(
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     if not prompts:
-        raise ValueError(f"{config.key} has no training prompts.")
+        raise TaskError(f"{config.key} has no training prompts.")
     trainer = Trainer.create(config, prompts, base_model, weights)
     distributed.main_first(  # the folder is the main process' own
         lambda: check_disk_budget(
@@ -179,7 +185,7 @@ class Trainer:
             loaded.to(policy.device)
         reward = rewards[config.task.scorer]
         if reward.name != config.reward:
-            raise ValueError(
+            raise TaskError(
                 f"The task '{config.reward}' trains on a reward named '{reward.name}'. "
                 "Give the task in conf/base/parameters_rewards.yml the reward's name."
             )

@@ -303,6 +303,10 @@ class RunState:
         self._make_writable()
 
 
+class DiskError(ValueError):
+    """A run would write more than its budget, or than the disk has free."""
+
+
 def check_disk_budget(
     config: RunConfig, policy: Policy, algorithm: Mapping[str, Any], directory: Path
 ) -> None:
@@ -317,12 +321,12 @@ def check_disk_budget(
         directory: The run's folder, which need not exist.
 
     Raises:
-        ValueError: If the budget or the disk is too small.
+        DiskError: If the budget or the disk is too small.
     """
     needed = disk_needed(config, policy, algorithm)
     budget = config.training.disk_budget_mb * 1e6
     if needed > budget:
-        raise ValueError(
+        raise DiskError(
             f"{config.key} would write {needed / 1e6:.3g} MB, with checkpoints of "
             f"{len(config.training.kept_epochs())} epochs; training.disk_budget_mb is "
             f"{config.training.disk_budget_mb:g}. Raise it, or checkpoint_every."
@@ -331,7 +335,7 @@ def check_disk_budget(
     disk = next(p for p in (directory, *directory.parents) if p.exists())
     free = shutil.disk_usage(disk).free
     if needed > free + written:
-        raise ValueError(
+        raise DiskError(
             f"{config.key} would write another {(needed - written) / 1e6:.3g} MB; the "
             f"disk of {disk} has only {free / 1e6:.3g} MB free."
         )
