@@ -37,6 +37,12 @@ LIGHT = (
     "document.querySelectorAll('.kui-theme--dark').forEach("
     "e => e.classList.replace('kui-theme--dark', 'kui-theme--light'))"
 )
+# Kedro-Viz fits the graph beside the sidebar, which is hidden here, and so too far to the
+# right: zoomed out about the left edge, all of it is seen.
+ZOOM_OUT = (
+    "document.querySelector('svg.pipeline-flowchart__graph').dispatchEvent("
+    "new WheelEvent('wheel', {deltaY: 120, clientX: 0, clientY: 400, bubbles: true}))"
+)
 HIDDEN = (
     '[class*="feature-hints"], [class*="update-reminder"], .pipeline-minimap,'
     " .pipeline-global-toolbar, .pipeline-sidebar, .pipeline-warning {display: none}"
@@ -105,6 +111,8 @@ def picture(address: str, pipeline: str, width: int, height: int) -> bytes:
             )
             driver.execute_script(LIGHT)
             time.sleep(6)  # the graph's layout is animated
+            driver.execute_script(ZOOM_OUT)
+            time.sleep(2)
             return cropped(driver.get_screenshot_as_png())
         finally:
             driver.quit()
