@@ -4,12 +4,11 @@
     python benchmarks/rwr_drift.py --workers 0        # the report alone
 
 RWR regresses the guided prediction on the model's own samples. If these were spread as
-that prediction says, equal weights would change nothing, and weights by reward could only
-help. They aren't: guidance predicts no distribution's noise, and T = 10 coarse steps don't
-sample exactly even without it. Each round learns that error, and the next one samples from
-what was learned. So RWR is trained here with all weights 1; then without guidance, in
-sampling and training; and then with 50 steps as well. What still falls without weights
-isn't the reward's doing. The learning rate is the highest at which the trials of
+that prediction says, equal weights would change nothing on average, and weights by reward
+could only help. So RWR is trained here with all weights 1; then without guidance as well,
+which predicts no distribution's noise, in sampling and training; and then also with 50
+sampling steps, since 10 are coarse. What falls without weights isn't the reward's doing.
+The learning rate is the highest at which the trials of
 learning_rate_trials.py stay within their distance of the base model. A line a run goes to
 benchmarks/results/rwr_drift.csv, the report to rwr_drift.json.
 """
