@@ -249,6 +249,8 @@ def _rewards_read(
     pipeline: Pipeline, catalog: Any, configs: Mapping[str, Any]
 ) -> list[str]:
     """The rewards that the nodes of a pipeline load; without those of unknown runs."""
+    if "reward_weights" not in pipeline.inputs():
+        return []
     from tdpo_pipeline.pipelines.audit.nodes import audited_rewards, probe
     from tdpo_pipeline.pipelines.evaluation.nodes import evaluate, evaluated_rewards
     from tdpo_pipeline.pipelines.export.nodes import export, exported_rewards
@@ -261,8 +263,6 @@ def _rewards_read(
         export: exported_rewards,
     }
     names: dict[str, None] = {}
-    if "reward_weights" not in pipeline.inputs():
-        return []
     for node in (node for node in pipeline.nodes if node.func in readers):
         reader, inputs = readers[node.func], signature(node.func).bind(*node.inputs)
         datasets = [inputs.arguments[name] for name in signature(reader).parameters]
