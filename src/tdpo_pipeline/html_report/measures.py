@@ -10,6 +10,7 @@ import pandas as pd
 
 from tdpo_pipeline.figures import style
 from tdpo_pipeline.html_report.cells import (
+    MINUS,
     RUN_COLUMNS,
     SEEDS_COLUMN,
     Block,
@@ -120,7 +121,7 @@ def _equal_row(rows: list[dict[Any, Any]]) -> dict[str, str]:
     seeds = (first["n_seeds"], first["n_reference_seeds"])
     notes = [words(first["gap"]), seeds_note(*seeds)]
     return found | {
-        "level": level.replace("-", "\N{MINUS SIGN}"),
+        "level": level.replace("-", MINUS),
         "trained": of_role.get("trained", "not scored"),
         "gold": of_role.get("gold", "none known"),
         "higher": _of(higher, len(others)),
