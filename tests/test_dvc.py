@@ -14,6 +14,7 @@ from dvc.stage.utils import is_valid_name
 from dvc.utils.hydra import apply_overrides
 
 from tdpo_pipeline.grid import GridError, runs
+from tdpo_pipeline.html_report.provenance import REPORT_CODE
 from tests.conftest import ROOT
 from tests.dvc_drift import differences
 from tests.dvc_project import GRID, DvcProject, edit
@@ -81,6 +82,10 @@ def test_training_stages_depend_on_the_code_that_trains() -> None:
     from tdpo_pipeline.trainer.state import TRAINING_CODE
 
     assert code_of("train") == set(TRAINING_CODE)
+
+
+def test_the_report_names_the_commit_of_the_code_it_depends_on() -> None:
+    assert code_of("report") == set(REPORT_CODE)
 
 
 def imports(path: Path) -> Iterator[Path]:

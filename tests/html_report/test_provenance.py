@@ -53,21 +53,22 @@ def git(root: Path, *arguments: str) -> None:
     )
 
 
-def test_the_commit_says_whether_code_was_changed(tmp_path: Path) -> None:
+def test_the_commit_is_that_of_the_code_of_reports(tmp_path: Path) -> None:
     assert git_commit(tmp_path) is None
-    (tmp_path / "src").mkdir()
-    (tmp_path / "src" / "a.py").write_text("1")
+    figures = tmp_path / "src" / "tdpo_pipeline" / "figures"
+    figures.mkdir(parents=True)
+    (figures / "a.py").write_text("1")
     git(tmp_path, "init")
     git(tmp_path, "add", "src")
     git(tmp_path, "commit", "-m", "one")
     commit = git_commit(tmp_path)
     assert commit is not None
     assert len(commit) == 40
-    (tmp_path / "results.csv").write_text("a")
+    # What cannot change a report leaves it as it is, committed or not.
+    (figures.parent / "trainer.py").write_text("a")
     assert git_commit(tmp_path) == commit
-    # Results that are committed later leave the report of them as it is.
-    git(tmp_path, "add", "results.csv")
+    git(tmp_path, "add", "src")
     git(tmp_path, "commit", "-m", "two")
     assert git_commit(tmp_path) == commit
-    (tmp_path / "src" / "a.py").write_text("2")
+    (figures / "a.py").write_text("2")
     assert git_commit(tmp_path) == f"{commit}+"

@@ -13,6 +13,10 @@ import yaml
 
 import tdpo_pipeline
 
+_PACKAGE = "src/tdpo_pipeline"
+REPORT_CODE = ("figures", "html_report", "overoptimization", "pipelines/reporting")
+"""Code that can change what a report of given scores says, inside the package."""
+
 
 def lineage(
     scores: pd.DataFrame,
@@ -63,17 +67,20 @@ def lineage(
 
 
 def git_commit(root: Path) -> str | None:
-    """The last commit that changed code or configuration under ``root``.
+    """The last commit under ``root`` that changed the code of reports.
 
-    Later ones don't count, so that a report that is drawn again stays as it is.
+    Others don't count, so that a report that is drawn again from the same scores stays
+    as it is. The code that trained and evaluated a run is what ``dvc.lock`` held when it
+    recorded the run's scores: ``git log -S<dvc> -- dvc.lock``.
 
     Returns:
-        The hash, with "+" behind it if code or configuration have been changed since;
-        None if ``root`` is no repository or has no such commit, or there is no Git.
+        The hash, with "+" behind it if that code has been changed since; None if
+        ``root`` is no repository or has no such commit, or there is no Git.
     """
+    code = [f"{_PACKAGE}/{path}" for path in REPORT_CODE]
     try:
-        commit = _git(root, "log", "-1", "--format=%H", "--", "src", "conf")
-        changed = _git(root, "status", "--porcelain", "--", "src", "conf")
+        commit = _git(root, "log", "-1", "--format=%H", "--", *code)
+        changed = _git(root, "status", "--porcelain", "--", *code)
     except (OSError, subprocess.CalledProcessError):
         return None
     if not commit:
