@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from omegaconf import OmegaConf
 from pydantic import BaseModel
+from scipy import stats
 
 from tdpo_pipeline.config import AlgorithmSettings, RunConfig
 
@@ -64,6 +66,19 @@ def plain(value: Any) -> dict[str, Any]:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     return OmegaConf.to_container(OmegaConf.create(value))
+
+
+def interval(values: pd.Series) -> dict[str, float | int]:
+    """Mean and 95 % t interval of a value per seed; n is how many seeds have one."""
+    values = values.dropna()
+    if values.empty:
+        return {"n": 0}
+    mean = float(values.mean())
+    found: dict[str, float | int] = {"n": len(values), "mean": round(mean, 4)}
+    if len(values) > 1:
+        reach = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+        found |= {"low": round(mean - reach, 4), "high": round(mean + reach, 4)}
+    return found
 
 
 def context() -> dict[str, Any]:

@@ -19,9 +19,8 @@ import argparse
 
 import numpy as np
 import pandas as pd
-from common import ROOT, parameters, run_config, write
-from runs import digest, not_logged, train_all
-from scipy import stats
+from common import ROOT, interval, parameters, run_config, write
+from runs import append_epochs, digest, not_logged, train_all
 
 RESULTS = ROOT / "benchmarks" / "results"
 LOG = RESULTS / "critic_question.csv"
@@ -45,22 +44,10 @@ CRITIC = (
     "critic_dormant_pct",
     "critic_overlap_pct",
 )
-KEPT = ("epoch", "reward_queries", "kl_to_base", "policy_grad_spread", *CRITIC)
-
-
-def interval(values: pd.Series) -> dict[str, object]:
-    """Mean and 95 % t interval over seeds; n is how many seeds have a value."""
-    values = values.dropna()
-    if len(values) < 2:
-        return {"n": len(values)}
-    reach = stats.t.ppf(0.975, len(values) - 1) * values.std() / len(values) ** 0.5
-    mean = float(values.mean())
-    return {
-        "mean": round(mean, 4),
-        "low": round(mean - reach, 4),
-        "high": round(mean + reach, 4),
-        "n": len(values),
-    }
+KEPT = (
+    *("epoch", "reward_queries", "kl_to_base", "policy_grad_spread", *CRITIC),
+    *(f"{name}_mean" for name in OTHERS),
+)
 
 
 def first_at(history: pd.DataFrame, column: str, level: float) -> float:
@@ -68,7 +55,7 @@ def first_at(history: pd.DataFrame, column: str, level: float) -> float:
 
     Linear between epochs, never beyond the last.
     """
-    proxy, other = history[f"{REWARD}_mean"].to_numpy(), history[column].to_numpy()
+    proxy, other = history["trained_mean"].to_numpy(), history[column].to_numpy()
     above = np.flatnonzero(proxy >= level)
     if not len(above):
         return float("nan")
@@ -85,7 +72,7 @@ def levels(log: pd.DataFrame) -> list[float]:
 
     The rise is from the base model's mean to the lowest of the methods' highest means.
     """
-    means = log.groupby(["method", "epoch"])[f"{REWARD}_mean"].mean()
+    means = log.groupby(["method", "epoch"])["trained_mean"].mean()
     base = float(means.groupby("epoch").mean().iloc[0])
     top = float(means.groupby("method").max().min())
     return [round(base + share * (top - base), 4) for share in (0.5, 0.75)]
@@ -102,7 +89,8 @@ def report(log: pd.DataFrame) -> dict[str, object]:
         line: dict[str, object] = {
             name: interval(late[name]) for name in CRITIC if name in late
         }
-        for name in (REWARD, *OTHERS):
+        line[f"{REWARD} at the end"] = interval(last["trained_mean"])
+        for name in OTHERS:
             line[f"{name} at the end"] = interval(last[f"{name}_mean"])
         line["KL at the end"] = interval(last["kl_to_base"])
         for level in at:
@@ -127,12 +115,7 @@ def main() -> None:
     ]
     missing = not_logged(configs, LOG) if options.workers else []
     for config, history, stopped in train_all(missing, max(1, options.workers)):
-        means = [column for column in history if column.endswith("_mean")]
-        kept = history.reindex(columns=[*KEPT, *means]).round(5)
-        kept.insert(0, "method", config.method)
-        kept.insert(1, "seed", config.seed)
-        kept = kept.assign(stopped=stopped, digest=digest(config))
-        kept.to_csv(LOG, mode="a", header=not LOG.exists(), index=False)
+        append_epochs(config, history, stopped, LOG, KEPT)
         print(f"{config.key}: done", flush=True)
     log = pd.read_csv(LOG)
     everything = [

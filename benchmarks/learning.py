@@ -5,10 +5,11 @@
     python benchmarks/learning.py --workers 0                     # the table alone
 
 Each method fine-tunes on aesthetic-mini for about 1,500 reward queries, with three seeds;
-the methods of the DDPO paper also on both JPEG tasks. A finished run appends a line to
+the methods of the DDPO paper also on both JPEG tasks. A finished run appends its epochs to
 benchmarks/results/learning.csv: the means over an epoch's samples of the trained reward
-and of its gold at the start (the base model), at the end and at the trained reward's
-highest. Runs that are in it are not run again, so that it can be done in pieces.
+and of the others. Runs that are in it are not run again, so that it can be done in pieces.
+The table shows the trained reward and its gold at the start (the base model), at the end
+and, of the trained reward, at its highest.
 
 The baselines stand beside them: best-of-N picks, of N samples of the base model, the one
 with the highest trained reward; interpolation scales the LoRA of a trained method. The
@@ -18,6 +19,7 @@ table goes to benchmarks/results/learning.json and learning.md.
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -27,12 +29,12 @@ from common import (
     PROXY_REWARDS,
     ROOT,
     context,
+    interval,
     parameters,
     run_config,
     write,
 )
-from runs import append, digest, folder, not_logged, train_all
-from scipy import stats
+from runs import append_epochs, digest, folder, not_logged, train_all
 
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.loading import load_pipeline
@@ -50,6 +52,11 @@ SEEDS = (0, 1, 2)
 REWARD = "aesthetic-mini"
 JPEG = ("jpeg_compressibility", "jpeg_incompressibility")
 ON_JPEG = ("ddpo_sf", "ddpo_is", "rwr", "rwr_sparse")
+SCORES = (
+    *("aesthetic-mini", "pick-mini", "hps-mini", "imagereward-mini"),
+    *("gold_taste", "gold_match"),
+)
+KEPT = ("epoch", "reward_queries", "kl_to_base", *(f"{name}_mean" for name in SCORES))
 NUMBERS = (1, 2, 4, 8, 16)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 INTERPOLATED = "ddpo_100_timestep_major"
@@ -66,56 +73,35 @@ def configuration(
     )
 
 
-def row(config: RunConfig, history: pd.DataFrame, stopped: str) -> dict[str, object]:
-    """A run's line in the log."""
-    proxy = history[f"{config.reward}_mean"]
-    points = {"start": 0, "end": len(history) - 1, "peak": int(proxy.argmax())}
+def row(run: pd.DataFrame) -> dict[str, object]:
+    """A run's line of the table, from its epochs: start, end and the reward's peak."""
+    gold = gold_of(run["reward"].iloc[0])
+    proxy = run["trained_mean"]
+    points = {"start": run.index[0], "end": run.index[-1], "peak": proxy.idxmax()}
     line: dict[str, object] = {
-        "method": config.method,
-        "reward": config.reward,
-        "seed": config.seed,
-        "epochs": len(history),
-        "reward_queries": int(history["reward_queries"].iloc[-1]),
-        "peak_epoch": points["peak"] + 1,
-        "start_std": round(history[f"{config.reward}_std"].iloc[0], 4),
-        "kl_end": round(history["kl_to_base"].iloc[-1], 2),
+        "kl_end": run["kl_to_base"].iloc[-1],
+        "stopped": bool(run["stopped"].notna().iloc[0]),
     }
     for point, at in points.items():
-        line[f"proxy_{point}"] = round(proxy.iloc[at], 4)
-        gold = gold_of(config.reward)
-        if gold is not None:
-            line[f"gold_{point}"] = round(history[f"{gold}_mean"].iloc[at], 4)
-        else:
-            line[f"gold_{point}"] = float("nan")
-    return line | {"stopped": stopped, "digest": digest(config)}
-
-
-def change(table: pd.DataFrame, name: str) -> dict[str, float]:
-    """Mean and 95 % t interval over seeds of end minus start."""
-    values = (table[f"{name}_end"] - table[f"{name}_start"]).dropna()
-    if len(values) < 2:
-        return {"mean": round(float(values.mean()), 4), "low": None, "high": None}
-    reach = stats.t.ppf(0.975, len(values) - 1) * values.std() / len(values) ** 0.5
-    mean = float(values.mean())
-    return {
-        "mean": round(mean, 4),
-        "low": round(mean - reach, 4),
-        "high": round(mean + reach, 4),
-    }
+        line[f"proxy_{point}"] = proxy[at]
+        line[f"gold_{point}"] = run.at[at, f"{gold}_mean"] if gold else float("nan")
+    return line
 
 
 def summary(log: pd.DataFrame) -> list[dict[str, object]]:
     """A line for each task and method: means over seeds, changes with intervals."""
     lines = []
     for (reward, method), table in log.groupby(["reward", "method"], sort=False):
+        runs = pd.DataFrame([row(run) for _, run in table.groupby("digest")])
         line: dict[str, object] = {"reward": reward, "method": method}
-        line["seeds"] = len(table)
+        line["seeds"] = len(runs)
         for name in ("proxy", "gold"):
             for point in ("start", "end", "peak"):
-                line[f"{name}_{point}"] = round(table[f"{name}_{point}"].mean(), 4)
-            line[f"{name}_change"] = change(table, name)
-        line["kl_end"] = round(table["kl_end"].mean(), 1)
-        line["stopped"] = int(table["stopped"].notna().sum())
+                line[f"{name}_{point}"] = round(runs[f"{name}_{point}"].mean(), 4)
+            change = runs[f"{name}_end"] - runs[f"{name}_start"]
+            line[f"{name}_change"] = interval(change)
+        line["kl_end"] = round(runs["kl_end"].mean(), 1)
+        line["stopped"] = int(runs["stopped"].sum())
         lines.append(line)
     return lines
 
@@ -201,10 +187,15 @@ def baselines(params: dict[str, object]) -> pd.DataFrame:
 def markdown(lines: list[dict[str, object]]) -> str:
     """The summary as a table."""
 
-    def interval(value: dict[str, float]) -> str:
-        if value["low"] is None:
+    def change(value: dict[str, float]) -> str:
+        if not value["n"]:
+            return ""
+        if "low" not in value:
             return f"{value['mean']:+.3f}"
         return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
+
+    def level(value: float) -> str:
+        return "" if math.isnan(value) else f"{value:.3f}"
 
     head = (
         "| task | method | seeds | proxy, start | peak | end | change (95 %) | "
@@ -212,8 +203,9 @@ def markdown(lines: list[dict[str, object]]) -> str:
     )
     rows = [
         f"| {x['reward']} | {x['method']} | {x['seeds']} | {x['proxy_start']:.3f} | "
-        f"{x['proxy_peak']:.3f} | {x['proxy_end']:.3f} | {interval(x['proxy_change'])} "
-        f"| {x['gold_start']:.3f} | {x['gold_end']:.3f} | {interval(x['gold_change'])} "
+        f"{x['proxy_peak']:.3f} | {x['proxy_end']:.3f} | {change(x['proxy_change'])} "
+        f"| {level(x['gold_start'])} | {level(x['gold_end'])} "
+        f"| {change(x['gold_change'])} "
         f"| {x['kl_end']:.0f} |"
         for x in lines
     ]
@@ -248,7 +240,7 @@ def main() -> None:
     ]
     missing = not_logged(configs, LOG) if options.workers else []
     for config, history, stopped in train_all(missing, max(options.workers, 1)):
-        append(row(config, history, stopped), LOG)
+        append_epochs(config, history, stopped, LOG, KEPT)
         print(f"{config.key}: done", flush=True)
     log = pd.read_csv(LOG)
     everything = {

@@ -70,9 +70,35 @@ def not_logged(configs: Iterable[RunConfig], log: Path) -> list[RunConfig]:
 
 def append(row: dict[str, object], log: Path) -> None:
     """Add a line to a log."""
+    _append(pd.DataFrame([row]), log)
+
+
+def append_epochs(
+    config: RunConfig,
+    history: pd.DataFrame,
+    stopped: str,
+    log: Path,
+    columns: Sequence[str],
+) -> None:
+    """Add a line for each epoch of a run to a log.
+
+    Beside ``columns`` of its history (empty where it has none) a line has method, reward,
+    seed, ``trained_mean`` and ``trained_std`` of the epoch's samples, ``stopped`` and
+    ``digest``.
+    """
+    kept = history.reindex(columns=list(columns))
+    for column in ("mean", "std"):
+        kept[f"trained_{column}"] = history[f"{config.reward}_{column}"]
+    run = {"method": config.method, "reward": config.reward, "seed": config.seed}
+    kept = kept.assign(**run, stopped=stopped, digest=digest(config))
+    rest = [column for column in kept if column not in run]
+    _append(kept[[*run, *rest]], log)
+
+
+def _append(lines: pd.DataFrame, log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame([row])
-    frame.to_csv(log, mode="a", header=not log.exists(), index=False)
+    head = not log.exists()
+    lines.to_csv(log, mode="a", header=head, index=False, float_format="%.6g")
 
 
 def _train_in_process(config: RunConfig) -> tuple[pd.DataFrame, str]:
