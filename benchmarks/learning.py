@@ -92,7 +92,7 @@ def summary(log: pd.DataFrame) -> list[dict[str, object]]:
     """A line for each task and method: means over seeds, changes with intervals."""
     lines = []
     for (reward, method), table in log.groupby(["reward", "method"], sort=False):
-        runs = pd.DataFrame([row(run) for _, run in table.groupby("digest")])
+        runs = pd.DataFrame([row(run) for _, run in table.groupby("seed")])
         line: dict[str, object] = {"reward": reward, "method": method}
         line["seeds"] = len(runs)
         for name in ("proxy", "gold"):
@@ -229,28 +229,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     options = parser.parse_args()
     params = parameters("base")
-    methods = options.methods or list(params["methods"])
-    tasks = [(method, REWARD) for method in methods]
+    tasks = [(method, REWARD) for method in params["methods"]]
     tasks += [(method, reward) for reward in JPEG for method in ON_JPEG]
     configs = [
         configuration(params, method, reward, seed)
         for seed in options.seeds
         for method, reward in tasks
-        if method in methods
+        if not options.methods or method in options.methods
     ]
     missing = not_logged(configs, LOG) if options.workers else []
     for config, history, stopped in train_all(missing, max(options.workers, 1)):
         append_epochs(config, history, stopped, LOG, KEPT)
         print(f"{config.key}: done", flush=True)
     log = pd.read_csv(LOG)
-    everything = {
-        digest(configuration(params, method, reward, seed))
+    in_order = {
+        digest(configuration(params, method, reward, seed)): at
+        for at, (method, reward) in enumerate(tasks)
         for seed in SEEDS
-        for reward in (REWARD, *JPEG)
-        for method in params["methods"]
-        if reward == REWARD or method in ON_JPEG
     }
-    lines = summary(log[log["digest"].isin(everything)])
+    log = log.assign(at=log["digest"].map(in_order)).dropna(subset="at")
+    lines = summary(log.sort_values(["at", "seed", "epoch"]))
     found = baselines(params)
     found.to_csv(BASELINES, index=False)
     means = found.groupby(["baseline", "at"])[["proxy", "gold"]].mean().round(4)
