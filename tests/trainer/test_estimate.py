@@ -104,7 +104,8 @@ def test_a_tiny_decoder_takes_the_critics_part_alone() -> None:
     # A million weights more, and 4 states at once of 4 x 10 MB.
     assert found.memory["base model"] == pytest.approx(0.704)
     assert found.memory["activations"] == pytest.approx(0.16)
-    assert found.work["critic"] == pytest.approx(32 * (1e8 + 335e9) / 1e15)
+    assert found.work["critic"] == pytest.approx(32 * 1e8 / 1e15)
+    assert found.work["encoders"] == of(tiny.TDPO).work["encoders"]
     assert found.work["sampling"] == of(tiny.TDPO).work["sampling"]
 
 
@@ -126,14 +127,15 @@ def test_memory_of_samples_that_are_kept() -> None:
 
 def test_work_of_ddpo_and_tdpo() -> None:
     expected = {
-        "sampling": 8 * (4 * 2e9 + 2e9) / 1e15,  # 4 guided steps, and a decoding
+        "sampling": 8 * 4 * 2e9 / 1e15,  # 4 guided steps
+        "decoding": 8 * 2e9 / 1e15,
         "KL": 4 * 4 * 2e9 / 1e15,  # of 4 samples
         "updates": 8 * 4 * 2e9 * 2.15 / 1e15,  # forward 1, backward 1.15
     }
     assert of().work == pytest.approx(expected)
     # 32 states are decoded and encoded.
     assert of(tiny.TDPO).work == pytest.approx(
-        expected | {"critic": 32 * (2e9 + 335e9) / 1e15}
+        expected | {"critic": 32 * 2e9 / 1e15, "encoders": 32 * 335e9 / 1e15}
     )
     full = of(finetune="full", gradient_checkpointing=True).work
     assert full["updates"] == pytest.approx(8 * 4 * 2e9 * 4 / 1e15)
@@ -173,16 +175,47 @@ def test_time_and_words() -> None:
     # 0.08 + 0.032 + 0.1376 TFLOP.
     assert found.seconds(1.0, 1) == pytest.approx(0.2496)
     assert found.seconds(1.0, 2) == pytest.approx(0.1248)
-    words = found.text(tiny.run_config(epochs=4), 1e-3)
+    words = found.text(tiny.run_config(epochs=4), 1e-3, 1e-3)
     assert "estimate: 1 GB of GPU memory (base model 0.7, " in words
     # 249.6 s at a thousandth of that rate, 4 times.
     assert "250 s an epoch, 0.3 h in all, at an assumed 0 TFLOP/s" in words
 
 
+def test_what_is_in_float32_has_a_rate_of_its_own() -> None:
+    found = of(tiny.TDPO)
+    # The critic's encoder sees 32 states: 10.72 TFLOP, at 10 TFLOP/s; the others' 0.2496
+    # and the 0.064 of decoding the states at 1.
+    assert found.float32 == {"encoders"}
+    assert found.seconds(1.0, 1, 10.0) == pytest.approx(1.072 + 0.3136)
+    assert found.seconds(1.0, 2, 10.0) == pytest.approx((1.072 + 0.3136) / 2)
+    words = found.text(tiny.run_config(tiny.TDPO), 1.0, 10.0)
+    assert "an assumed 1 TFLOP/s a process, 10 in float32 (encoders) (PFLOP" in words
+    # A decoder in float32, as XL's in fp16 is, decodes for reward and critic.
+    upcast = replace(DECODER, float32=True)
+    model = replace(MODEL, decoder=upcast, critic_decoder=upcast)
+    found = estimate.estimate(tiny.run_config(tiny.TDPO), model, TRAINED)
+    assert found.float32 == {"encoders", "decoding", "critic"}
+    assert of().float32 == frozenset()
+
+
+def test_work_of_rewards_that_are_networks() -> None:
+    draft = {"algorithm": "draft"} | OPTIMIZER
+    monitor = ["pickscore", "jpeg_compressibility"]
+    found = of(draft, monitor=monitor).work
+    # 8 images of the one network; the trained reward's counts 8 twice, with its backward.
+    assert found["encoders"] == pytest.approx((8 + 16) * 335e9 / 1e15)
+    # 8 decodings to score, and 8 forward and backward.
+    assert found["decoding"] == pytest.approx((8 + 16) * 2e9 / 1e15)
+
+
 def test_rates_are_a_share_of_the_peak() -> None:
     rate = estimate.sustained_tflops
     assert rate("NVIDIA H200", "fp16") == pytest.approx(0.35 * 989)
-    assert rate("NVIDIA H200", "fp32") == pytest.approx(0.35 * 989 / 4)
+    assert rate("NVIDIA H200", "fp32") == pytest.approx(0.35 * 67)
+    assert rate("NVIDIA H200", "fp32", tf32=True) == pytest.approx(0.35 * 495)
+    assert rate("NVIDIA H200", "fp16", tf32=True) == rate("NVIDIA H200", "fp16")
+    # It has no TF32.
+    assert rate("Tesla V100", "fp32", tf32=True) == rate("Tesla V100", "fp32")
     assert rate("NVIDIA A100-SXM4-80GB", "bf16") == pytest.approx(0.35 * 312)
     assert rate("something new", "bf16") == pytest.approx(0.35 * 312)
 
@@ -222,6 +255,7 @@ def test_stable_diffusion_is_measured_without_weights() -> None:
     assert 0 < unet.kept_checkpointed < 0.3 * unet.kept
     decoder = estimate._measured_decoder(json.dumps(VAE), 64, "fp16")
     assert decoder.flops == pytest.approx(2515e9, rel=1e-3)
+    assert not decoder.float32
     # A quarter of a megapixel in 256 channels of 2 bytes.
     assert decoder.largest == 512 * 512 * 256 * 2
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -37,19 +37,28 @@ BACKWARD = {"lora": 1.15, "full": 2.0}
 UTILISATION = 0.35
 """Share of a GPU's peak that is assumed to be sustained."""
 
+
+class Peak(NamedTuple):
+    """A GPU's dense peak in TFLOP/s by number format: fp16 and bf16, TF32, float32."""
+
+    half: float
+    tf32: float
+    fp32: float
+
+
 PEAK_TFLOPS = {
-    "H200": 989,
-    "H100": 989,
-    "A100": 312,
-    "L40S": 362,
-    "A6000": 155,
-    "4090": 165,
-    "3090": 71,
-    "V100": 125,
-    "A10": 125,
-    "L4": 121,
+    "H200": Peak(989, 495, 67),
+    "H100": Peak(989, 495, 67),
+    "A100": Peak(312, 156, 19.5),
+    "L40S": Peak(362, 183, 92),
+    "A6000": Peak(155, 77, 39),
+    "4090": Peak(165, 83, 83),
+    "3090": Peak(71, 36, 36),
+    "V100": Peak(125, 15.7, 15.7),  # has no TF32
+    "A10": Peak(125, 62, 31),
+    "L4": Peak(121, 60, 30),
 }
-"""Dense half-precision peak by a part of the GPU's name; the A100's if none fits."""
+"""Data sheets' peaks by a part of the GPU's name; the A100's if none fits."""
 
 REWARD_PARAMETERS = {
     "aesthetic": 304e6,
@@ -74,6 +83,7 @@ class Network:
         kept: Bytes that a backward pass needs of the forward pass.
         kept_checkpointed: The same with gradient checkpointing, at its peak.
         largest: Bytes of the largest output of a layer.
+        float32: Whether it computes in float32.
     """
 
     parameters: int
@@ -81,6 +91,7 @@ class Network:
     kept: int
     kept_checkpointed: int
     largest: int
+    float32: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,30 +117,51 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Memory in GB by what it is for, and PFLOP of an epoch by what they are for."""
+    """What a run takes.
+
+    Attributes:
+        memory: GB of GPU memory, by what they are for.
+        work: PFLOP of an epoch, by what they are for.
+        float32: Names of the work that is in float32, whatever the precision is.
+    """
 
     memory: dict[str, float]
     work: dict[str, float]
+    float32: frozenset[str] = frozenset()
 
     @property
     def gigabytes(self) -> float:
         """All memory at its peak."""
         return sum(self.memory.values())
 
-    def seconds(self, tflops: float, processes: int) -> float:
-        """An epoch's time at a sustained rate of each of several processes."""
-        return sum(self.work.values()) * 1e3 / tflops / processes
+    def seconds(
+        self, tflops: float, processes: int, float32_tflops: float | None = None
+    ) -> float:
+        """An epoch's time at a sustained rate of each of several processes.
 
-    def text(self, config: RunConfig, tflops: float) -> str:
-        """What to print."""
+        Args:
+            tflops: The rate, in the run's precision.
+            processes: Their number.
+            float32_tflops: The rate in float32; None: the same.
+        """
+        slow = sum(self.work[name] for name in self.float32)
+        fast = sum(self.work.values()) - slow
+        seconds = fast / tflops + slow / (float32_tflops or tflops)
+        return 1e3 * seconds / processes
+
+    def text(self, config: RunConfig, tflops: float, float32_tflops: float) -> str:
+        """What to print; the rates are those of :meth:`seconds`."""
         epochs = config.training.epochs
-        seconds = self.seconds(tflops, config.training.processes)
+        seconds = self.seconds(tflops, config.training.processes, float32_tflops)
         memory = ", ".join(f"{name} {value:.1f}" for name, value in self.memory.items())
         work = ", ".join(f"{name} {value:.1f}" for name, value in self.work.items())
+        slow = ", ".join(name for name in self.work if name in self.float32)
         return (
             f"{config.key}: estimate: {self.gigabytes:.0f} GB of GPU memory ({memory}); "
             f"{seconds:.0f} s an epoch, {epochs * seconds / 3600:.1f} h in all, at an "
-            f"assumed {tflops:.0f} TFLOP/s a process (PFLOP an epoch: {work})"
+            f"assumed {tflops:.0f} TFLOP/s a process"
+            + (f", {float32_tflops:.0f} in float32 ({slow})" if slow else "")
+            + f" (PFLOP an epoch: {work})"
         )
 
 
@@ -147,7 +179,7 @@ def estimate(config: RunConfig, model: Architecture, trained: int) -> Estimate:
     unet, decoder = model.unet, model.decoder
     frozen = decoder.parameters + model.text_parameters
     frozen += unet.parameters * (scale.finetune == "lora")
-    rewards = {config.task.scorer, *(config.task.ensemble or ()), *scale.monitor}
+    rewards = scored_networks(config)
     # Weight, gradient, Adam's two moments; the last good weights; three flat gradients
     # for their spread; and of a whole UNet the base model's weights.
     state = 8 + (scale.finetune == "full")
@@ -174,7 +206,7 @@ def estimate(config: RunConfig, model: Architecture, trained: int) -> Estimate:
         decoding = max(decoding, 4 * model.critic_decoder.largest * seen)
     memory = {
         "base model": half * frozen,
-        "rewards": FLOAT32 * sum(REWARD_PARAMETERS.get(name, 0) for name in rewards),
+        "rewards": FLOAT32 * sum(REWARD_PARAMETERS[name] for name in rewards),
         "trained weights and their optimizer": FLOAT32 * trained * state,
         "trajectories": FLOAT32 * (numbers + kept_samples),
         "activations": max(batch * image, decoding),
@@ -182,29 +214,57 @@ def estimate(config: RunConfig, model: Architecture, trained: int) -> Estimate:
     return Estimate(
         {name: value / 1e9 for name, value in memory.items()},
         {name: value / 1e15 for name, value in work(config, model).items()},
+        float32_work(config, model),
     )
 
 
+def scored_networks(config: RunConfig) -> set[str]:
+    """The rewards that score an epoch's images and are networks."""
+    scored = {config.task.scorer, *(config.task.ensemble or ())}
+    return {*scored, *config.training.monitor} & set(REWARD_PARAMETERS)
+
+
 def work(config: RunConfig, model: Architecture) -> dict[str, float]:
-    """FLOPs of an epoch, by what they are for."""
+    """FLOPs of an epoch, by what they are for.
+
+    An encoder, of a reward or of a critic, counts as the largest of them does.
+    """
     scale, algorithm = config.training, config.algorithm
     samples, steps = scale.samples_per_epoch, scale.num_inference_steps
     copies = 2 if scale.guidance_scale != 1 else 1
     guided = copies * model.unet.flops
-    parts = {
-        "sampling": samples * (steps * guided + model.decoder.flops),
-        "KL": scale.kl_samples * steps * guided,
-    }
-    if algorithm.needs_encoder:
-        seeing = model.critic_decoder.flops + ENCODER_FLOPS
-        parts["critic"] = samples * steps * seeing
     again = 1.0 if scale.gradient_checkpointing else 0.0
     visit = guided * (1 + BACKWARD[scale.finetune] + again)
-    parts["updates"] = visits(config) * visit
+    parts = {
+        "sampling": samples * steps * guided,
+        "decoding": samples * model.decoder.flops,
+        "KL": scale.kl_samples * steps * guided,
+        "updates": visits(config) * visit,
+    }
+    encoded = samples * len(scored_networks(config))
+    if algorithm.needs_encoder:
+        parts["critic"] = samples * steps * model.critic_decoder.flops
+        encoded += samples * steps
     if isinstance(algorithm, RewardBackpropSettings):
-        decoding = model.decoder.flops * (2 + again)
-        parts["updates"] += samples * algorithm.queries_per_sample * decoding
+        queries = samples * algorithm.queries_per_sample
+        parts["decoding"] += queries * model.decoder.flops * (2 + again)
+        encoded += queries * 2
+    if encoded:
+        parts["encoders"] = encoded * ENCODER_FLOPS
     return parts
+
+
+def float32_work(config: RunConfig, model: Architecture) -> frozenset[str]:
+    """Names of the :func:`work` that is in float32: encoders are so always."""
+    networks = {
+        "sampling": model.unet,
+        "decoding": model.decoder,
+        "KL": model.unet,
+        "updates": model.unet,
+        "critic": model.critic_decoder,
+    }
+    slow = {name for name, network in networks.items() if network.float32}
+    return frozenset({*slow, "encoders"} & work(config, model).keys())
 
 
 def visits(config: RunConfig) -> float:
@@ -257,7 +317,12 @@ def announce(config: RunConfig, base_model: Path, device: torch.device) -> str:
     found = estimate(config, model, trained)
     name = torch.cuda.get_device_name(device)
     check_memory(found, torch.cuda.mem_get_info(device)[1] / 1e9, name)
-    return found.text(config, sustained_tflops(name, config.training.precision))
+    tf32 = config.training.tf32
+    return found.text(
+        config,
+        sustained_tflops(name, config.training.precision, tf32=tf32),
+        sustained_tflops(name, "fp32", tf32=tf32),
+    )
 
 
 def check_memory(found: Estimate, gigabytes: float, gpu: str) -> None:
@@ -272,10 +337,18 @@ def check_memory(found: Estimate, gigabytes: float, gpu: str) -> None:
     )
 
 
-def sustained_tflops(gpu: str, precision: str) -> float:
-    """Assumed rate of a GPU of that name; a quarter of it in fp32."""
+def sustained_tflops(gpu: str, precision: str, *, tf32: bool = False) -> float:
+    """Assumed rate of a GPU of that name.
+
+    Args:
+        gpu: The name, as the driver gives it.
+        precision: Number format of the networks.
+        tf32: Whether ``fp32`` is computed in TF32.
+    """
     peak = next((v for k, v in PEAK_TFLOPS.items() if k in gpu), PEAK_TFLOPS["A100"])
-    return UTILISATION * peak / (4 if precision == "fp32" else 1)
+    if precision != "fp32":
+        return UTILISATION * peak.half
+    return UTILISATION * (peak.tf32 if tf32 else peak.fp32)
 
 
 # ------------------------------------------------------------------ measuring
@@ -360,7 +433,8 @@ def _measured_unet(
                 "text_embeds": torch.empty(1, pooled),
                 "time_ids": torch.empty(1, ids),
             }
-        return _measured(unet, *inputs, parameters=parameters, **extra), trained
+        network = _measured(unet, *inputs, parameters=parameters, **extra)
+    return replace(network, float32=precision == "fp32"), trained
 
 
 @cache
@@ -378,7 +452,10 @@ def _measured_decoder(settings: str, size: int, precision: str) -> Network:
     with _without_data(torch.float32):  # a VAE computes in the format of its weights
         _move(vae.decoder)
         latents = torch.empty(1, config["latent_channels"], size, size, dtype=dtype)
-        return _measured(vae.decoder, latents.requires_grad_(), parameters=parameters)
+        network = _measured(
+            vae.decoder, latents.requires_grad_(), parameters=parameters
+        )
+    return replace(network, float32=precision == "fp32")
 
 
 def _move(network: nn.Module) -> None:
