@@ -146,7 +146,7 @@ class EarlyStopSettings(Settings):
         rule: ``onset`` ends it when held-out rewards begin to fall while the trained one
             rises (docs/overoptimization.md says how that is tested); ``none`` doesn't.
         held_out: Rewards to watch, from ``training.monitor``. The trained reward is left
-            out where it is among them.
+            out where it is among them, and so are the parts of an ensemble.
         alpha: Probability that a run in which no held-out reward falls is ended.
         min_epochs: Epochs before which no run is ended.
         action: ``rollback`` makes the last kept checkpoint before the onset the run's
@@ -358,6 +358,11 @@ class RewardSettings(Settings):
     critic_encoder: str | None = None
     ensemble: EnsembleParts | None = None
     options: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """The trained reward, and its parts if it is an ensemble: none is held out."""
+        return (self.scorer, *(self.ensemble or ()))
 
     @property
     def ensembles(self) -> dict[str, dict[str, EnsemblePartSettings]]:
@@ -592,8 +597,8 @@ class RunConfig(Settings):
             reward_path(name)
         if self.training.early_stop.rule != "none" and not self.held_out_rewards:
             raise ValueError(
-                "early_stop.held_out has no reward besides the trained one, "
-                f"'{self.reward}'; name some of training.monitor."
+                "early_stop.held_out has no reward besides what is trained on, "
+                f"{', '.join(self.task.trained_on)}; name some of training.monitor."
             )
         if ":" not in self.task.scorer and self.task.scorer != self.reward:
             raise ValueError(
@@ -626,9 +631,9 @@ class RunConfig(Settings):
 
     @property
     def held_out_rewards(self) -> tuple[str, ...]:
-        """Rewards that are watched for their fall; never the trained one."""
+        """Rewards that are watched for their fall; never the trained one or its parts."""
         watched = self.training.early_stop.held_out
-        return tuple(name for name in watched if name != self.task.scorer)
+        return tuple(name for name in watched if name not in self.task.trained_on)
 
     @property
     def key(self) -> str:

@@ -188,7 +188,7 @@ def diversity_encoder(names: Sequence[str], config: RunConfig) -> str:
     Raises:
         EvaluationError: If there is none.
     """
-    trained = {config.task.scorer, *(config.task.ensemble or {})}
+    trained = config.task.trained_on
     left = [name for name in names if name not in trained]
     if not left:
         raise EvaluationError(

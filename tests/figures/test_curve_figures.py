@@ -28,6 +28,7 @@ from tdpo_pipeline.overoptimization import (
     Bootstrap,
     ScoreTableError,
     gold_of,
+    known_rewards,
     reward_curves,
 )
 from tests.synthetic_tables import REWARDS, synthetic_history, synthetic_scores
@@ -193,6 +194,22 @@ def test_cross_reward_draws_chosen_rewards(curves: pd.DataFrame) -> None:
     assert set(data["scored"]) == {"jpeg_compressibility"}
     assert [ax.get_ylabel() for ax in figure.axes if ax.axison] == [
         "jpeg_compressibility"
+    ]
+
+
+def test_parts_of_an_ensemble_are_drawn_as_such_and_not_as_held_out() -> None:
+    whole = scores("tdpo")
+    with known_rewards(parts={"aesthetic-mini": ["hps-mini", "jpeg_compressibility"]}):
+        curves = reward_curves(whole, bootstrap=FEW)
+    figure, _ = cross_reward(curves)
+    drawn = {ax.get_ylabel() for ax in figure.axes if ax.axison}
+    assert drawn & {"hps-mini", "pick-mini"} == {"pick-mini"}
+    (ax,) = final_rewards(curves)[0].axes
+    assert [tick.get_text() for tick in ax.get_xticklabels()][:4] == [
+        "aesthetic-mini\n(trained)",
+        "hps-mini\n(a part of it)",
+        "jpeg_compressibility\n(a part of it)",
+        "gold_taste\n(its gold)",
     ]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tdpo_pipeline.overoptimization import Bootstrap
+from tdpo_pipeline.overoptimization import Bootstrap, known_rewards
 from tdpo_pipeline.overoptimization.goodhart import (
     fit_goodhart,
     goodhart_bands,
@@ -178,6 +178,9 @@ def test_a_report_is_of_the_gold_or_else_of_held_out_rewards() -> None:
     without = goodhart_report(table.drop(columns=GOLD), bootstrap=FEW)
     assert set(without["role"]) == {"cross"}
     assert "aesthetic-mini" not in set(without["scored"])
+    with known_rewards(parts={"aesthetic-mini": ["pick-mini", "hps-mini"]}):
+        left = goodhart_report(table.drop(columns=GOLD), bootstrap=FEW)
+    assert set(without["scored"]) - set(left["scored"]) == {"pick-mini", "hps-mini"}
     held_out = [name for name in table if name.startswith(("gold", "jpeg"))]
     others = ["pick-mini", "hps-mini", "imagereward-mini"]
     alone = goodhart_report(table.drop(columns=[*held_out, *others]), bootstrap=FEW)

@@ -11,7 +11,11 @@ import pytest
 
 from tdpo_pipeline.overoptimization import ScoreTableError, gold_of
 from tdpo_pipeline.overoptimization.own_tables import own_scores, read_table, remarks
-from tdpo_pipeline.overoptimization.tables import golds, role_of
+from tdpo_pipeline.overoptimization.tables import (
+    held_out_of,
+    known_rewards,
+    role_of,
+)
 
 
 def table(seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
@@ -120,11 +124,25 @@ def test_limits_are_told() -> None:
 
 
 def test_golds_are_known_inside_the_block() -> None:
-    with golds({"aesthetic": "human"}):
+    with known_rewards(golds={"aesthetic": "human"}):
         assert role_of("human", "aesthetic") == "gold"
         assert gold_of("pick-mini") is None
     assert gold_of("aesthetic") is None
     assert gold_of("pick-mini") == "gold_match"
+
+
+def test_parts_of_a_trained_sum_are_not_held_out() -> None:
+    scored = ["both", "clip", "hps", "pick", "human"]
+    with known_rewards(golds={"both": "human"}, parts={"both": ["clip", "hps"]}):
+        roles = [role_of(name, "both") for name in scored]
+        assert roles == ["trained", "part", "part", "cross", "gold"]
+        assert held_out_of("both", scored) == ["pick"]
+        # They are parts of that sum alone, and golds stay known inside.
+        assert held_out_of("clip", scored) == ["both", "hps", "pick", "human"]
+        with known_rewards(parts={}):
+            assert role_of("human", "both") == "gold"
+            assert role_of("clip", "both") == "cross"
+    assert role_of("clip", "both") == "cross"
 
 
 def test_unseen_prompts_are_told_by_numbers_too() -> None:

@@ -17,6 +17,7 @@ from tdpo_pipeline.overoptimization.pareto import (
     on_front,
     pareto_points,
 )
+from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS, known_rewards
 from tests.synthetic_tables import synthetic_scores
 
 FEW = Bootstrap(draws=200)
@@ -68,6 +69,24 @@ def test_all_prompts_alike_are_not_certainty() -> None:
     assert rates["dominated_high"] == 1
     assert rates["collapsed_low"] == 0
     assert rates["collapsed_high"] == pytest.approx(1 - 0.025**0.25)
+
+
+def test_parts_of_an_ensemble_do_not_count() -> None:
+    # Both other proxies rise; the third, a part, falls: held-out rewards all rose.
+    table = scores(
+        pick_mini=[0, 1, 1], imagereward_mini=[0, 1, 1], hps_mini=[0, -1, -1]
+    )
+    three = ["pick-mini", "imagereward-mini", "hps-mini"]
+    table = table[[*INDEX_COLUMNS, "aesthetic-mini", *three]]
+    assert joint_report(table, bootstrap=FEW).rates["dominated"].tolist() == [0, 0]
+    with known_rewards(parts={"aesthetic-mini": ["hps-mini"]}):
+        rates = joint_report(table, bootstrap=FEW).rates
+    assert rates["rewards"].tolist() == ["pick-mini, imagereward-mini"] * 2
+    assert rates["dominated"].tolist() == [1, 1]
+    assert rates["by_chance"].tolist() == [0.25, 0.25]
+    with known_rewards(parts={"aesthetic-mini": three[1:]}):
+        (row,) = joint_report(table, bootstrap=FEW).rates.to_dict("records")
+    assert row["note"].endswith("there are scores of pick-mini alone")
 
 
 def test_exact_interval_is_scipys() -> None:

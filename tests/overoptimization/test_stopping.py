@@ -20,6 +20,7 @@ from tdpo_pipeline.overoptimization.stopping import (
     stopping_report,
     summarise_regrets,
 )
+from tdpo_pipeline.overoptimization.tables import known_rewards
 
 PROXY, GOLD, HELD = "aesthetic-mini", "gold_taste", "pick-mini"
 
@@ -56,6 +57,20 @@ def test_rules_by_hand() -> None:
     assert kl_budget(run, -1.0) == 0
     assert kl_budget(run, 1e9) == 29
     assert proxy_plateau(run, PROXY) == 29  # it never stops rising
+
+
+def test_a_part_of_the_trained_reward_is_not_watched() -> None:
+    run = history()
+    run["part_mean"], run["part_std"] = run[f"{HELD}_mean"], 0.5
+    run[f"{HELD}_mean"] = np.arange(len(run)) / 10  # now only the part falls
+    assert alarm_of_run(run, [HELD, "part"], trained=PROXY).onset == 10
+    with known_rewards(parts={PROXY: ["part"]}):
+        assert alarm_of_run(run, [HELD, "part"], trained=PROXY) is None
+        with pytest.raises(ScoreTableError, match="No reward to watch"):
+            alarm_of_run(run, ["part"], trained=PROXY)
+        regrets = stopping_report(run, held_out=[HELD, "part"])
+    kept = regrets.set_index("rule")["position"]
+    assert kept["onset, stop"] == kept["never"] == 29
 
 
 def test_a_proxy_that_stops_rising_is_a_plateau() -> None:

@@ -21,7 +21,11 @@ from kedro_datasets.text import TextDataset
 from matplotlib.figure import Figure
 
 from tdpo_pipeline import overoptimization
-from tdpo_pipeline.config import EvaluationSettings, TrainingSettings
+from tdpo_pipeline.config import (
+    EvaluationSettings,
+    RewardSettings,
+    TrainingSettings,
+)
 from tdpo_pipeline.figures import FigureSettings, Strip, pack_strips
 from tdpo_pipeline.grid import Run
 from tdpo_pipeline.html_report import provenance
@@ -457,6 +461,23 @@ def test_what_needs_no_reward_is_reported() -> None:
     assert set(table["scored"]) == {"pairwise_distance", "vendi_score"}
     last = table[(table["epoch"] == 8) & (table["group"] == "seen")]
     np.testing.assert_allclose(last["difference"], -1)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_parts_of_a_trained_ensemble_are_not_held_out(typed: bool) -> None:
+    tasks = parameters_of("base")["rewards"]
+    if typed:  # as Kedro gives them beside nodes that type them
+        tasks = {n: RewardSettings.model_validate(task) for n, task in tasks.items()}
+    parts = {"hps-mini", "aesthetic-mini", "pick-mini"}
+    table = scores(Run("tdpo", "ensemble-mini", 0)).assign(**{"ensemble-mini": 0.0})
+    curves = nodes.measure_methods(table, tasks)
+    assert set(curves.loc[curves["role"] == "part", "scored"]) == parts
+    held_out = [*parts, "imagereward-mini", "gold_match"]
+    rates, _ = nodes.join_rewards(table, held_out, tasks)
+    assert set(rates["rewards"]) == {"imagereward-mini, gold_match"}
+    assert not parts & set(nodes.fit_peaks(table, tasks)["scored"])
+    onsets = nodes.find_onsets(table, tasks)
+    assert set(onsets.loc[onsets["role"] == "part", "scored"]) == parts
 
 
 def test_a_single_image_has_no_distance_to_report() -> None:

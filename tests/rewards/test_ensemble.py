@@ -20,7 +20,7 @@ from tdpo_pipeline.overoptimization.summary import gold_report
 from tdpo_pipeline.overoptimization.tables import gold_of, role_of
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.rewards.ensemble import Ensemble
-from tdpo_pipeline.rewards.registry import UnmeasuredError, load_rewards
+from tdpo_pipeline.rewards.registry import UnmeasuredError, load_rewards, reward_name
 from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
 from tests.conftest import ROOT
@@ -43,7 +43,14 @@ def load(parts=PARTS):
     return load_rewards(["both"], ROOT / "no_weights", settings)["both"]
 
 
-def config(algorithm=tiny.DDPO, parts=PARTS, scorer="both", reward="both", **changes):
+def config(
+    algorithm=tiny.DDPO,
+    parts=PARTS,
+    scorer="both",
+    reward="both",
+    training=None,
+    **changes,
+):
     run = tiny.run_config(algorithm).model_dump(exclude={"task"})
     return RunConfig.model_validate(
         run
@@ -52,6 +59,7 @@ def config(algorithm=tiny.DDPO, parts=PARTS, scorer="both", reward="both", **cha
             "algorithm": AlgorithmSettings.model_validate(algorithm),
             "task": task(parts, scorer, **changes),
         }
+        | ({} if training is None else {"training": training})
     )
 
 
@@ -250,7 +258,22 @@ def test_methods_train_on_it(base_model, tmp_path, method):
 
 def test_it_has_no_gold():
     assert gold_of("ensemble-mini") is None
-    assert role_of("hps-mini", "ensemble-mini") == "cross"
+    assert role_of("gold_match", "ensemble-mini") == "cross"
+
+
+def test_a_stop_does_not_watch_its_parts():
+    training = tiny.run_config().training.model_dump() | {
+        "monitor": (RED, JPEG),
+        "early_stop": {"rule": "onset", "held_out": (RED, JPEG)},
+    }
+    assert config(training=training).held_out_rewards == (JPEG,)
+    training["early_stop"]["held_out"] = (RED,)
+    with pytest.raises(ValidationError, match=f"trained on, both, {RED}, {BRIGHT};"):
+        config(training=training)
+
+
+def test_tables_know_a_part_by_its_own_name():
+    assert [reward_name(name) for name in (RED, "hps-mini")] == ["redness", "hps-mini"]
 
 
 # -- statistics that were not measured --

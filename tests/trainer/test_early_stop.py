@@ -161,7 +161,7 @@ def test_no_rule_and_no_history_are_no_alarm():
     ("early_stop", "message"),
     [
         ({"held_out": ["jpeg_compressibility"]}, "which training.monitor has not"),
-        ({"held_out": []}, "no reward besides the trained one, 'redness'"),
+        ({"held_out": []}, "no reward besides what is trained on, tests.tiny:Redness"),
         ({"alpha": 0.0}, "greater than 0"),
         ({"action": "pause"}, "'stop' or 'rollback'"),
     ],

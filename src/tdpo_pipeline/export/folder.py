@@ -113,9 +113,9 @@ def measured_strengths(
 
     Raises:
         CheckpointError: If the checkpoint is truncated or of another configuration.
-        ExportError: If the held-out reward is the trained one.
+        ExportError: If the held-out reward is the trained one, or a part of it.
     """
-    if held_out == config.task.scorer:
+    if held_out in config.task.trained_on:
         raise ExportError(
             f"'{held_out}' is what {config.key} trained on, so it holds nothing "
             "against it. Name another reward as export.held_out."

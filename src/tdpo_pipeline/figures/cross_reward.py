@@ -38,7 +38,8 @@ def cross_reward(
         title: Title of the figure.
         group: Prompt group of the held-out rewards: "seen" (TDPO's figure 3),
             "unseen" (5 and 11), "complex" (12), "untrained", or a prompt set's name.
-        held_out: Rewards to draw; by default all but JPEG sizes.
+        held_out: Rewards to draw; by default all but JPEG sizes. The parts of an
+            ensemble are trained on, and not drawn.
 
     Returns:
         The figure and its data: a row per method, reward, epoch and held-out reward,
@@ -89,7 +90,9 @@ def _data(
         columns={"mean": "x_mean", "low": "x_low", "high": "x_high"}
     )
     wanted = levels["scored"].isin(_default(levels) if held_out is None else held_out)
-    others = levels[(levels["group"] == group) & (levels["role"] != "trained") & wanted]
+    others = levels[
+        (levels["group"] == group) & levels["role"].isin(["gold", "cross"]) & wanted
+    ]
     columns = [*_KEYS, "group", "scored", "role", "mean", "low", "high"]
     sizes = ["n_seeds", "n_prompts", "n_images"]
     return x.merge(others[[*columns, *sizes]], on=_KEYS).reset_index(drop=True)

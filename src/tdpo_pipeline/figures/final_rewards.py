@@ -12,8 +12,8 @@ from tdpo_pipeline.figures import style
 from tdpo_pipeline.overoptimization.curves import in_base_sd
 from tdpo_pipeline.overoptimization.summary import final_rows
 from tdpo_pipeline.overoptimization.tables import (
+    ROLES,
     TRAINING_ETA,
-    gold_of,
     group_label,
 )
 
@@ -84,7 +84,7 @@ def _data(
     rows = rows[(rows["eta"] == TRAINING_ETA) & (rows["group"] == group)]
     if scored is None:
         jpeg = rows["scored"].str.startswith("jpeg_")
-        rows = rows[~jpeg | (rows["role"] == "trained")]
+        rows = rows[~jpeg | rows["role"].isin(["trained", "part"])]
     else:
         rows = rows[rows["scored"].isin(list(scored))]
     rows = rows.drop(columns=["mean", "low", "high"]).rename(
@@ -96,10 +96,12 @@ def _data(
 
 
 def _panel(ax: Axes, data: pd.DataFrame) -> None:
-    """Clusters of bars: the trained reward first, then its gold, then the others."""
-    order = {"trained": 0, "gold": 1, "cross": 2}
-    ranked = data.sort_values("role", key=lambda role: role.map(order), kind="stable")
-    names = ranked["scored"].drop_duplicates().tolist()
+    """Clusters of bars in the order of ``ROLES``."""
+    ranked = data.drop_duplicates("scored")
+    ranked = ranked.sort_values(
+        "role", key=lambda role: role.map(ROLES.index), kind="stable"
+    )
+    names = ranked["scored"].tolist()
     methods = style.sort_methods(data["method"])
     width = 0.8 / len(methods)
     for place, method in enumerate(methods):
@@ -110,15 +112,20 @@ def _panel(ax: Axes, data: pd.DataFrame) -> None:
         style.bars(ax, at, rows.loc[shown], style.method_style(method), width)
     ax.axhline(0, color=style.INK, linewidth=0.8)
     ax.grid(False, axis="x")
-    reward = str(data["reward"].iloc[0])
-    ax.set_xticks(range(len(names)), [_tick(name, reward) for name in names])
+    ticks = [
+        f"{name}{_TICKS[role]}"
+        for name, role in zip(names, ranked["role"], strict=True)
+    ]
+    ax.set_xticks(range(len(names)), ticks)
 
 
-def _tick(name: str, reward: str) -> str:
-    """A scored reward, and what it is to the trained one."""
-    if name == reward:
-        return f"{name}\n(trained)"
-    return f"{name}\n(its gold)" if name == gold_of(reward) else name
+_TICKS = {
+    "trained": "\n(trained)",
+    "part": "\n(a part of it)",
+    "gold": "\n(its gold)",
+    "cross": "",
+}
+"""What stands under a scored reward, by its role."""
 
 
 def _caption(data: pd.DataFrame, group: str, unvaried: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from tdpo_pipeline.html_report.cells import (
 )
 from tdpo_pipeline.overoptimization.curves import METHOD
 from tdpo_pipeline.overoptimization.matched import AXES, furthest_levels
-from tdpo_pipeline.overoptimization.report import joint_verdict, last_joint
+from tdpo_pipeline.overoptimization.report import ROLE_MARKS, joint_verdict, last_joint
 from tdpo_pipeline.overoptimization.tables import group_label, ordered_groups
 
 Verdicts = list[tuple[str, list[str]]]
@@ -174,8 +174,7 @@ def peak_block(goodhart: pd.DataFrame) -> Block:
             {
                 "reward": fit["reward"],
                 "method": fit["method"],
-                "scored": words(fit["scored"])
-                + (", its gold" if fit["role"] == "gold" else ""),
+                "scored": words(fit["scored"]) + ROLE_MARKS.get(fit["role"], ""),
                 "form": words(fit["form"]) if pd.notna(fit["rmse"]) else "",
                 "distance": _within(*(fit[name] for name in names)),
                 "value": interval(*(fit[name] for name in values)),

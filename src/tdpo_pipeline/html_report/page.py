@@ -31,7 +31,9 @@ from tdpo_pipeline.html_report.cells import (
     ordered,
     run_name,
 )
+from tdpo_pipeline.overoptimization.report import ROLE_MARKS
 from tdpo_pipeline.overoptimization.tables import (
+    ROLES,
     TRAINING_ETA,
     group_label,
     ordered_groups,
@@ -274,7 +276,7 @@ def onset_block(onsets: pd.DataFrame) -> Block:
         {
             "method": row["method"],
             "reward": row["reward"],
-            "scored": row["scored"] + (", its gold" if row["role"] == "gold" else ""),
+            "scored": row["scored"] + ROLE_MARKS[row["role"]],
             "onset": _onset(row),
             "queries": f"{row['onset_queries']:,.0f}",
             "fall": interval(row["fall"], row["fall_low"], row["fall_high"]),
@@ -282,7 +284,7 @@ def onset_block(onsets: pd.DataFrame) -> Block:
                 row["trained_rise"], row["trained_rise_low"], row["trained_rise_high"]
             ),
         }
-        for row in ordered(fallen, "role", ["gold", "cross"])
+        for row in ordered(fallen, "role", ROLES)
     ]
     columns = [
         *RUN_COLUMNS,

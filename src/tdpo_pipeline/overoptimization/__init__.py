@@ -70,6 +70,7 @@ from tdpo_pipeline.overoptimization.tables import (
     check_scores,
     gold_of,
     group_label,
+    known_rewards,
     reward_columns,
     with_group,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "interquartile_mean",
     "joint_outcomes",
     "joint_report",
+    "known_rewards",
     "matched_curves",
     "matched_differences",
     "matched_report",

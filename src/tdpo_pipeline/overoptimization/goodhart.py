@@ -40,7 +40,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     simultaneous_reach,
     stretched,
 )
-from tdpo_pipeline.overoptimization.tables import gold_of, role_of
+from tdpo_pipeline.overoptimization.tables import held_out_of, role_of
 
 Form = Literal["linear", "log"]
 
@@ -124,11 +124,11 @@ def goodhart_report(
     """
     rows: list[dict[str, object]] = []
     for cube in one_cube(scores, group="seen"):
-        gold = gold_of(cube.trained)
-        held_out = [name for name in cube.rewards if name != cube.trained]
-        for scored in [gold] if gold in held_out else held_out:
-            rows += _rows(cube, str(scored), bootstrap)
-        if not held_out:
+        golds = [r for r in cube.rewards if role_of(r, cube.trained) == "gold"]
+        fitted = golds or held_out_of(cube.trained, cube.rewards)
+        for scored in fitted:
+            rows += _rows(cube, scored, bootstrap)
+        if not fitted:
             text = "no fit: scored by the trained reward alone"
             rows.append({**cube.names, "statement": text} | cube.sizes())
     return pd.DataFrame(rows, columns=[*METHOD, *_COLUMNS])

@@ -30,7 +30,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     mean_over_prompts,
     mean_over_seeds,
 )
-from tdpo_pipeline.overoptimization.tables import ScoreTableError, role_of
+from tdpo_pipeline.overoptimization.tables import ScoreTableError, held_out_of
 
 MOST_REWARDS = 4
 """Rewards of a hypervolume: its exact computation grows steeply with their number, and
@@ -112,7 +112,7 @@ def joint_report(
     Args:
         scores: Score table of any number of runs.
         held_out: Rewards that may count; by default all. Of each method those count that
-            were scored and are neither the trained reward nor its gold.
+            were scored and are neither the trained reward, a part nor a gold of it.
         bootstrap: How the intervals are made.
 
     Returns:
@@ -128,9 +128,8 @@ def joint_report(
     for cube in one_cube(scores, group="seen"):
         rewards = [
             name
-            for name in cube.rewards
-            if role_of(name, cube.trained) == "cross"
-            and (held_out is None or name in held_out)
+            for name in held_out_of(cube.trained, cube.rewards)
+            if held_out is None or name in held_out
         ]
         if len(rewards) < 2:
             found = f"of {', '.join(rewards)} alone" if rewards else "of none"

@@ -11,10 +11,19 @@ import pandas as pd
 from tdpo_pipeline.overoptimization.curves import METHOD
 from tdpo_pipeline.overoptimization.matched import furthest_levels
 from tdpo_pipeline.overoptimization.tables import (
+    ROLES,
     TRAINING_ETA,
     group_label,
     ordered_groups,
 )
+
+ROLE_MARKS = {
+    "trained": ", trained",
+    "part": ", a part of it",
+    "gold": ", its gold",
+    "cross": "",
+}
+"""What stands behind a scored reward, by its role."""
 
 _SHORT = {"seen": "trained on", "untrained": "other animals", "unseen": "unseen"}
 _UNIT = ["method", "reward"]
@@ -78,18 +87,15 @@ def _screen_block(title: str, rows: pd.DataFrame, golds: pd.DataFrame) -> list[s
 
 
 def _by_reward(rows: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
-    """The rows of each scored reward by group; trained and gold come first."""
-    order = {"trained": 0, "gold": 1, "cross": 2}
+    """The rows of each scored reward by group, in the order of ``ROLES``."""
     names = rows.drop_duplicates("scored")
-    names = names.sort_values("role", key=lambda role: role.map(order), kind="stable")
+    names = names.sort_values("role", key=lambda r: r.map(ROLES.index), kind="stable")
     for scored in names["scored"]:
         yield str(scored), rows[rows["scored"] == scored].set_index("group")
 
 
 def _mark(row: pd.DataFrame) -> str:
-    return {"trained": ", trained", "gold": ", its gold", "cross": ""}[
-        row["role"].iloc[0]
-    ]
+    return ROLE_MARKS[row["role"].iloc[0]]
 
 
 def _effort(row: pd.Series) -> str:

@@ -26,7 +26,7 @@ import pandas as pd
 from tdpo_pipeline.overoptimization.curves import METHOD, t_interval
 from tdpo_pipeline.overoptimization.intervals import BOOTSTRAP, FloatArray
 from tdpo_pipeline.overoptimization.sequential import Alarm, first_alarm
-from tdpo_pipeline.overoptimization.tables import ScoreTableError, gold_of
+from tdpo_pipeline.overoptimization.tables import ScoreTableError, gold_of, role_of
 
 Rule = Callable[[pd.DataFrame], int]
 """From a run's history, in the order of its epochs, to the position to keep."""
@@ -78,7 +78,7 @@ def alarm_of_run(
 
     Args:
         run: History of one run.
-        held_out: Rewards to watch.
+        held_out: Rewards to watch; what was trained on is left out.
         trained: The trained reward.
         alpha: Rate of false alarms.
         min_epochs: Epochs before which there is no alarm.
@@ -88,7 +88,11 @@ def alarm_of_run(
         ScoreTableError: If an epoch is missing or double, or a reward was not scored.
     """
     run = checked_run(run)
-    watched = [epoch_means(run, name) for name in held_out if name != trained]
+    watched = [
+        epoch_means(run, name)
+        for name in held_out
+        if role_of(name, trained) not in ("trained", "part")
+    ]
     if not watched:
         raise ScoreTableError(
             f"No reward to watch besides the trained one, '{trained}'."
@@ -190,8 +194,8 @@ def stopping_regrets(
     Args:
         history: Histories of any number of runs, with the columns run, method, reward
             and seed.
-        held_out: Rewards that the onset rules watch; the trained one and the judge are
-            left out.
+        held_out: Rewards that the onset rules watch; what was trained on and the judge
+            are left out.
         judge: Who says what a checkpoint is worth; by default each trained reward's own
             gold. Runs whose judge was not scored are left out.
         alpha: Rate of false alarms of the onset rules.
@@ -215,7 +219,7 @@ def stopping_regrets(
         if name is None or f"{name}_mean" not in unit.columns:
             continue
         runs = [run for run in runs if run[f"{name}_mean"].notna().all()]
-        watched = [r for r in held_out if r not in (str(trained), name)]
+        watched = [reward for reward in held_out if reward != name]
         how: dict[str, Any] = {
             "trained": str(trained),
             "alpha": alpha,

@@ -8,9 +8,10 @@ and for every method, which is what makes differences paired.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -61,23 +62,37 @@ class ScoreTableError(ValueError):
     """A history or score table is not what it should be."""
 
 
-_known_golds: ContextVar[Mapping[str, str]] = ContextVar("golds", default=_GOLDS)
+_golds: ContextVar[Mapping[str, str]] = ContextVar("golds", default=_GOLDS)
+_NO_PARTS: Mapping[str, Collection[str]] = MappingProxyType({})
+_parts: ContextVar[Mapping[str, Collection[str]]] = ContextVar(
+    "parts", default=_NO_PARTS
+)
 
 
 @contextmanager
-def golds(known: Mapping[str, str]) -> Iterator[None]:
-    """Inside the block, the golds are ``known`` ones, and not Menagerie's.
-
-    For tables from elsewhere, whose rewards have names and golds of their own.
+def known_rewards(
+    *,
+    golds: Mapping[str, str] | None = None,
+    parts: Mapping[str, Collection[str]] | None = None,
+) -> Iterator[None]:
+    """Inside the block, this is what is known of the trained rewards.
 
     Args:
-        known: The gold reward of each trained reward that has one.
+        golds: The gold reward of each trained reward that has one; None: as outside,
+            where they are Menagerie's. Tables from elsewhere have rewards and golds of
+            their own.
+        parts: The rewards that each weighted ensemble is the sum of, by its name; None:
+            as outside, where no trained reward is an ensemble.
     """
-    token = _known_golds.set(known)
+    told = [
+        (of, new) for of, new in ((_golds, golds), (_parts, parts)) if new is not None
+    ]
+    tokens = [(of, of.set(new)) for of, new in told]
     try:
         yield
     finally:
-        _known_golds.reset(token)
+        for of, token in tokens:
+            of.reset(token)
 
 
 def gold_of(reward: str) -> str | None:
@@ -87,14 +102,30 @@ def gold_of(reward: str) -> str | None:
         Its name; None for a reward without one: a gold itself, JPEG sizes (they are
         what they claim to be), and real-world scorers (nobody knows their gold).
     """
-    return _known_golds.get().get(reward)
+    return _golds.get().get(reward)
+
+
+ROLES = ("trained", "part", "gold", "cross")
+"""How a scored reward may stand to the trained one, in the order of tables: it is that
+one, a part of that ensemble, its gold, or none of these. The last is *held out*."""
 
 
 def role_of(scored: str, trained: str) -> str:
-    """How a scored reward stands to the trained one: "trained", "gold" or "cross"."""
+    """How a scored reward stands to the trained one, one of ``ROLES``.
+
+    A part of an ensemble is trained on, whatever the ensemble does to it: its rise says
+    nothing of what was left out, and its fall is a trade within what was asked for.
+    """
     if scored == trained:
         return "trained"
+    if scored in _parts.get().get(trained, ()):
+        return "part"
     return "gold" if scored == gold_of(trained) else "cross"
+
+
+def held_out_of(trained: str, scored: Iterable[str]) -> list[str]:
+    """Those of the scored rewards that are held out of training, golds apart."""
+    return [name for name in scored if role_of(name, trained) == "cross"]
 
 
 def reward_columns(scores: pd.DataFrame) -> list[str]:

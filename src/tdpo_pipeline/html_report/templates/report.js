@@ -231,11 +231,11 @@ function find(reward, group, scored, method) {
     && c.scored === scored && c.method === method);
 }
 
-// What curves of a trained reward are of, the trained one and its gold first.
+// What curves of a trained reward are of, in the order of their roles.
 function scoredRewards(reward) {
   const roles = new Map();
   for (const c of data.curves) if (c.reward === reward) roles.set(c.scored, c.role);
-  const order = ["trained", "gold", "cross"];
+  const order = Object.keys(ROLES);
   return [...roles].sort((a, b) => order.indexOf(a[1]) - order.indexOf(b[1]));
 }
 
@@ -282,7 +282,9 @@ function seriesOf(scored, { reward, group, along, unit }) {
 }
 
 // ---------------------------------------------------------------- the sections
-const ROLES = { trained: "trained", gold: "its gold", cross: "held out" };
+const ROLES = {
+  trained: "trained", part: "a part of it", gold: "its gold", cross: "held out",
+};
 
 function unitLabel(unit) {
   return unit === "sd" ? "change, base SD" : "change, own units";

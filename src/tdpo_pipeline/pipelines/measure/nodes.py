@@ -15,7 +15,7 @@ from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.html_report.prompts import prompt_changes
 from tdpo_pipeline.overoptimization import own_tables
 from tdpo_pipeline.overoptimization import report as words
-from tdpo_pipeline.overoptimization.tables import golds
+from tdpo_pipeline.overoptimization.tables import known_rewards
 
 logger = logging.getLogger("tdpo_pipeline.report")
 
@@ -44,6 +44,7 @@ class MeasureSettings(BaseModel):
         trained: The reward that was trained on, if no column says it.
         rewards: Reward columns; none: all that aren't of another meaning.
         golds: The gold of each trained reward, where one is known.
+        parts: The rewards that each trained one is the weighted sum of, where it is one.
         reference: The method that the others are compared with on equal terms; None: the
             first by name.
         folder: Folder of the report.
@@ -55,6 +56,7 @@ class MeasureSettings(BaseModel):
     trained: str | None
     rewards: tuple[str, ...]
     golds: dict[str, str]
+    parts: dict[str, tuple[str, ...]] = {}
     reference: str | None = None
     folder: str
 
@@ -89,11 +91,17 @@ def read(settings: MeasureSettings) -> pd.DataFrame:
         trained=settings.trained,
         rewards=settings.rewards,
     )
-    for trained, gold in settings.golds.items():
-        for name in (trained, gold):
+    named = {
+        "golds": [name for pair in settings.golds.items() for name in pair],
+        "parts": [
+            n for whole, parts in settings.parts.items() for n in (whole, *parts)
+        ],
+    }
+    for setting, names in named.items():
+        for name in names:
             if name not in scores.columns:
                 raise overoptimization.ScoreTableError(
-                    f"measure.golds names '{name}', which is no reward of the table."
+                    f"measure.{setting} names '{name}', which is no reward of the table."
                 )
     methods = sorted(scores["method"].unique())
     if settings.reference is not None and settings.reference not in methods:
@@ -108,7 +116,7 @@ def read(settings: MeasureSettings) -> pd.DataFrame:
 
 def measure(scores: pd.DataFrame, settings: MeasureSettings) -> Measured:
     """Everything that the report says, as tables."""
-    with golds(settings.golds):
+    with known_rewards(golds=settings.golds, parts=settings.parts):
         curves = overoptimization.reward_curves(scores)
         return Measured(
             curves,
@@ -128,7 +136,7 @@ def draw(
     curves: pd.DataFrame, settings: MeasureSettings
 ) -> tuple[Figure | pd.DataFrame, ...]:
     """Draw all of ``FIGURES``: a figure and its data each, in turn."""
-    with golds(settings.golds):
+    with known_rewards(golds=settings.golds):
         return tuple(
             part for figure in FIGURES.values() for part in figures.draw(figure, curves)
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from tdpo_pipeline.overoptimization.diversity import MEASURES
 from tdpo_pipeline.overoptimization.joins import with_diversity
 from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS
 from tdpo_pipeline.overoptimization.tripwires import tripwires, tripwires_markdown
+from tdpo_pipeline.rewards.registry import reward_name
 
 # A logger of its own, so that the logging configuration can print it as it is.
 logger = logging.getLogger("tdpo_pipeline.report")
@@ -71,14 +73,31 @@ def collect_strips(**parts: Any) -> tuple[Pixels, dict[str, Any]]:
     return pack_strips(strips)
 
 
-def measure_methods(scores: pd.DataFrame) -> pd.DataFrame:
+def _parts_of(tasks: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Inside the block it is known which rewards each trained ensemble is made of.
+
+    Args:
+        tasks: Parameters of every reward.
+    """
+    settings = {name: _as_configured(task) for name, task in tasks.items()}
+    parts = {
+        name: [reward_name(part) for part in task["ensemble"]]
+        for name, task in settings.items()
+        if task.get("ensemble")
+    }
+    return overoptimization.known_rewards(parts=parts)
+
+
+def measure_methods(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
     """Curves of every reward by method, all seeds together."""
-    return overoptimization.reward_curves(scores)
+    with _parts_of(rewards):
+        return overoptimization.reward_curves(scores)
 
 
-def measure_runs(scores: pd.DataFrame) -> pd.DataFrame:
+def measure_runs(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
     """Curves of every reward by run."""
-    return overoptimization.reward_curves(scores, by=overoptimization.RUN)
+    with _parts_of(rewards):
+        return overoptimization.reward_curves(scores, by=overoptimization.RUN)
 
 
 def measure_diversity(scores: pd.DataFrame, diversity: pd.DataFrame) -> pd.DataFrame:
@@ -101,40 +120,52 @@ def judge_golds(scores: pd.DataFrame) -> pd.DataFrame:
     return overoptimization.gold_report(scores)
 
 
-def find_onsets(scores: pd.DataFrame) -> pd.DataFrame:
+def find_onsets(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
     """Since when each reward has been falling, on the prompts trained on."""
-    return overoptimization.find_onsets(scores)
+    with _parts_of(rewards):
+        return overoptimization.find_onsets(scores)
 
 
 def match_methods(
-    scores: pd.DataFrame, timings: pd.DataFrame, references: Sequence[str]
+    scores: pd.DataFrame,
+    timings: pd.DataFrame,
+    references: Sequence[str],
+    rewards: dict[str, Any],
 ) -> pd.DataFrame:
     """Methods at equal training reward, queries, KL and seconds."""
-    return overoptimization.matched_report(
-        scores, references=references, timings=timings
-    )
+    with _parts_of(rewards):
+        return overoptimization.matched_report(
+            scores, references=references, timings=timings
+        )
 
 
-def fit_peaks(scores: pd.DataFrame) -> pd.DataFrame:
+def fit_peaks(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
     """Golds, or held-out rewards without one, against the distance from the base."""
-    return overoptimization.goodhart_report(scores)
+    with _parts_of(rewards):
+        return overoptimization.goodhart_report(scores)
 
 
 def join_rewards(
-    scores: pd.DataFrame, held_out: Sequence[str]
+    scores: pd.DataFrame, held_out: Sequence[str], rewards: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """On how many prompts all of the rewards that stops watch rose, or fell."""
-    return overoptimization.joint_report(scores, held_out=held_out)
+    with _parts_of(rewards):
+        return overoptimization.joint_report(scores, held_out=held_out)
 
 
 def judge_stops(
-    history: pd.DataFrame, held_out: Sequence[str], alpha: float, min_epochs: int
+    history: pd.DataFrame,
+    held_out: Sequence[str],
+    alpha: float,
+    min_epochs: int,
+    rewards: dict[str, Any],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What rules for stopping would have been worth: by run, and their means."""
     watched = [name for name in held_out if f"{name}_mean" in history]
-    regrets = overoptimization.stopping_report(
-        history, held_out=watched, alpha=alpha, min_epochs=min_epochs
-    )
+    with _parts_of(rewards):
+        regrets = overoptimization.stopping_report(
+            history, held_out=watched, alpha=alpha, min_epochs=min_epochs
+        )
     return regrets, overoptimization.summarise_regrets(regrets)
 
 

@@ -115,13 +115,13 @@ def _tables(methods: Sequence[str]) -> list[Node]:
         ),
         Node(
             nodes.measure_methods,
-            "all_scores",
+            ["all_scores", "params:rewards"],
             "table_curves",
             name="measure_methods",
         ),
         Node(
             nodes.measure_runs,
-            "all_scores",
+            ["all_scores", "params:rewards"],
             "run_curves",
             name="measure_runs",
         ),
@@ -157,7 +157,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
         ),
         Node(
             nodes.find_onsets,
-            "all_scores",
+            ["all_scores", "params:rewards"],
             "table_onsets",
             name="find_onsets",
         ),
@@ -169,19 +169,22 @@ def _tables(methods: Sequence[str]) -> list[Node]:
         ),
         Node(
             nodes.match_methods,
-            ["all_scores", "all_timings", "params:reporting.references"],
+            [
+                *("all_scores", "all_timings"),
+                *("params:reporting.references", "params:rewards"),
+            ],
             "table_matched",
             name="match_methods",
         ),
         Node(
             nodes.fit_peaks,
-            "all_scores",
+            ["all_scores", "params:rewards"],
             "table_goodhart",
             name="fit_peaks",
         ),
         Node(
             nodes.join_rewards,
-            ["all_scores", "params:reporting.held_out"],
+            ["all_scores", "params:reporting.held_out", "params:rewards"],
             ["table_joint", "table_joint_prompts"],
             name="join_rewards",
         ),
@@ -192,6 +195,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
                 "params:reporting.held_out",
                 "params:training.early_stop.alpha",
                 "params:training.early_stop.min_epochs",
+                "params:rewards",
             ],
             ["table_stops", "table_regrets"],
             name="judge_stops",
