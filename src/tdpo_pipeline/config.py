@@ -9,6 +9,7 @@ This module imports neither torch nor Kedro.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -95,8 +96,8 @@ class ResetSettings(Settings):
     reset_fraction: float = Field(default=0.1, gt=0, le=1)
 
     def reset_every(self, epochs: int) -> int:
-        """Epochs between resets, at least 1."""
-        return max(1, round(self.reset_fraction * epochs))
+        """Epochs between resets, rounded up, so that short runs learn in between."""
+        return math.ceil(round(self.reset_fraction * epochs, 6))
 
     def reset_due(self, epoch: int, epochs: int) -> bool:
         """Whether there is a reset after the 1-based ``epoch`` of ``epochs``."""

@@ -12,6 +12,7 @@ from tdpo_pipeline.algorithms.policy_gradient import (
     SurrogateUpdate,
     clipped_surrogate_loss,
     pair_order,
+    reinforce_loss,
 )
 from tdpo_pipeline.config import AlgorithmSettings, RunConfig
 from tdpo_pipeline.diffusion.policy import Policy
@@ -40,6 +41,15 @@ def test_no_gradient_where_the_clip_holds():
     loss.sum().backward()
     # Second: d(-A exp(l))/dl = -0.8.
     torch.testing.assert_close(log_probs.grad, torch.tensor([0.0, -0.8]))
+
+
+def test_reinforce_by_hand():
+    # -A log p: -(1.5 x -2) = 3, -(-2 x -3) = -6; its gradient is -A.
+    log_probs = torch.tensor([-2.0, -3.0], requires_grad=True)
+    losses = reinforce_loss(log_probs, torch.zeros(2), torch.tensor([1.5, -2.0]), 0.1)
+    assert losses.tolist() == [3.0, -6.0]
+    losses.sum().backward()
+    assert log_probs.grad.tolist() == [-1.5, 2.0]
 
 
 @pytest.mark.parametrize("group_size", [2, 8])
@@ -120,22 +130,47 @@ def test_micro_batches_change_nothing_but_the_memory():
         torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-6)
 
 
+SAMPLE_MAJOR = {"loop": "sample_major", "group_size": 2}
+
+
 def test_sample_major_and_timestep_major_sum_to_one_gradient():
     # At learning rate 0 (here: the optimizer never steps) both orders visit the same
     # pairs, so the gradients of an epoch sum to the same.
     advantages = torch.linspace(-1, 1, 32).view(8, 4)
-    sums = []
-    for group in (8, 2):
-        policy, update = surrogate()
+    sums, firsts = [], []
+    for method in ({}, SAMPLE_MAJOR):
+        policy, update = surrogate(method=method)
         update.optimizer.adamw.step = lambda *_: None
         trajectory = trajectory_of(policy)
-        order = pair_order(
-            np.random.default_rng(1), 8, 4, group_size=group, shuffle_steps=True
-        )
-        for pairs in order.split(4):
+        updates = list(update.updates(np.random.default_rng(1), 8, 4))
+        for pairs in updates:
             update.step(trajectory, pairs, advantages)
         sums.append(update.optimizer.spread.total)
+        firsts.append(torch.cat(updates[:2])[:, 0].unique().tolist())
     torch.testing.assert_close(sums[0], sums[1], rtol=1e-4, atol=1e-5)
+    # A column's two updates have all samples, those of a group two.
+    assert firsts[0] == list(range(8))
+    assert len(firsts[1]) == 2
+
+
+def test_timesteps_are_in_order_on_request():
+    for order, expected in (("ordered", True), ("shuffled", False)):
+        _, update = surrogate(method={"timestep_order": order})
+        pairs = torch.cat(list(update.updates(np.random.default_rng(1), 8, 4)))
+        assert (pairs[:, 1].view(4, 8) == torch.arange(4)[:, None]).all() == expected
+
+
+def test_the_score_function_is_importance_sampling_at_the_old_policy():
+    advantages = torch.linspace(-1, 1, 32).view(8, 4)
+    pairs = torch.cartesian_prod(torch.arange(8), torch.arange(4))
+    once = {"updates_per_timestep": None, "updates_per_epoch": 1}
+    gradients = []
+    for kind in ("reinforce", "clipped"):
+        policy, update = surrogate(method=SAMPLE_MAJOR | once | {"surrogate": kind})
+        update.step(trajectory_of(policy), pairs, advantages)
+        gradients.append(flat_gradient(policy.parameters()))
+    assert gradients[0].abs().max() > 1e-3
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 
 
 def test_an_update_makes_good_steps_likelier_than_bad_ones():

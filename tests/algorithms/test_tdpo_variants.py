@@ -116,9 +116,11 @@ def test_a_reset_is_followed_by_learning_from_the_buffer():
     algorithm = build(TdpoReplay, REPLAY)
     scores = [torch.ones(2) for _ in range(len(algorithm.policy.parameters()) // 2)]
     epoch(algorithm, 1)
-    assert algorithm.after_epoch(1, scores) == {}
+    algorithm.after_epoch(1, scores)
+    assert algorithm.before_epoch(2) == {}
     epoch(algorithm, 2)
-    metrics = algorithm.after_epoch(2, scores)
+    algorithm.after_epoch(2, scores)
+    metrics = algorithm.before_epoch(3)
     # Two kept epochs of 4 samples x 4 steps, 4 pairs an update.
     assert metrics["replay_updates"] == 8
     # All neurons were active and so reset: the policy is the base model plus what it
@@ -128,6 +130,18 @@ def test_a_reset_is_followed_by_learning_from_the_buffer():
         base = algorithm.kept_steps(kept).log_probs
     change = algorithm.kept_steps(kept).log_probs - base
     assert (kept.advantages * change).mean() > 0
+
+
+@pytest.mark.parametrize(
+    ("reset", "expected"),
+    [("dormant", [True, True, False]), ("active", [False] * 2 + [True])],
+)
+def test_adapter_neurons_are_dormant_at_or_below_the_threshold(reset, expected):
+    neurons = {"reset": reset, "threshold": 0.1, "reset_fraction": 0.25}
+    algorithm = build(Tdpo, tiny.TDPO | {"policy_neurons": neurons})
+    algorithm.after_epoch(1, [torch.tensor([0.0, 0.1, 0.2])])
+    (mask,) = algorithm.to_reset
+    assert mask.tolist() == expected
 
 
 def test_a_buffer_without_resets_is_an_error():

@@ -119,8 +119,24 @@ def test_reset_draws_from_the_initial_distribution():
     assert all(linear.weight.abs().max() < 1 for linear in critic.linears)
 
 
+def test_a_fixed_seed_gives_a_neuron_other_weights_among_others():
+    drawn = []
+    for mask in ([False, True, False, False], [True, True, False, False]):
+        critic, optimizer = trained_critic()
+        torch.manual_seed(42)
+        reset_neurons(critic, [torch.tensor(mask), torch.zeros(3).bool()], optimizer)
+        drawn.append(critic.linears[0].weight.detach())
+    # The first row of the block goes to the first of the masked neurons.
+    assert torch.equal(drawn[0][1], drawn[1][0])
+    assert not torch.equal(drawn[0][1], drawn[1][1])
+
+
 def test_reset_period_is_a_fraction_of_the_epochs():
     settings = NeuronSettings(reset="active", reset_fraction=0.1)
     assert settings.reset_every(100) == 10
+    assert settings.reset_every(30) == 3
+    # 1.6, 1.2 and 2.5 epochs are rounded up.
     assert settings.reset_every(16) == 2
+    assert settings.reset_every(12) == 2
+    assert settings.reset_every(25) == 3
     assert settings.reset_every(3) == 1

@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.rewards.base import RewardError
@@ -81,6 +82,21 @@ def test_tdpo_r_resets_at_its_period(train):
     assert expected[1] > 0
 
 
+def test_adapters_are_reset_before_an_epoch_and_never_after_the_last(train):
+    neurons = {"reset": "active", "reset_fraction": 0.5}
+    result = train(tiny.run_config(tiny.DDPO | {"policy_neurons": neurons}))
+    # Due after epochs 2 and 4 of 4.
+    reset = result.history["policy_neurons_reset"]
+    assert reset.notna().tolist() == [False, False, True, False]
+    assert reset[2] > 0
+    # The weights kept after epoch 2 and 4 are the trained ones, not those of a reset,
+    # which takes the up projection of an active neuron back to 0.
+    for path in result.checkpoints.rglob("*.safetensors"):
+        ups = [x for name, x in load_file(path).items() if "lora.up" in name]
+        assert ups
+        assert all(up.any(dim=0).all() for up in ups)
+
+
 def test_official_overlap_is_always_100(train):
     overlap = train(tiny.run_config(METHODS["tdpo, official switches"])).history[
         "critic_overlap_pct"
@@ -98,6 +114,7 @@ def test_official_overlap_is_always_100(train):
         ("tdpo, official switches", 2, "lora"),
         ("tdpo_constrained", 2, "lora"),
         ("tdpo_replay", 1, "lora"),
+        ("tdpo_replay", 2, "lora"),  # a reset is due, and not made yet
         ("tdpo, KL off the reward", 2, "lora"),
         ("tdpo, KL in the loss", 2, "full"),
         ("dpok", 2, "lora"),

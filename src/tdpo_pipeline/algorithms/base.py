@@ -97,17 +97,27 @@ class Algorithm(ABC):
             Measurements for the history's row of this epoch.
         """
 
-    def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> dict[str, float]:
-        """What is to be done when the epoch's neuron states have been measured.
+    def before_epoch(self, epoch: int) -> dict[str, float]:
+        """What is to be done to the policy before the epoch's samples are drawn.
+
+        The weights kept after an epoch are those that it trained: a reset comes here, and
+        so none after the last epoch.
 
         Args:
             epoch: 1-based.
-            neuron_scores: Scores (r,) of each LoRA layer's neurons; empty without LoRA.
 
         Returns:
             Measurements for the history's row of this epoch.
         """
         return {}
+
+    def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> None:  # noqa: B027
+        """Take note of the neuron states that the epoch ends with.
+
+        Args:
+            epoch: 1-based.
+            neuron_scores: Scores (r,) of each LoRA layer's neurons; empty without LoRA.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

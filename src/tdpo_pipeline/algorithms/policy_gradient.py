@@ -365,6 +365,7 @@ class PolicyGradient(Algorithm):
         assert isinstance(settings, PolicyGradientSettings)
         self.policy_gradient = settings
         self.surrogate = SurrogateUpdate(self.policy, settings, self.training)
+        self.to_reset: list[Tensor] | None = None
         self.tracker = PerPromptStatTracker(
             settings.per_prompt.buffer_size, settings.per_prompt.min_count
         )
@@ -414,13 +415,11 @@ class PolicyGradient(Algorithm):
             return reevaluate(self.policy, trajectory, size)
         return trajectory
 
-    def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> dict[str, float]:
+    def before_epoch(self, epoch: int) -> dict[str, float]:
         """Reset the adapters' neurons if that is due."""
-        settings = self.policy_gradient.policy_neurons
-        if not settings.reset_due(epoch, self.training.epochs):
+        masks, self.to_reset = self.to_reset, None
+        if masks is None:
             return {}
-        dormant = [scores <= settings.threshold for scores in neuron_scores]
-        masks = dormant if settings.reset == "dormant" else [~m for m in dormant]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self.config.seed, "policy reset", epoch))
             count = reset_adapter_neurons(
@@ -428,14 +427,24 @@ class PolicyGradient(Algorithm):
             )
         return {"policy_neurons_reset": float(count)}
 
+    def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> None:
+        """Choose the adapters' neurons to reset, if a reset is due after this epoch."""
+        settings = self.policy_gradient.policy_neurons
+        if settings.reset_due(epoch, self.training.epochs):
+            dormant = [scores <= settings.threshold for scores in neuron_scores]
+            active = [~mask for mask in dormant]
+            self.to_reset = dormant if settings.reset == "dormant" else active
+
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer and per-prompt statistics."""
+        """Optimizer, per-prompt statistics, and adapter neurons about to be reset."""
         return {
             "optimizer": self.surrogate.optimizer.state_dict(),
             "tracker": self.tracker.state_dict(),
+            "to_reset": self.to_reset,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` gave."""
         self.surrogate.optimizer.load_state_dict(state["optimizer"])
         self.tracker.load_state_dict(state["tracker"])
+        self.to_reset = state["to_reset"]

@@ -134,9 +134,9 @@ class TdpoReplay(Tdpo):
         )
         return reevaluate(self.policy, steps, self.training.micro_batch_size)
 
-    def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> dict[str, float]:
+    def before_epoch(self, epoch: int) -> dict[str, float]:
         """Reset the adapters' neurons if due, and then learn from the buffer."""
-        metrics = super().after_epoch(epoch, neuron_scores)
+        metrics = super().before_epoch(epoch)
         if not metrics:
             return metrics
         updates = 0

@@ -107,7 +107,8 @@ def reset_neurons(
     Layer by layer: the incoming weights of a masked neuron are drawn from the layer's
     initial distribution, its bias is set to 0, and its outgoing weights are drawn from
     the next layer's initial distribution (not zeroed, unlike ReDo). The draws come from
-    torch's global generator.
+    torch's global generator, as a block for the masked neurons alone (as in the official
+    code): from the same seed, what a neuron gets depends on its place among them.
 
     Args:
         critic: Changed in place.
@@ -123,9 +124,10 @@ def reset_neurons(
         if not mask.any():
             continue
         incoming, outgoing = linears[layer], linears[layer + 1]
-        incoming.weight[mask] = critic.initial_weight(incoming)[mask]
+        count = int(mask.sum())
+        incoming.weight[mask] = critic.initial_weight(incoming)[:count]
         incoming.bias[mask] = 0.0
-        outgoing.weight[:, mask] = critic.initial_weight(outgoing)[:, mask]
+        outgoing.weight[:, mask] = critic.initial_weight(outgoing)[:, :count]
         touched = (
             (incoming.weight, (mask,)),
             (incoming.bias, (mask,)),

@@ -277,6 +277,8 @@ class Trainer:
         settings, watch = self.config.training, self.algorithm.stopwatch
         good = self.policy.state_dict()
         with watch.measure("total"):
+            with watch.measure("update"):
+                metrics = self.algorithm.before_epoch(epoch)
             with watch.measure("sampling"):
                 prompts = self.draw_prompts(epoch)
                 trajectory = self.algorithm.sample(epoch, prompts)
@@ -299,11 +301,11 @@ class Trainer:
                     eta=settings.eta,
                 )
             with watch.measure("update"):
-                metrics = self.algorithm.update(epoch, trajectory, rewards)
+                metrics |= self.algorithm.update(epoch, trajectory, rewards)
             with watch.measure("lora_neurons"):
                 neurons = self.adapter_neurons(trajectory)
                 metrics |= dormant_columns(neurons)
-                metrics |= self.algorithm.after_epoch(epoch, neurons)
+                self.algorithm.after_epoch(epoch, neurons)
         weights = [self.policy.state_dict(), self.algorithm.state_dict()]
         if not all_finite(weights):
             self.stop(state, good, f"the weights are not finite after epoch {epoch}.")
