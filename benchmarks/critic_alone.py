@@ -6,8 +6,10 @@ The effect of the official code's doubly divided critic gradient depends on the 
 the embedding, and Menagerie's are small. Here the critic is trained without a policy, on
 synthetic embeddings of 768 dimensions that lie in a cone (as CLIP's do) and targets that
 are linear in them, for 10,000 updates of 128 pairs: the updates of 100 epochs at Stable
-Diffusion's scale. Its neurons are also measured and reset with weights that are never
-trained. The result goes to benchmarks/results/critic_alone.json, the curves to a CSV.
+Diffusion's scale, with the official value clip around an epoch's first predictions. Its
+neurons are also measured and reset with weights that are never trained. A row that is in
+benchmarks/results/critic_alone.csv, which holds the curves, is not computed again; the
+summary over seeds goes to critic_alone.json.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import itertools
 
 import pandas as pd
 import torch
-from common import ROOT, output_argument, write
+from common import ROOT, interval, output_argument, write
 from torch import Tensor
 
 from tdpo_pipeline.critic.critic import CriticSettings, explained_variance
@@ -31,7 +33,11 @@ HIDDEN = (1024, 128, 64, 16)
 CONE = {"wide": 0.5, "narrow": 0.95}
 MEANS = (0.3, 0.0)
 LEARNING_RATE = 1e-4
-CURVES = ROOT / "benchmarks" / "results" / "critic_alone.csv"
+LOG = ROOT / "benchmarks" / "results" / "critic_alone.csv"
+EPOCH = 100
+"""Updates between the predictions that the value clip holds to."""
+KEYS = ["seed", "target_mean", "init", "precision"]
+FOUND = ("explained_variance", "prediction_std", "weight_change")
 
 
 def embeddings(concentration: float, seed: int) -> Tensor:
@@ -59,10 +65,9 @@ def learner(init: str, precision: str, reset: str, seed: int) -> CriticLearner:
         "hidden": HIDDEN,
         "init": init,
         "precision": precision,
-        "value_clip": None,
         "optimizer": {"learning_rate": LEARNING_RATE},
     }
-    neurons = {"reset": reset, "stats_steps": "one"}
+    neurons = {"reset": reset, "reset_seed": "fixed", "stats_steps": "one"}
     return CriticLearner(
         DIM,
         CriticSettings.model_validate(settings),
@@ -73,35 +78,31 @@ def learner(init: str, precision: str, reset: str, seed: int) -> CriticLearner:
 
 
 def train(
-    init: str, precision: str, mean: float, updates: int, every: int, seed: int
+    seed: int, mean: float, init: str, precision: str, updates: int
 ) -> list[dict[str, object]]:
     """Explained variance and weight change on held-out embeddings, while training."""
     inputs = embeddings(CONE["wide"], seed)
     wanted = targets(inputs, mean, seed)
-    held_out = slice(EMBEDDINGS - 512, EMBEDDINGS)
+    train_size = EMBEDDINGS - 512
     critic = learner(init, precision, "none", seed)
     rng = torch.Generator().manual_seed(seed + 2)
     rows: list[dict[str, object]] = []
     torch.manual_seed(seed)
-    for update in range(1, updates + 1):
-        at = torch.randint(EMBEDDINGS - 512, (BATCH,), generator=rng)
-        critic.step(inputs[at], torch.zeros(BATCH), wanted[at])
-        if update % every == 0:
-            predictions = critic.predict(inputs[held_out, None])[:, 0]
-            rows.append(
-                {
-                    "init": init,
-                    "precision": precision,
-                    "target_mean": mean,
-                    "updates": update,
-                    "explained_variance": round(
-                        explained_variance(predictions, wanted[held_out]), 4
-                    ),
-                    "prediction_std": float(predictions.std()),
-                    "weight_change": critic.metrics()["critic_weight_change"],
-                }
-            )
-            critic.begin_epoch()
+    for epoch in range(1, updates // EPOCH + 1):
+        old = critic.predict(inputs[:, None])[:, 0]
+        for at in torch.randint(train_size, (EPOCH, BATCH), generator=rng):
+            critic.step(inputs[at], old[at], wanted[at])
+        predictions = critic.predict(inputs[train_size:, None])[:, 0]
+        found = (
+            explained_variance(predictions, wanted[train_size:]),
+            float(predictions.std()),
+            critic.metrics()["critic_weight_change"],
+        )
+        key = dict(zip(KEYS, (seed, mean, init, precision), strict=True))
+        rows.append(
+            key | {"updates": epoch * EPOCH} | dict(zip(FOUND, found, strict=True))
+        )
+        critic.begin_epoch()
     return rows
 
 
@@ -125,39 +126,54 @@ def never_trained(reset: str, cone: str, seed: int) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Train, reset, and save."""
+    """Train what is missing, reset, and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--updates", type=int, default=10_000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     output_argument(parser, "critic_alone.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    trained, curves = [], []
-    for seed, mean, init, precision in itertools.product(
+    done = set(map(tuple, pd.read_csv(LOG)[KEYS].values)) if LOG.exists() else set()
+    for key in itertools.product(
         options.seeds, MEANS, ("official", "default"), ("fp32", "official_fp16")
     ):
-        rows = train(init, precision, mean, options.updates, 250, seed)
-        curves += [{"seed": seed} | row for row in rows]
-        trained.append({"seed": seed} | rows[-1])
-        print(trained[-1], flush=True)
-    pd.DataFrame(curves).to_csv(CURVES, index=False)
-    states = [
+        if key not in done:
+            rows = pd.DataFrame(train(*key, options.updates))
+            head = not LOG.exists()
+            rows.to_csv(LOG, mode="a", header=head, index=False, float_format="%.6g")
+            print(rows.iloc[-1].to_dict(), flush=True)
+    curves = pd.read_csv(LOG)
+    last = curves[curves["updates"] == curves["updates"].max()]
+    states = pd.DataFrame(
         {"seed": seed} | row
         for seed in options.seeds
         for reset in ("none", "active", "dormant", "all")
         for cone in CONE
         for row in never_trained(reset, cone, seed)
         if row["epoch"] == 1 or row["epoch"] % 10 == 0
-    ]
+    )
     write(
         options.output,
         {
             "command": "python benchmarks/critic_alone.py",
             "updates": options.updates,
-            "trained": trained,
-            "never_trained": states,
+            "trained": over_seeds(last, KEYS[1:], FOUND),
+            "never_trained": over_seeds(
+                states, ["reset", "cone", "epoch"], ("dormant_pct", "overlap_pct")
+            ),
         },
     )
+
+
+def over_seeds(
+    table: pd.DataFrame, keys: list[str], columns: tuple[str, ...]
+) -> list[dict[str, object]]:
+    """Mean and interval of each column over seeds."""
+    return [
+        dict(zip(keys, key, strict=True))
+        | {column: interval(rows[column]) for column in columns}
+        for key, rows in table.groupby(keys, sort=False)
+    ]
 
 
 if __name__ == "__main__":
