@@ -20,6 +20,7 @@ import itertools
 import pandas as pd
 import torch
 from common import ROOT, interval, output_argument, write
+from runs import append
 from torch import Tensor
 
 from tdpo_pipeline.critic.critic import CriticSettings, explained_variance
@@ -139,8 +140,7 @@ def main() -> None:
     ):
         if key not in done:
             rows = pd.DataFrame(train(*key, options.updates))
-            head = not LOG.exists()
-            rows.to_csv(LOG, mode="a", header=head, index=False, float_format="%.6g")
+            append(rows, LOG)
             print(rows.iloc[-1].to_dict(), flush=True)
     curves = pd.read_csv(LOG)
     last = curves[curves["updates"] == curves["updates"].max()]

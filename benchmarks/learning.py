@@ -5,11 +5,13 @@
     python benchmarks/learning.py --workers 0                     # the table alone
 
 Each method fine-tunes on aesthetic-mini for about 1,500 reward queries, with three seeds;
-the methods of the DDPO paper also on both JPEG tasks. A finished run appends its epochs to
-benchmarks/results/learning.csv: the means over an epoch's samples of the trained reward
-and of the others. Runs that are in it are not run again, so that it can be done in pieces.
-The table shows the trained reward and its gold at the start (the base model), at the end
-and, of the trained reward, at its highest.
+the methods of the DDPO paper also on both JPEG tasks. From the base model and from every
+checkpoint images are then drawn on the same noise, with the plain sampler whatever the
+method trained with, and their means of the trained reward and of its gold go to
+benchmarks/results/learning.csv. What is in it is not run again, so that it can be done in
+pieces. The table shows start, end and, where the trained reward is at its highest, peak.
+The epochs' own samples, which a method may draw in its own way and which end before the
+last update, are in learning_epochs.csv.
 
 The baselines stand beside them: best-of-N picks, of N samples of the base model, the one
 with the highest trained reward; interpolation scales the LoRA of a trained method. The
@@ -19,8 +21,6 @@ table goes to benchmarks/results/learning.json and learning.md.
 from __future__ import annotations
 
 import argparse
-import math
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -31,12 +31,14 @@ from common import (
     context,
     interval,
     parameters,
+    plain,
     run_config,
     write,
 )
-from runs import append_epochs, digest, folder, not_logged, train_all
+from runs import append, append_epochs, digest, folder, not_logged, train_all
+from scipy.special import comb
 
-from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.config import RunConfig, TrainingSettings
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import rollout
@@ -46,17 +48,21 @@ from tdpo_pipeline.rewards.registry import load_reward
 
 RESULTS = ROOT / "benchmarks" / "results"
 LOG = RESULTS / "learning.csv"
+EPOCHS = RESULTS / "learning_epochs.csv"
 BASELINES = RESULTS / "learning_baselines.csv"
 QUERIES = 1536
 SEEDS = (0, 1, 2)
 REWARD = "aesthetic-mini"
 JPEG = ("jpeg_compressibility", "jpeg_incompressibility")
 ON_JPEG = ("ddpo_sf", "ddpo_is", "rwr", "rwr_sparse")
+POINTS = ("start", "peak", "end", "change")
 SCORES = (
     *("aesthetic-mini", "pick-mini", "hps-mini", "imagereward-mini"),
     *("gold_taste", "gold_match"),
 )
 KEPT = ("epoch", "reward_queries", "kl_to_base", *(f"{name}_mean" for name in SCORES))
+IMAGES = 16
+"""Images of each prompt, of the base model and of every checkpoint."""
 NUMBERS = (1, 2, 4, 8, 16)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 INTERPOLATED = "ddpo_100_timestep_major"
@@ -73,152 +79,177 @@ def configuration(
     )
 
 
-def row(run: pd.DataFrame) -> dict[str, object]:
-    """A run's line of the table, from its epochs: start, end and the reward's peak."""
-    gold = gold_of(run["reward"].iloc[0])
-    proxy = run["trained_mean"]
-    points = {"start": run.index[0], "end": run.index[-1], "peak": proxy.idxmax()}
-    line: dict[str, object] = {
-        "kl_end": run["kl_to_base"].iloc[-1],
-        "stopped": bool(run["stopped"].notna().iloc[0]),
+def points(run: pd.DataFrame) -> dict[str, float]:
+    """Start, end and the trained reward's peak of a run, from its checkpoints."""
+    at = {"start": 0, "end": -1, "peak": int(run["proxy"].argmax())}
+    return {
+        f"{name}_{point}": run[name].iloc[place]
+        for name in ("proxy", "gold")
+        for point, place in at.items()
     }
-    for point, at in points.items():
-        line[f"proxy_{point}"] = proxy[at]
-        line[f"gold_{point}"] = run.at[at, f"{gold}_mean"] if gold else float("nan")
-    return line
 
 
 def summary(log: pd.DataFrame) -> list[dict[str, object]]:
     """A line for each task and method: means over seeds, changes with intervals."""
     lines = []
     for (reward, method), table in log.groupby(["reward", "method"], sort=False):
-        runs = pd.DataFrame([row(run) for _, run in table.groupby("seed")])
+        runs = pd.DataFrame([points(run) for _, run in table.groupby("seed")])
         line: dict[str, object] = {"reward": reward, "method": method}
         line["seeds"] = len(runs)
+        line |= {name: interval(values) for name, values in runs.items()}
         for name in ("proxy", "gold"):
-            for point in ("start", "end", "peak"):
-                line[f"{name}_{point}"] = round(runs[f"{name}_{point}"].mean(), 4)
             change = runs[f"{name}_end"] - runs[f"{name}_start"]
             line[f"{name}_change"] = interval(change)
-        line["kl_end"] = round(runs["kl_end"].mean(), 1)
-        line["stopped"] = int(runs["stopped"].sum())
         lines.append(line)
     return lines
 
 
+def base_policy(config: RunConfig) -> Policy:
+    """The base model, ready to load a run's checkpoints."""
+    return Policy(
+        load_pipeline(BASE_MODEL),
+        num_inference_steps=config.training.num_inference_steps,
+        lora=config.training.lora,
+        seed=config.seed,
+    )
+
+
 @torch.no_grad()
-def scored(policy: Policy, config: RunConfig, prompts: list[str], seed: int):
-    """Trained reward and gold of samples, one for each prompt."""
-    training = config.training
-    trajectory = rollout(
+def scored(
+    policy: Policy, config: RunConfig, sampler: TrainingSettings
+) -> pd.DataFrame:
+    """Trained reward and gold of ``IMAGES`` images of each prompt, a row an image.
+
+    Args:
+        policy: What to sample from.
+        config: The run; its seed is that of the noise.
+        sampler: Its settings, the same for all methods.
+    """
+    prompts = [p for p in prompt_set(config.task.train_prompts) for _ in range(IMAGES)]
+    images = rollout(
         policy,
         prompts,
-        seed=seed,
+        seed=config.seed,
         epoch=0,
-        guidance_scale=training.guidance_scale,
-        eta=training.eta,
-        chunk_size=training.chunk_size,
-        purpose="baselines",
-    )
-    names = {"proxy": config.reward, "gold": str(gold_of(config.reward))}
-    return pd.DataFrame(
-        {
-            name: load_reward(reward, PROXY_REWARDS)(trajectory.images, prompts).values
-            for name, reward in names.items()
-        }
-    )
+        guidance_scale=sampler.guidance_scale,
+        eta=sampler.eta,
+        chunk_size=sampler.chunk_size,
+        purpose="learning",
+    ).images
+    scores = pd.DataFrame({"prompt": prompts})
+    for column, name in (("proxy", config.reward), ("gold", gold_of(config.reward))):
+        if name is None:
+            scores[column] = float("nan")
+        else:
+            scores[column] = load_reward(name, PROXY_REWARDS)(images, prompts).values
+    return scores
 
 
-def best_of_n(config: RunConfig, policy: Policy) -> list[dict[str, object]]:
-    """Proxy and gold of the sample of N with the highest proxy, for each N."""
-    most = max(NUMBERS)
-    prompts = [p for p in prompt_set(config.task.train_prompts) for _ in range(most)]
-    scores = scored(policy, config, prompts, config.seed)
-    image = pd.Series(range(len(scores))) % most
+def checkpoints(config: RunConfig, sampler: TrainingSettings) -> pd.DataFrame:
+    """Means of the base model's images, and of every checkpoint's of a trained run."""
+    policy = base_policy(config)
+    kept = sorted((folder(config) / "checkpoints").glob("epoch_*"))
+    lines = []
+    for path in (None, *kept):
+        if path is not None:
+            policy.load(path)
+        means = scored(policy, config, sampler)[["proxy", "gold"]].mean()
+        epoch = 0 if path is None else int(path.name.removeprefix("epoch_"))
+        lines.append({"epoch": epoch} | means.to_dict())
+    run = {"method": config.method, "reward": config.reward, "seed": config.seed}
+    return pd.DataFrame([run | line for line in lines]).assign(digest=digest(config))
+
+
+def best_of_n(scores: pd.DataFrame) -> list[dict[str, object]]:
+    """Expected proxy and gold of the image of N with the highest proxy, for each N.
+
+    The expectation is over all ways to pick N of a prompt's images: the image with r
+    better ones is the best of C(M - 1 - r, N - 1) of the C(M, N).
+    """
+    ranked = scores.sort_values(["prompt", "proxy"], ascending=[True, False])
+    better = ranked.groupby("prompt").cumcount()
     lines = []
     for count in NUMBERS:
-        subset = scores[image < count]
-        groups = subset["proxy"].groupby(subset.index // most)
-        best = subset.loc[groups.idxmax()]
-        lines.append(
-            {"baseline": "best of N", "at": count, "queries_per_image": count}
-            | {name: round(best[name].mean(), 4) for name in ("proxy", "gold")}
-        )
+        weight = comb(IMAGES - 1 - better, count - 1) / comb(IMAGES, count)
+        line = {"baseline": "best of N", "at": count, "queries_per_image": count}
+        for name in ("proxy", "gold"):
+            sums = (ranked[name] * weight).groupby(ranked["prompt"]).sum()
+            line[name] = float(sums.mean())
+        lines.append(line)
     return lines
 
 
-def interpolation(config: RunConfig, policy: Policy) -> list[dict[str, object]]:
+def interpolation(
+    config: RunConfig, policy: Policy, sampler: TrainingSettings
+) -> list[dict[str, object]]:
     """Proxy and gold of a trained LoRA at several strengths."""
-    kept = sorted((folder(config) / "checkpoints").iterdir())
-    policy.load(kept[-1])
-    prompts = [p for p in prompt_set(config.task.train_prompts) for _ in range(16)]
+    policy.load(max((folder(config) / "checkpoints").glob("epoch_*")))
     lines = []
     for strength in STRENGTHS:
         policy.set_strength(strength)
-        means = scored(policy, config, prompts, config.seed).mean().round(4)
+        means = scored(policy, config, sampler)[["proxy", "gold"]].mean()
         line = {"baseline": f"{config.method}, LoRA strength", "at": strength}
         lines.append(line | {"queries_per_image": 1} | means.to_dict())
     return lines
 
 
-def baselines(params: dict[str, object]) -> pd.DataFrame:
-    """Both baselines for every seed; the LoRA is that of the learning run.
-
-    Where that run isn't on this machine, what was measured before is kept.
-    """
-    runs = [configuration(params, INTERPOLATED, REWARD, seed) for seed in SEEDS]
-    if BASELINES.exists() and not all((folder(run) / "done").exists() for run in runs):
-        return pd.read_csv(BASELINES)
+def baselines(params: dict[str, object], sampler: TrainingSettings) -> pd.DataFrame:
+    """Both baselines of the seeds whose LoRA is on this machine, others as they were."""
+    known = pd.read_csv(BASELINES) if BASELINES.exists() else pd.DataFrame()
     lines: list[dict[str, object]] = []
-    for seed, config in zip(SEEDS, runs, strict=True):
-        policy = Policy(
-            load_pipeline(BASE_MODEL),
-            num_inference_steps=config.training.num_inference_steps,
-            lora=config.training.lora,
-            seed=seed,
-        )
-        found = best_of_n(config, policy)
-        if (folder(config) / "checkpoints").exists():
-            found += interpolation(config, policy)
-        lines += [{"seed": seed} | line for line in found]
+    for seed in SEEDS:
+        config = configuration(params, INTERPOLATED, REWARD, seed)
+        if (folder(config) / "done").exists():
+            policy = base_policy(config)
+            found = best_of_n(scored(policy, config, sampler))
+            found += interpolation(config, policy, sampler)
+            lines += [{"seed": seed} | line for line in found]
+        elif not known.empty:
+            lines += known[known["seed"] == seed].to_dict("records")
     return pd.DataFrame(lines)
 
 
-def markdown(lines: list[dict[str, object]]) -> str:
-    """The summary as a table."""
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    def change(value: dict[str, float]) -> str:
-        if not value["n"]:
-            return ""
-        if "low" not in value:
-            return f"{value['mean']:+.3f}"
-        return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
 
-    def level(value: float) -> str:
-        return "" if math.isnan(value) else f"{value:.3f}"
-
-    head = (
-        "| task | method | seeds | proxy, start | peak | end | change (95 %) | "
-        "gold, start | end | change (95 %) | KL, end |"
-    )
+def method_table(lines: list[dict[str, object]]) -> str:
+    """The summary of the methods as a table."""
+    columns = [f"{name}_{p}" for name in ("proxy", "gold") for p in POINTS]
     rows = [
-        f"| {x['reward']} | {x['method']} | {x['seeds']} | {x['proxy_start']:.3f} | "
-        f"{x['proxy_peak']:.3f} | {x['proxy_end']:.3f} | {change(x['proxy_change'])} "
-        f"| {level(x['gold_start'])} | {level(x['gold_end'])} "
-        f"| {change(x['gold_change'])} "
-        f"| {x['kl_end']:.0f} |"
+        [line["reward"], line["method"], str(line["seeds"])]
+        + [cell(line[column], column) for column in columns]
+        for line in lines
+    ]
+    head = ["task", "method", "seeds", *(name.replace("_", ", ") for name in columns)]
+    return markdown(head, rows)
+
+
+def cell(value: dict[str, float], column: str) -> str:
+    """A mean, with its interval where there is one."""
+    if "mean" not in value:
+        return ""
+    sign = "+" if column.endswith("change") else ""
+    text = f"{value['mean']:{sign}.3f}"
+    if "low" in value:
+        text += f" [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+    return text
+
+
+def baseline_table(found: pd.DataFrame) -> tuple[list[dict[str, object]], str]:
+    """The baselines over seeds, as lines and as a table."""
+    lines = [
+        {"baseline": baseline, "at": at}
+        | {name: interval(rows[name]) for name in ("proxy", "gold")}
+        for (baseline, at), rows in found.groupby(["baseline", "at"])
+    ]
+    rows = [
+        [x["baseline"], f"{x['at']:g}", cell(x["proxy"], ""), cell(x["gold"], "")]
         for x in lines
     ]
-    return "\n".join([head, "|" + "---|" * head.count(" | ") + "---|", *rows])
-
-
-def baseline_table(means: pd.DataFrame) -> str:
-    """The baselines as a table."""
-    rows = [
-        f"| {x.baseline} | {x.at:g} | {x.proxy:.3f} | {x.gold:.3f} |"
-        for x in means.itertuples()
-    ]
-    return "\n".join(["| baseline | at | proxy | gold |", "|---|---|---|---|", *rows])
+    return lines, markdown(["baseline", "at", "proxy", "gold"], rows)
 
 
 def main() -> None:
@@ -237,33 +268,35 @@ def main() -> None:
         for method, reward in tasks
         if not options.methods or method in options.methods
     ]
+    sampler = TrainingSettings.model_validate(plain(params["training"]))
     missing = not_logged(configs, LOG) if options.workers else []
     for config, history, stopped in train_all(missing, max(options.workers, 1)):
-        append_epochs(config, history, stopped, LOG, KEPT)
+        append_epochs(config, history, stopped, EPOCHS, KEPT)
+        append(checkpoints(config, sampler), LOG)
         print(f"{config.key}: done", flush=True)
-    log = pd.read_csv(LOG)
     in_order = {
         digest(configuration(params, method, reward, seed)): at
         for at, (method, reward) in enumerate(tasks)
         for seed in SEEDS
     }
+    log = pd.read_csv(LOG)
     log = log.assign(at=log["digest"].map(in_order)).dropna(subset="at")
     lines = summary(log.sort_values(["at", "seed", "epoch"]))
-    found = baselines(params)
-    found.to_csv(BASELINES, index=False)
-    means = found.groupby(["baseline", "at"])[["proxy", "gold"]].mean().round(4)
+    found = baselines(params, sampler)
+    found.to_csv(BASELINES, index=False, float_format="%.6g")
+    free, table = baseline_table(found)
     write(
         RESULTS / "learning.json",
         {
             "command": "python benchmarks/learning.py",
             "reward_queries": QUERIES,
             "methods": lines,
-            "baselines": means.reset_index().to_dict("records"),
+            "baselines": free,
         },
     )
-    Path(RESULTS / "learning.md").write_text(
+    (RESULTS / "learning.md").write_text(
         f"Command: `python benchmarks/learning.py`, commit {context()['commit']}.\n\n"
-        f"{markdown(lines)}\n\n{baseline_table(means.reset_index())}\n"
+        f"{method_table(lines)}\n\n{table}\n"
     )
 
 

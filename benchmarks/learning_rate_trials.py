@@ -117,7 +117,7 @@ def main() -> None:
     missing = not_logged(trials, LOG) if options.workers else []
     for config, history, stopped in train_all(missing, max(1, options.workers)):
         line = row(config, history, stopped)
-        append(line, LOG)
+        append(pd.DataFrame([line]), LOG)
         print(f"{config.method} {line['learning_rate']:g}: {line['last']}", flush=True)
     log = pd.read_csv(LOG)
     log = log[log["digest"].isin([digest(config) for config in trials])]

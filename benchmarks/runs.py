@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pandas as pd
-from common import BASE_MODEL, PROXY_REWARDS, ROOT
+from common import BASE_MODEL, PROXY_REWARDS, ROOT, context
 
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.prompts import prompt_set
@@ -25,6 +25,7 @@ from tdpo_pipeline.trainer.state import fingerprint
 
 STATES = ROOT / "data" / "06_models" / "benchmarks"
 STOPPED = "stopped.txt"
+COMMIT = "commit.txt"
 
 
 def digest(config: RunConfig) -> str:
@@ -68,11 +69,6 @@ def not_logged(configs: Iterable[RunConfig], log: Path) -> list[RunConfig]:
     return [config for config in configs if digest(config) not in done]
 
 
-def append(row: dict[str, object], log: Path) -> None:
-    """Add a line to a log."""
-    _append(pd.DataFrame([row]), log)
-
-
 def append_epochs(
     config: RunConfig,
     history: pd.DataFrame,
@@ -83,19 +79,22 @@ def append_epochs(
     """Add a line for each epoch of a run to a log.
 
     Beside ``columns`` of its history (empty where it has none) a line has method, reward,
-    seed, ``trained_mean`` and ``trained_std`` of the epoch's samples, ``stopped`` and
-    ``digest``.
+    seed, ``trained_mean`` and ``trained_std`` of the epoch's samples, ``stopped``,
+    ``digest`` and ``commit`` (of the code that trained).
     """
     kept = history.reindex(columns=list(columns))
     for column in ("mean", "std"):
         kept[f"trained_{column}"] = history[f"{config.reward}_{column}"]
     run = {"method": config.method, "reward": config.reward, "seed": config.seed}
-    kept = kept.assign(**run, stopped=stopped, digest=digest(config))
+    commit = (folder(config) / COMMIT).read_text()
+    made = {"stopped": stopped, "digest": digest(config), "commit": commit}
+    kept = kept.assign(**run, **made)
     rest = [column for column in kept if column not in run]
-    _append(kept[[*run, *rest]], log)
+    append(kept[[*run, *rest]], log)
 
 
-def _append(lines: pd.DataFrame, log: Path) -> None:
+def append(lines: pd.DataFrame, log: Path) -> None:
+    """Add lines to a log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     head = not log.exists()
     lines.to_csv(log, mode="a", header=head, index=False, float_format="%.6g")
@@ -107,6 +106,7 @@ def _train_in_process(config: RunConfig) -> tuple[pd.DataFrame, str]:
     if not (where / "done").exists():
         where.mkdir(parents=True, exist_ok=True)
         (where / "config.json").write_text(config.model_dump_json())
+        (where / COMMIT).write_text(context()["commit"])
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, __file__, str(where)]
         subprocess.run(command, check=True, env=environment)

@@ -105,7 +105,7 @@ def main() -> None:
     missing = not_logged(configs, LOG) if options.workers else []
     for config, history, _ in train_all(missing, max(1, options.workers)):
         variant, _ = variant_of[digest(config)]
-        append(row(config, history, variant), LOG)
+        append(pd.DataFrame([row(config, history, variant)]), LOG)
         print(f"{variant}, seed {config.seed}: done", flush=True)
     log = pd.read_csv(LOG).sort_values("seed", kind="stable")
     log = log[log["digest"].isin(variant_of)]
