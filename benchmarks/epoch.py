@@ -3,7 +3,8 @@
     python benchmarks/epoch.py
 
 All methods take turns, epoch by epoch, in one process, so that the ratio between them is
-that of like circumstances; the first epoch of each is left out. The result goes to
+that of like circumstances; the first epoch of each is left out. RWR, which trains at the
+end of a round of several epochs, has a round an epoch here. The result goes to
 benchmarks/results/epoch.json.
 """
 
@@ -13,6 +14,7 @@ import argparse
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import (
@@ -70,6 +72,15 @@ def medians(rows: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
+def in_every_epoch(params: dict[str, Any], method: str, reward: str) -> RunConfig:
+    """A run of which every epoch has its share of the updates."""
+    config = run_config(params, method, reward, 0)
+    if not hasattr(config.algorithm, "rounds"):
+        return config
+    rounds = {"rounds": config.training.epochs}
+    return run_config(params, method, reward, 0, algorithm=rounds)
+
+
 def main() -> None:
     """Measure and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -82,7 +93,7 @@ def main() -> None:
     params = parameters("base")
     methods = options.methods or list(params["methods"])
     reward = "aesthetic-mini"
-    configs = [run_config(params, method, reward, 0) for method in methods]
+    configs = [in_every_epoch(params, method, reward) for method in methods]
     by_method = {
         method: medians(rows)
         for method, rows in zip(methods, timings(configs, options.epochs), strict=True)
