@@ -6,9 +6,10 @@
 In the official half-precision configuration the critic's gradient is divided by the loss
 scale twice, so that the critic probably never learned (docs/algorithms.md). This compares
 the official code, the paper to the letter, the mended methods and TDPO without a critic,
-on aesthetic-mini. A finished run appends its epochs to
-benchmarks/results/critic_question.csv, and is not run again; the report over seeds goes
-to critic_question.json: what the critic explains of the returns before it is trained on
+on aesthetic-mini. The mended methods run twice, with the learning rate that they are
+configured with and with that of the other three, which is lower. A finished run appends its
+epochs to benchmarks/results/critic_question.csv, and is not run again; the report over seeds
+goes to critic_question.json: what the critic explains of the returns before it is trained on
 them, the deviation of what it leaves, how far its weights moved, and the other rewards
 where the trained one has risen equally far.
 """
@@ -16,11 +17,15 @@ where the trained one has risen equally far.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from common import ROOT, interval, parameters, run_config, write
 from runs import append_epochs, digest, not_logged, train_all
+
+from tdpo_pipeline.config import RunConfig
 
 RESULTS = ROOT / "benchmarks" / "results"
 LOG = RESULTS / "critic_question.csv"
@@ -32,6 +37,7 @@ METHODS = (
     "tdpo_r",
     "tdpo_no_critic",
 )
+MENDED = ("tdpo", "tdpo_r", "tdpo_no_critic")
 SEEDS = (0, 1, 2, 3, 4)
 EPOCHS = 25
 REWARD = "aesthetic-mini"
@@ -67,14 +73,27 @@ def first_at(history: pd.DataFrame, column: str, level: float) -> float:
     return float(other[before] + share * (other[after] - other[before]))
 
 
+def configurations(params: dict[str, Any], seeds: Sequence[int]) -> list[RunConfig]:
+    """The runs of these seeds: as configured, then the mended ones at the official rate."""
+    scale = {"epochs": EPOCHS}
+    official = run_config(params, "tdpo_official", REWARD, 0).algorithm.optimizer
+    rate = {"learning_rate": official.learning_rate}
+    variants = [(m, {}) for m in METHODS] + [(m, rate) for m in MENDED]
+    return [
+        run_config(params, method, REWARD, seed, training=scale, optimizer=changes)
+        for seed in seeds
+        for method, changes in variants
+    ]
+
+
 def levels(log: pd.DataFrame) -> list[float]:
     """Two levels of the trained reward that most runs reach: a rise of 1/2 and of 3/4.
 
     The rise is from the base model's mean to the lowest of the methods' highest means.
     """
-    means = log.groupby(["method", "epoch"])["trained_mean"].mean()
+    means = log.groupby(["method", "learning_rate", "epoch"])["trained_mean"].mean()
     base = float(means.groupby("epoch").mean().iloc[0])
-    top = float(means.groupby("method").max().min())
+    top = float(means.groupby(["method", "learning_rate"]).max().min())
     return [round(base + share * (top - base), 4) for share in (0.5, 0.75)]
 
 
@@ -82,7 +101,7 @@ def report(log: pd.DataFrame) -> dict[str, object]:
     """The comparison over seeds."""
     lines: dict[str, object] = {}
     at = levels(log)
-    for method, table in log.groupby("method", sort=False):
+    for (method, rate), table in log.groupby(["method", "learning_rate"], sort=False):
         runs = [history for _, history in table.groupby("seed")]
         late = table[table["epoch"] > EPOCHS // 2].groupby("seed").mean(True)
         last = pd.DataFrame([history.iloc[-1] for history in runs])
@@ -97,7 +116,7 @@ def report(log: pd.DataFrame) -> dict[str, object]:
             for name in OTHERS:
                 values = [first_at(run, f"{name}_mean", level) for run in runs]
                 line[f"{name} at {REWARD} {level:g}"] = interval(pd.Series(values))
-        lines[str(method)] = line
+        lines[f"{method}, learning rate {rate:g}"] = line
     return {"levels": at, "methods": lines}
 
 
@@ -108,21 +127,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     options = parser.parse_args()
     params = parameters("base")
-    configs = [
-        run_config(params, method, REWARD, seed, training={"epochs": EPOCHS})
-        for seed in options.seeds
-        for method in METHODS
-    ]
+    configs = configurations(params, options.seeds)
     missing = not_logged(configs, LOG) if options.workers else []
     for config, history, stopped in train_all(missing, max(1, options.workers)):
         append_epochs(config, history, stopped, LOG, KEPT)
         print(f"{config.key}: done", flush=True)
     log = pd.read_csv(LOG)
-    everything = [
-        digest(run_config(params, method, REWARD, seed, training={"epochs": EPOCHS}))
-        for seed in SEEDS
-        for method in METHODS
-    ]
+    everything = [digest(config) for config in configurations(params, SEEDS)]
     log = log[log["digest"].isin(everything)]
     found = {"command": "python benchmarks/critic_question.py", "epochs": EPOCHS}
     write(RESULTS / "critic_question.json", found | report(log))

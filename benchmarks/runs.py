@@ -78,14 +78,19 @@ def append_epochs(
 ) -> None:
     """Add a line for each epoch of a run to a log.
 
-    Beside ``columns`` of its history (empty where it has none) a line has method, reward,
-    seed, ``trained_mean`` and ``trained_std`` of the epoch's samples, ``stopped``,
+    Beside ``columns`` of its history (empty where it has none) a line has method,
+    learning_rate, reward, seed, ``trained_mean`` and ``trained_std`` of the epoch's samples, ``stopped``,
     ``digest`` and ``commit`` (of the code that trained).
     """
     kept = history.reindex(columns=list(columns))
     for column in ("mean", "std"):
         kept[f"trained_{column}"] = history[f"{config.reward}_{column}"]
-    run = {"method": config.method, "reward": config.reward, "seed": config.seed}
+    run = {
+        "method": config.method,
+        "learning_rate": config.algorithm.optimizer.learning_rate,
+        "reward": config.reward,
+        "seed": config.seed,
+    }
     commit = (folder(config) / COMMIT).read_text()
     made = {"stopped": stopped, "digest": digest(config), "commit": commit}
     kept = kept.assign(**run, **made)
