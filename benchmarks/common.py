@@ -1,17 +1,11 @@
-"""What the benchmarks share: the project's own configuration, and the result files."""
+"""What the benchmarks share: the project's own configuration, beside :mod:`record`."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import datetime
-import json
-import os
-import platform
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,11 +14,11 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from omegaconf import OmegaConf
 from pydantic import BaseModel
+from record import ROOT, context, output_argument, write  # noqa: F401
 from scipy import stats
 
 from tdpo_pipeline.config import AlgorithmSettings, RunConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "data" / "06_models" / "menagerie"
 BASE_MODEL, PROXY_REWARDS = MODELS / "base_model", MODELS / "proxy_rewards"
 
@@ -81,23 +75,6 @@ def interval(values: pd.Series) -> dict[str, float | int]:
     return found
 
 
-def context() -> dict[str, Any]:
-    """Date, machine and commit that a measurement belongs to."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-    }
-
-
 def resident_mb(process: psutil.Process) -> float:
     """Resident memory of a process and its children, in MB."""
     total = 0
@@ -123,18 +100,3 @@ def run_kedro(*arguments: str) -> tuple[float, float]:
     if process.returncode:
         raise SystemExit(process.returncode)
     return time.perf_counter() - start, peak
-
-
-def output_argument(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add ``--output``, by default the committed result file ``name``."""
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "benchmarks" / "results" / name
-    )
-
-
-def write(path: Path, result: dict[str, Any]) -> None:
-    """Save a result with its context, and print it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(context() | result, indent=2)
-    path.write_text(text + "\n")
-    print(text)

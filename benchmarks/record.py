@@ -1,0 +1,53 @@
+"""Where the benchmarks write their results, and what they say of how these were made.
+
+Needs nothing but Python, so that a benchmark can be taken to a machine without Kedro.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def context() -> dict[str, Any]:
+    """Date, machine and commit that a measurement belongs to."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "commit": printed("git", "describe", "--always", "--dirty"),
+    }
+
+
+def printed(*command: str) -> str | None:
+    """What a command prints in the project's folder; None where it can't say."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+    return None
+
+
+def output_argument(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add ``--output``, by default the committed result file ``name``."""
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks" / "results" / name
+    )
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Save a result with its context, and print it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(context() | result, indent=2)
+    path.write_text(text + "\n")
+    print(text)
