@@ -20,7 +20,13 @@ MENAGERIE = (
     *("simple_animals", "quick_animals", "unseen_animals", "unseen_animals_6"),
     *("complex", "complex_dpok", "activities", "unseen_activities"),
     *("unseen_animals_unseen_activities", "unseen_animals_6_unseen_activities"),
-    *("everyday_objects", "broad_scenes", "rarely_drawn", "rare_compositions"),
+    *(
+        "one_prompt",
+        "everyday_objects",
+        "broad_scenes",
+        "rarely_drawn",
+        "rare_compositions",
+    ),
 )
 """Sets in the language of the embedded world."""
 
@@ -37,6 +43,7 @@ MENAGERIE = (
         ("unseen_animals_unseen_activities", 8 * 3),
         ("unseen_animals_6_unseen_activities", 6 * 3),
         ("quick_animals", 8),
+        ("one_prompt", 1),
         ("n_animals", 45 * 8),
         ("imagenet_animals", 398),
     ],

@@ -23,6 +23,9 @@ QUICK_ANIMALS = ("cat", "horse", "zebra", "bird", "lion", "fish", "frog", "camel
 FIRST_UNSEEN_ANIMALS = vocabulary.UNSEEN_ANIMALS[:6]
 """The unseen animals of AlignProp and DiffExp; TDPO has two more."""
 
+ONE_PROMPT = ("a dolphin riding a bike",)
+"""DiffExp's figure 1b trains on this prompt alone, which base models hardly ever draw."""
+
 PRINTED_ACTIVITIES = ("washing dishes", "riding a bike", "playing chess")
 """The activities as the DDPO paper prints them; its code washes "the dishes"."""
 

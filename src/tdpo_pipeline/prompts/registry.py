@@ -54,6 +54,7 @@ PROMPT_SETS: dict[str, PromptSet] = {
     "unseen_animals_6_unseen_activities": PromptSet(
         18, lambda: lists.with_activities(lists.FIRST_UNSEEN_ANIMALS, _NEW_ACTIVITIES)
     ),
+    "one_prompt": PromptSet(1, lambda: lists.ONE_PROMPT),
     # DDPO's other tasks.
     "n_animals": PromptSet(360, counting.n_animals),
     "imagenet_animals": PromptSet(lists.IMAGENET_ANIMALS, lists.imagenet_animals),
