@@ -5,32 +5,39 @@
     python benchmarks/gpu.py --tiny --device cpu --output gpu.json    # a trial
 
 Weights are random, of the true shapes, which is all that speed depends on; the reward
-is the aesthetic predictor at random weights. Every part takes less than ten minutes on
-one H200 and is saved as soon as it is done; a part that has been saved is skipped, unless
-it is asked for ``--again``. Speeds are also given as a share of the machine's own rate of
-multiplying large matrices in bf16, which the part ``matmul`` measures first.
+is the aesthetic predictor at random weights. Every part is meant to take less than ten
+minutes on one H200, and is saved as soon as it is done. A part that fails is saved with its
+error, and the others go on; the next time it is measured again. One that has been measured
+is skipped, unless it is asked for ``--again``. Speeds are also given as a share of the
+machine's own rate of multiplying large matrices in bf16, which the part ``matmul`` measures
+first. Kedro isn't needed.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import importlib.metadata
 import json
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-from common import context, output_argument
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from record import context, output_argument, printed
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -45,14 +52,15 @@ from tdpo_pipeline.algorithms.policy_gradient import (
 from tdpo_pipeline.config import (
     CLIP_REFERENCE_DIMS,
     AlgorithmSettings,
+    ComputeSettings,
     LoraSettings,
     RunConfig,
     TrainingSettings,
 )
-from tdpo_pipeline.diffusion.devices import resolve_device
+from tdpo_pipeline.diffusion.devices import DeviceError, resolve_device
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import Policy
-from tdpo_pipeline.diffusion.trajectory import replay, rollout
+from tdpo_pipeline.diffusion.trajectory import Steps, Trajectory, replay, rollout
 from tdpo_pipeline.menagerie.tokenizer import build_tokenizer
 from tdpo_pipeline.prompts import prompt_set
 from tdpo_pipeline.rewards.aesthetic import Aesthetic
@@ -67,6 +75,8 @@ GUIDANCE = 5.0
 LORA = LoraSettings(rank=4, target_modules=("to_q", "to_k", "to_v", "to_out.0"))
 TARGETS = {"sampling": 4.3, "training": 99.0, "ddpo": 1.35, "tdpo": 0.9}
 """On one H200; in the units of the parts."""
+CHUNK, CRITIC_BATCH_SIZE = 32, 16
+"""As in sd14's preset for an H200."""
 
 UNET = {
     "sample_size": 64,
@@ -155,20 +165,81 @@ def save_base_model(folder: Path, tiny: bool) -> None:
     pipeline.save_pretrained(folder)
 
 
+@cache
+def encoder_flops(tiny: bool) -> int:
+    """Of one image through the reward's encoder, which is the critic's too."""
+    with torch.device("meta"):
+        config = CLIPVisionConfig(**(TINY_VISION if tiny else VISION))
+        encoder = CLIPVisionModelWithProjection(config)
+        image = torch.empty(1, 3, config.image_size, config.image_size)
+        with FlopCounterMode(display=False) as counter:
+            encoder(image)
+    return counter.get_total_flops()
+
+
+def replay_orders(samples: int, steps: int, size: int) -> dict[str, tuple[Tensor, ...]]:
+    """All pairs in batches (B, 2) of samples and steps, by what the batches are like.
+
+    ``as sampled`` has the same samples at the same step in the same places as when they
+    were sampled; ``shuffled`` any samples at any steps, as updates have them.
+    """
+    step, sample = torch.cartesian_prod(
+        torch.arange(steps), torch.arange(samples)
+    ).unbind(1)
+    as_sampled = torch.stack([sample, step], 1)
+    draw = torch.Generator().manual_seed(0)
+    shuffled = as_sampled[torch.randperm(len(as_sampled), generator=draw)]
+    return {
+        "as sampled": as_sampled.split(size),
+        "shuffled": shuffled.split(size),
+        "shuffled, half the batch": shuffled.split(max(1, size // 2)),
+    }
+
+
+def ratio_errors(
+    policy: Policy, trajectory: Steps, batches: Iterable[Tensor]
+) -> Tensor:
+    """How far the importance ratio of each pair is off 1, replayed in these batches.
+
+    Returns:
+        float32, shape (N, T); NaN for pairs that are in no batch.
+    """
+    errors = torch.full_like(trajectory.log_probs, torch.nan)
+    for pairs in batches:
+        sample, step = pairs.to(policy.device).unbind(1)
+        log_probs = replay(policy, trajectory, pairs)[1].detach()
+        ratio = torch.exp(log_probs - trajectory.log_probs[sample, step])
+        errors[sample, step] = (ratio - 1).abs()
+    return errors
+
+
 class Bench:
     """The parts, each of which gives a row of results.
 
     Args:
-        options: The command line.
-        folder: A folder for working files.
+        options: The command line, with one ``precision``.
+        folder: A folder for working files, of all parts.
+        device: What computes.
     """
 
-    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+    def __init__(
+        self, options: argparse.Namespace, folder: Path, device: torch.device
+    ) -> None:
         self.options = options
         self.folder = folder
-        self.base_model = folder / "base_model"
+        self.device = device
         self.steps = 2 if options.tiny else 50
-        self.device = resolve_device(self.training())
+
+    @cached_property
+    def base_model(self) -> Path:
+        """A pipeline of random weights, written once."""
+        path = self.folder / "base_model"
+        if not path.exists():
+            # Under another name until it is whole.
+            begun = Path(tempfile.mkdtemp(dir=self.folder))
+            save_base_model(begun, self.options.tiny)
+            begun.rename(path)
+        return path
 
     def training(self, **changes: Any) -> TrainingSettings:
         """The settings of a run, with the command line's switches."""
@@ -185,8 +256,11 @@ class Bench:
             "checkpoint_every": 2,
             "kl_samples": max(1, samples // 16),  # 16 of 256, as in sd14
             "vae_slicing": True,
+            "critic_batch_size": options.critic_batch_size,
+            "min_reward_std": 0.0,  # random networks tell pictures apart by little
             "device": options.device,
             "precision": options.precision,
+            "tf32": options.tf32,
             "compile": options.compile,
             "channels_last": options.channels_last,
             "gradient_checkpointing": options.gradient_checkpointing,
@@ -231,7 +305,7 @@ class Bench:
                 parameter.add_(0.01 * noise.to(parameter.device))
         return policy
 
-    def rollout(self, policy: Policy, samples: int) -> Any:
+    def rollout(self, policy: Policy, samples: int) -> Trajectory:
         """Trajectories of the policy, in chunks."""
         return rollout(
             policy,
@@ -243,15 +317,17 @@ class Bench:
             chunk_size=self.options.chunk,
         )
 
-    def seconds(self, task: Callable[[], Any], repeats: int) -> float:
-        """Seconds of a task, once it is warm."""
+    def seconds(self, task: Callable[[], Any], *, repeats: int = 5) -> list[float]:
+        """Seconds of each repeat of a task, once it is warm."""
         task()
-        self._wait()
-        start = time.perf_counter()
+        taken = []
         for _ in range(repeats):
+            self._wait()
+            start = time.perf_counter()
             task()
-        self._wait()
-        return (time.perf_counter() - start) / repeats
+            self._wait()
+            taken.append(time.perf_counter() - start)
+        return taken
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -260,18 +336,22 @@ class Bench:
     # ---------------------------------------------------------------- the parts
     def matmul(self) -> dict[str, Any]:
         """Rate of multiplying large matrices in bf16, TFLOP/s."""
-        size = 256 if self.options.tiny else 8192
+        size, times = (256, 1) if self.options.tiny else (8192, 20)
         a, b = torch.randn(2, size, size, device=self.device, dtype=torch.bfloat16)
-        seconds = self.seconds(lambda: a @ b, 3 if self.options.tiny else 50)
-        return {"value": 2 * size**3 / seconds / 1e12, "unit": "TFLOP/s"}
+
+        def multiply() -> None:
+            for _ in range(times):
+                a @ b
+
+        return rate(self.seconds(multiply), times * 2 * size**3 / 1e12, "TFLOP/s")
 
     def sampling(self) -> dict[str, Any]:
         """Images sampled and decoded in a second."""
         policy, count = self.policy(), self.options.chunk
-        seconds = self.seconds(lambda: self.rollout(policy, count), 1)
+        seconds = self.seconds(lambda: self.rollout(policy, count), repeats=3)
         model, _ = architecture(self.base_model, self.config("ddpo"))
         flops = 2 * self.steps * model.unet.flops + model.decoder.flops
-        return self.speed(count / seconds, "img/s", flops)
+        return rate(seconds, count, "img/s", flops)
 
     def training_pairs(self) -> dict[str, Any]:
         """(Image, timestep) pairs trained on in a second."""
@@ -284,152 +364,219 @@ class Bench:
         assert isinstance(settings, PolicyGradientSettings)
         update = SurrogateUpdate(policy, settings, config.training)
         pairs, advantages = trajectory.pairs().to(self.device), trajectory.log_probs
-        seconds = self.seconds(lambda: update.step(trajectory, pairs, advantages), 1)
+        seconds = self.seconds(lambda: update.step(trajectory, pairs, advantages))
         updates = work(config, architecture(self.base_model, config)[0])["updates"]
-        return self.speed(len(pairs) / seconds, "pairs/s", updates / len(pairs))
+        return rate(seconds, len(pairs), "pairs/s", updates / len(pairs))
 
     def end_to_end(self, method: str) -> dict[str, Any]:
         """Images an epoch over its seconds, everything included; the second epoch's."""
         config = self.config(method)
         trainer = Trainer.create(config, PROMPTS, self.base_model, self.folder)
-        state = RunState(self.folder / method, config, {})
+        state = RunState(Path(tempfile.mkdtemp(dir=self.folder)), config, {})
         state.open()
         for _ in range(2):
             trainer.run_epoch(state)
-        row = trainer.timings[-1]
-        samples = config.training.samples_per_epoch
-        flops = sum(work(config, architecture(self.base_model, config)[0]).values())
-        speed = self.speed(samples / row["total_s"], "img/s", flops / samples)
-        return speed | {"seconds": row, "samples": samples}
+        row, samples = trainer.timings[-1], config.training.samples_per_epoch
+        speed = rate(
+            [row["total_s"]], samples, "img/s", self.epoch_flops(config) / samples
+        )
+        return speed | {"samples": samples, "parts": row}
+
+    def epoch_flops(self, config: RunConfig) -> float:
+        """Of an epoch; the encoder is counted as it is, and not as the largest one."""
+        parts = work(config, architecture(self.base_model, config)[0])
+        embedded = 1 + self.steps * config.algorithm.needs_encoder
+        images = config.training.samples_per_epoch * embedded
+        return sum(
+            (parts | {"encoders": images * encoder_flops(self.options.tiny)}).values()
+        )
 
     def ratio(self) -> dict[str, Any]:
         """How far the importance ratio is off 1 before any update."""
-        policy, count = self.policy(), self.options.chunk
+        # What a backward pass needs of as many pairs in float32 has no room on an H200,
+        # and there is none.
+        dropped = {"gradient_checkpointing": True}
+        policy = self.policy(**dropped if self.options.precision == "fp32" else {})
+        count = self.options.chunk
         trajectory = self.rollout(policy, count)
-        errors = {}
-        for name, size in (("same shape", count), ("half the shape", count // 2)):
-            by_step = []
-            for step in range(trajectory.num_steps):
-                error = 0.0
-                for samples in torch.arange(count).split(size):
-                    pairs = torch.stack([samples, torch.full_like(samples, step)], 1)
-                    log_probs = replay(policy, trajectory, pairs)[1].detach()
-                    old = trajectory.log_probs[samples, step]
-                    ratio = torch.exp(log_probs - old)
-                    error = max(error, float((ratio - 1).abs().max()))
-                by_step.append(error)
-            errors[name] = by_step
+        errors = {
+            name: ratio_errors(policy, trajectory, batches)
+            for name, batches in replay_orders(count, self.steps, count).items()
+        }
         return {
-            "value": max(errors["same shape"]),
+            "value": float(errors["shuffled"].max()),
             "unit": "largest |ratio - 1|",
             "target": 0.25 * 1e-4 * CLIP_REFERENCE_DIMS / policy.latent_dims,
-            "by_step": errors,
+            "by_step": {name: e.amax(0).tolist() for name, e in errors.items()},
         }
 
-    def speed(self, value: float, unit: str, flops: float) -> dict[str, Any]:
-        """A speed, and the arithmetic of one of its units."""
-        return {
-            "value": value,
-            "unit": unit,
-            "tflop_of_one": flops / 1e12,
-            "tflop_per_s": value * flops / 1e12,
-        }
-
-    def part(self, name: str) -> dict[str, Any]:
-        """Measure a part, with the peak of the GPU's memory."""
-        gpu = self.device.type == "cuda"
-        if gpu:
-            gc.collect()  # else what the part before held would count
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        tasks: dict[str, Callable[[], dict[str, Any]]] = {
-            "matmul": self.matmul,
-            "sampling": self.sampling,
-            "training": self.training_pairs,
-            "ddpo": lambda: self.end_to_end("ddpo"),
-            "tdpo": lambda: self.end_to_end("tdpo"),
-            "ratio": self.ratio,
-        }
-        if name != "matmul":
-            save_base_model(self.base_model, self.options.tiny)
-        row = {"target": TARGETS.get(name)} | tasks[name]()
-        if gpu:
+    def row(self, name: str) -> dict[str, Any]:
+        """A part's result, or the error that it ended with; the peak of GPU memory."""
+        try:
+            self._forget()
+            row = {"target": TARGETS.get(name)} | self._parts()[name]()
+        except Exception as error:  # one part's failure is not the others'
+            traceback.print_exc()
+            row = {"error": f"{type(error).__name__}: {error}"}
+        if self.device.type == "cuda":
             row["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         return row
 
+    def _forget(self) -> None:
+        """Drop what the part before has left: graphs and memory."""
+        if self.options.compile:
+            torch.compiler.reset()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
 
-PARTS = ("matmul", "sampling", "training", "ddpo", "tdpo", "ratio")
+    def _parts(self) -> dict[str, Callable[[], dict[str, Any]]]:
+        return {
+            "matmul": self.matmul,
+            "sampling": self.sampling,
+            "training": self.training_pairs,
+            "ratio": self.ratio,
+            "ddpo": lambda: self.end_to_end("ddpo"),
+            "tdpo": lambda: self.end_to_end("tdpo"),
+        }
+
+
+PARTS = ("matmul", "sampling", "training", "ratio", "ddpo", "tdpo")
+
+
+def rate(
+    seconds: list[float], count: float, unit: str, flops: float | None = None
+) -> dict[str, Any]:
+    """How many a second, by the median of repeats; and the arithmetic of one of them."""
+    value = count / statistics.median(seconds)
+    row = {"value": value, "unit": unit, "seconds": seconds}
+    if flops is None:
+        return row
+    return row | {"tflop_of_one": flops / 1e12, "tflop_per_s": value * flops / 1e12}
 
 
 def key(part: str, options: argparse.Namespace) -> str:
-    """Name of a measurement: the part, and what it was measured with."""
+    """Name of a measurement among a GPU's: the part, and what it was measured with."""
+    tiny = ["tiny"] if options.tiny else []
     if part == "matmul":
-        return part
-    switches = ("compile", "channels_last", "gradient_checkpointing")
+        return " ".join([part, *tiny])
+    sizes = [f"chunk {options.chunk}"]
+    if part in ("ddpo", "tdpo"):
+        sizes.append(f"samples {options.samples}")
+    if part == "tdpo":
+        sizes.append(f"critic {options.critic_batch_size}")
+    switches = ("compile", "channels_last", "gradient_checkpointing", "tf32")
     used = [name for name in switches if getattr(options, name)]
-    return " ".join([part, options.precision, f"chunk {options.chunk}", *used])
+    return " ".join([part, options.precision, *sizes, *used, *tiny])
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What was measured on."""
-    gpu = device.type == "cuda"
-    return context() | {
-        "gpu": torch.cuda.get_device_name(device) if gpu else None,
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
+    """What is measured on, and with."""
+    packages = ("torch", "diffusers", "transformers", "peft")
+    found = context() | {name: importlib.metadata.version(name) for name in packages}
+    if device.type != "cuda":
+        return found
+    query = "--query-gpu=driver_version"
+    driver = printed("nvidia-smi", query, "--format=csv,noheader")
+    return found | {
+        "gpu": torch.cuda.get_device_name(device),
+        "gpu_memory_gb": torch.cuda.get_device_properties(device).total_memory / 1e9,
+        "driver": driver and driver.splitlines()[0],
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
     }
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--precisions", nargs="+", default=["fp16", "bf16", "fp32"])
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=("fp16", "bf16", "fp32"),
+        default=["fp16", "bf16", "fp32"],
+        help="in fp32 the ratio alone is measured: speed in it is nobody's concern",
+    )
     parser.add_argument("--chunk", type=int, help="samples or pairs of one pass")
     parser.add_argument("--samples", type=int, help="samples of an epoch")
+    parser.add_argument(
+        "--critic-batch-size", type=int, help="states seen by the critic of one pass"
+    )
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a trial, on tiny networks")
     parser.add_argument("--again", action="store_true")
     output_argument(parser, "gpu.json")
     options = parser.parse_args()
-    options.chunk = options.chunk or (2 if options.tiny else 32)
+    options.chunk = options.chunk or (2 if options.tiny else CHUNK)
     options.samples = options.samples or 2 * options.chunk
+    options.critic_batch_size = options.critic_batch_size or (
+        2 if options.tiny else CRITIC_BATCH_SIZE
+    )
     return options
 
 
-def main() -> None:
-    """Measure what is missing."""
-    options = arguments()
-    path: Path = options.output
-    found = json.loads(path.read_text()) if path.exists() else {}
+def wanted(options: argparse.Namespace) -> dict[str, tuple[str, argparse.Namespace]]:
+    """Part and options, with one precision, of what is asked for, by its name."""
+    found = {}
     for precision in options.precisions:
-        options.precision = precision
+        one = argparse.Namespace(**vars(options) | {"precision": precision})
         for part in options.parts:
-            name = key(part, options)
-            # Speed in fp32 is nobody's concern; its rounding is the yardstick.
-            if precision == "fp32" and part not in ("ratio", "matmul"):
+            if precision != "fp32" or part in ("ratio", "matmul"):
+                found[key(part, one)] = part, one
+    return found
+
+
+def text(name: str, row: dict[str, Any]) -> str:
+    """What to print of a measurement."""
+    if "error" in row:
+        return f"{name}: {row['error']}"
+    share = row.get("share_of_matmul")
+    return (
+        f"{name}: {row['value']:.3g} {row['unit']}"
+        + (f", target {row['target']:.3g}" if row["target"] else "")
+        + (f", {share:.0%} of the matrix rate" if share is not None else "")
+    )
+
+
+def main() -> None:
+    """Measure what is missing.
+
+    Raises:
+        SystemExit: If there is no GPU, or a part has failed.
+    """
+    options = arguments()
+    try:
+        device = resolve_device(ComputeSettings(device=options.device))
+    except DeviceError as error:
+        raise SystemExit(str(error)) from None
+    about = machine(device)
+    path: Path = options.output
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = json.loads(path.read_text()) if path.exists() else {}
+    rows = found.setdefault(about.get("gpu", "no GPU"), {})
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (part, one) in wanted(options).items():
+            if "value" in rows.get(name, {}) and not options.again:
                 continue
-            if name in found and not (options.again and part != "matmul"):
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                bench = Bench(options, Path(folder))
-                row = bench.part(name.split()[0])
-                found[name] = row | {"machine": machine(bench.device)}
-            rate = found.get("matmul", {}).get("value")
-            if rate and "tflop_per_s" in row:
-                found[name]["share_of_matmul"] = row["tflop_per_s"] / rate
-            path.parent.mkdir(parents=True, exist_ok=True)
+            row = Bench(one, Path(folder), device).row(part)
+            matmul = rows.get(key("matmul", one), {})
+            if "tflop_per_s" in row and "value" in matmul:
+                row["share_of_matmul"] = row["tflop_per_s"] / matmul["value"]
+            rows[name] = row | {"machine": about}
             path.write_text(json.dumps(found, indent=2) + "\n")
-            share = found[name].get("share_of_matmul")
-            print(
-                f"{name}: {row['value']:.3g} {row['unit']}"
-                + (f", target {row['target']:.3g}" if row["target"] else "")
-                + (f", {share:.0%} of the matrix rate" if share is not None else ""),
-                flush=True,
-            )
+            print(text(name, row), flush=True)
+            failed += [name] * ("error" in row)
+    if failed:
+        raise SystemExit(f"Not measured: {'; '.join(failed)}.")
 
 
 if __name__ == "__main__":
