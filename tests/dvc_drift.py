@@ -19,7 +19,7 @@ from dvc.repo import Repo
 from dvc.stage import Stage
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from kedro.io import DataCatalog
+from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Pipeline
 
 ENV = "study"
@@ -97,7 +97,7 @@ def _stage_differences(
     shape = OVER_THE_GRID.get(options(stage)["--pipelines"])
 
     def paths(names: Iterable[str]) -> set[Path]:
-        files = (Path(str(catalog[n]._filepath)) for n in names if hashed(n))
+        files = (path_of(catalog[name]) for name in names if hashed(name))
         return {(root / file).relative_to(root) for file in files}
 
     inputs = {name for name in pipeline.inputs() if not name.startswith("params:")}
@@ -114,6 +114,11 @@ def _stage_differences(
         *_compare_parameters(stage, pipeline, shape, parameters),
     ]
     yield from (f"{stage.name}: {line}" for line in found)
+
+
+def path_of(dataset: AbstractDataset) -> Path:
+    """Where a dataset is: its file, or the folder of its partitions."""
+    return Path(str(getattr(dataset, "_filepath", None) or dataset._path))
 
 
 def hashed(name: str) -> bool:

@@ -121,6 +121,39 @@ def test_reports_read_what_their_runs_make(registry: dict[str, Pipeline]) -> Non
     assert seen("train_eval") == {run.namespace for run in runs("quick")}
 
 
+@pytest.mark.parametrize(
+    ("name", "subset"), [("train_eval", "quick"), ("study", "all")]
+)
+def test_a_first_view_is_small(
+    registry: dict[str, Pipeline], name: str, subset: str
+) -> None:
+    """A box a method and one for the report, and a dataset between them for each method.
+
+    Kedro-Viz shows, with all namespaces collapsed, what goes into and out of each: were
+    it one dataset a run, or seven a method, nobody could read the study's picture.
+    """
+    pipeline = registry[name]
+    boxes = {node.namespace.split(".")[0] for node in pipeline.nodes if node.namespace}
+    grid = runs(subset)  # type: ignore[arg-type]
+    methods = {run.method for run in grid}
+    assert boxes == methods | {"report"}
+    shown: set[str] = set()
+    for box in boxes:
+        inside = pipeline.only_nodes_with_namespaces([box])
+        outside = pipeline - inside
+        taken = inside.all_outputs() & outside.inputs()
+        shown |= inside.inputs() | inside.outputs() | taken
+    shown = {data for data in shown if not data.startswith("params:")}
+    prompts = {f"train_prompts_{run.reward}" for run in grid}
+    shared = {*prompts, "evaluation_prompts", "base_model", "reward_weights"}
+    collected = {f"collected_{method}" for method in methods}
+    assert shared | collected <= shown
+    results = shown - shared - collected
+    assert results <= registry["reporting"].outputs()
+    assert not any("." in data for data in results)
+    assert len(results) <= 30
+
+
 def test_listing_needs_no_torch_and_is_fast(project: Project) -> None:
     script = (
         "import sys, time; start = time.process_time();"

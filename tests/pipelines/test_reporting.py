@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,8 @@ from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset
-from kedro_datasets.pandas import CSVDataset
+from kedro_datasets.pandas import CSVDataset, ParquetDataset
+from kedro_datasets.partitions import PartitionedDataset
 from kedro_datasets.text import TextDataset
 from matplotlib.figure import Figure
 
@@ -26,7 +26,7 @@ from tdpo_pipeline.config import (
     RewardSettings,
     TrainingSettings,
 )
-from tdpo_pipeline.figures import FigureSettings, Strip, pack_strips
+from tdpo_pipeline.figures import FigureSettings, Strip
 from tdpo_pipeline.grid import Run
 from tdpo_pipeline.html_report import provenance
 from tdpo_pipeline.overoptimization.image_statistics import STATISTICS
@@ -107,6 +107,12 @@ def diversity(run: Run) -> pd.DataFrame:
     )
 
 
+def metrics(run: Run) -> dict[str, Any]:
+    """What the evaluation says of a run, as ``summarise`` shapes it."""
+    outcome = {"base": 0.25, "final": 1.0 + run.seed, "change": 0.75 + run.seed}
+    return {"epoch": 8, "seen": {"gold_taste": outcome}}
+
+
 def strip(run: Run) -> np.ndarray:
     rng = np.random.default_rng(run.seed)
     return rng.integers(0, 256, (3 * 8, len(SHOWN) * 8, 3), dtype=np.uint8)
@@ -121,6 +127,7 @@ def run_data(runs: list[Run]) -> dict[str, Any]:
         made[f"{run.namespace}.scores"] = scores(run)
         made[f"{run.namespace}.image_statistics"] = image_statistics(run)
         made[f"{run.namespace}.diversity"] = diversity(run)
+        made[f"{run.namespace}.metrics"] = metrics(run)
         made[f"{run.namespace}.strip"] = strip(run)
         index = {"epochs": [0, 4, 8], "prompts": SHOWN, "tile": 8}
         made[f"{run.namespace}.strip_index"] = index
@@ -159,6 +166,13 @@ def drawn_figures(pipeline: Pipeline) -> list[str]:
     return [name for name in configured_figures() if f"figure_{name}" in outputs]
 
 
+def collection(folder: Path) -> PartitionedDataset:
+    """The tables of one method, in files as in the catalog."""
+    return PartitionedDataset(
+        path=str(folder), dataset=ParquetDataset, filename_suffix=".parquet"
+    )
+
+
 def report_on(runs: list[Run], folder: Path) -> DataCatalog:
     """Run the whole pipeline; figures, tables and metrics go through files."""
     pipeline = create_pipeline(runs)
@@ -174,6 +188,8 @@ def report_on(runs: list[Run], folder: Path) -> DataCatalog:
             data[name] = CSVDataset(filepath=f"{path}.csv", save_args=arguments)
         elif name in ("report_metrics", "lineage"):
             data[name] = JSONDataset(filepath=f"{path}.json")
+        elif name.startswith("collected_"):
+            data[name] = collection(folder / name)
         elif name == "report_page":
             data[name] = TextDataset(filepath=f"{path}.html")
         else:
@@ -234,11 +250,11 @@ def test_a_grid_takes_the_strips_of_its_methods_alone() -> None:
 
     def strips(name: str) -> list[str]:
         taken = nodes_[f"report.draw_{name}"].inputs
-        return [data for data in taken if data.startswith("strips_")]
+        return [data for data in taken if data.startswith("collected_")]
 
-    assert strips("ddpo_progress") == ["strips_ddpo_is"]
+    assert strips("ddpo_progress") == ["collected_ddpo_is"]
     core = ["ddpo_100_timestep_major", "ddpo_2", "tdpo_r"]
-    assert strips("sample_grid") == [f"strips_{method}" for method in core]
+    assert strips("sample_grid") == [f"collected_{method}" for method in core]
 
 
 def test_outputs_have_no_namespace_and_no_dot(pipeline: Pipeline) -> None:
@@ -246,11 +262,7 @@ def test_outputs_have_no_namespace_and_no_dot(pipeline: Pipeline) -> None:
     assert not [name for name in outputs if "." in name]
     for name in FIGURES:
         assert {f"figure_{name}", f"table_{name}"} <= outputs
-    kinds = ("history", "scores", "strips", "strip_rows")
-    collected = {
-        f"{kind}_{method}" for kind in kinds for method in {r.method for r in RUNS}
-    }
-    assert collected <= outputs
+    assert {f"collected_{run.method}" for run in RUNS} <= outputs
 
 
 def test_runs_are_collected_inside_a_namespace_per_method(pipeline: Pipeline) -> None:
@@ -280,38 +292,65 @@ def test_type_hints_are_readable_at_run_time() -> None:
     assert get_type_hints(nodes.report)["folder"] is str
 
 
-def test_histories_get_the_columns_of_their_run() -> None:
-    table = pd.DataFrame({"epoch": [1, 2], "reward_queries": [10, 20]})
-    found = nodes.collect_epochs(
-        **{"tdpo_r-aesthetic-mini-s0": table, "tdpo_r-pick-mini-s12": table}
+def collected(runs: list[Run]) -> dict[str, pd.DataFrame]:
+    """The tables that ``collect`` makes of runs."""
+    made = run_data(runs)
+    keys = {run.namespace: run.key for run in runs}
+    parts = {name: name.rpartition(".") for name in made}
+    return nodes.collect(
+        **{
+            f"{kind} {keys[namespace]}": made[name]
+            for name, (namespace, _, kind) in parts.items()
+        }
     )
-    assert list(found.columns) == [
-        *("run", "method", "reward", "seed", "epoch", "reward_queries"),
+
+
+def test_what_has_no_columns_of_its_run_gets_them() -> None:
+    tables = collected([Run("tdpo_r", "aesthetic-mini", 0), Run("tdpo_r", "a-b", 12)])
+    found = tables["history"]
+    assert list(found.columns[:5]) == ["run", "method", "reward", "seed", "epoch"]
+    assert found["reward"].tolist() == ["aesthetic-mini"] * 8 + ["a-b"] * 8
+    assert found["seed"].tolist() == [0] * 8 + [12] * 8
+    assert found.index.tolist() == list(range(16))
+    assert tables["timings"]["run"].unique().tolist() == [
+        *("tdpo_r-aesthetic-mini-s0", "tdpo_r-a-b-s12")
     ]
-    assert found["reward"].tolist() == ["aesthetic-mini"] * 2 + ["pick-mini"] * 2
-    assert found["seed"].tolist() == [0, 0, 12, 12]
-    assert found.index.tolist() == [0, 1, 2, 3]
+    names = ["run", "epoch", "group", "scored", "base", "final", "change"]
+    assert tables["metrics"][names].to_numpy().tolist() == [
+        ["tdpo_r-aesthetic-mini-s0", 8, "seen", "gold_taste", 0.25, 1.0, 0.75],
+        ["tdpo_r-a-b-s12", 8, "seen", "gold_taste", 0.25, 13.0, 12.75],
+    ]
 
 
 def test_what_is_no_run_key_is_an_error() -> None:
     with pytest.raises(ValueError, match="'tdpo_r' is no run key"):
-        nodes.collect_epochs(tdpo_r=pd.DataFrame({"epoch": [1]}))
+        nodes.collect(**{"history tdpo_r": pd.DataFrame({"epoch": [1]})})
 
 
-def test_strips_keep_their_runs_apart() -> None:
-    parts: dict[str, Any] = {}
+def test_tables_of_all_methods_come_under_each_other(tmp_path: Path) -> None:
+    folders = [collection(tmp_path / str(number)) for number in range(2)]
+    folders[0].save(collected(RUNS[:1]))
+    folders[1].save(collected(RUNS[1:]))
+    found = nodes.gather(*(folder.load() for folder in folders))
+    names = ("history", "timings", "scores", "image_statistics", "diversity")
+    assert len(found) == len(names)
+    for name, table in zip(names, found, strict=True):
+        assert table["run"].unique().tolist() == [run.key for run in RUNS], name
+    expected = pd.concat(map(scores, RUNS), ignore_index=True)
+    pd.testing.assert_frame_equal(found[2], expected)
+
+
+def test_strips_survive_being_collected(tmp_path: Path) -> None:
+    folder = collection(tmp_path / "collected")
+    folder.save(collected(RUNS[1:]))
+    found = nodes.strips_of([folder.load()])
+    assert list(found) == [run.key for run in RUNS[1:]]
     for run in RUNS[1:]:
-        parts[f"strip {run.key}"] = strip(run)
-        parts[f"index {run.key}"] = {"epochs": [0, 4, 8], "prompts": SHOWN}
-    picture, index = nodes.collect_strips(**parts)
-    expected = {
-        run.key: Strip.from_picture(strip(run), [0, 4, 8], SHOWN) for run in RUNS[1:]
-    }
-    assert (picture == pack_strips(expected)[0]).all()
-    assert [row["run"] for row in index["rows"]] == [
-        run.key for run in RUNS[1:] for _ in range(3)
-    ]
-    json.dumps(index)
+        expected = Strip.from_picture(strip(run), [0, 4, 8], SHOWN)
+        assert found[run.key].prompts == tuple(SHOWN)
+        assert list(found[run.key].images) == [0, 4, 8]
+        for epoch, tiles in expected.images.items():
+            np.testing.assert_array_equal(found[run.key].images[epoch], tiles)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -411,10 +450,14 @@ def test_equal_runs_give_equal_files(
     reported: tuple[Path, DataCatalog, str], tmp_path: Path
 ) -> None:
     report_on(RUNS, tmp_path)
-    files = sorted(path.name for path in reported[0].iterdir())
-    assert files == sorted(path.name for path in tmp_path.iterdir())
-    for name in files:
-        assert (tmp_path / name).read_bytes() == (reported[0] / name).read_bytes(), name
+
+    def files(folder: Path) -> dict[str, bytes]:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+    once, again = files(reported[0]), files(tmp_path)
+    assert list(once) == list(again)
+    assert [name for name in once if once[name] != again[name]] == []
 
 
 def test_methods_are_compared_on_all_terms(

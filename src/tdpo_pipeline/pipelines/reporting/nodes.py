@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import BaseModel
 
 from tdpo_pipeline import figures, html_report, overoptimization
 from tdpo_pipeline.figures import FigureSettings
-from tdpo_pipeline.figures.strips import Pixels, Strip, pack_strips, unpack_strips
+from tdpo_pipeline.figures.strips import Pixels, Strip
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.overoptimization import report as words
 from tdpo_pipeline.overoptimization.diversity import MEASURES
@@ -26,27 +27,92 @@ from tdpo_pipeline.rewards.registry import reward_name
 # A logger of its own, so that the logging configuration can print it as it is.
 logger = logging.getLogger("tdpo_pipeline.report")
 
+PER_EPOCH = ("history", "timings")
+PER_IMAGE = ("scores", "image_statistics", "diversity")
+PER_RUN = ("metrics", "strip", "strip_index")
+"""What a run leaves for the report: tables with a row an epoch, tables with a row an
+image or a prompt, and the rest."""
+
+Collected = Mapping[str, Callable[[], pd.DataFrame]]
+"""The tables of one method, by kind; each is loaded when it is called."""
+
 _RUN_KEY = re.compile(r"(?P<method>[^-]+)-(?P<reward>.+)-s(?P<seed>\d+)")
 
 
-def collect_epochs(**runs: pd.DataFrame) -> pd.DataFrame:
-    """Put the histories, or the timings, of several runs into one table.
+def collect(**parts: Any) -> dict[str, pd.DataFrame]:
+    """Put everything that the runs of one method made into one table of each kind.
 
     Args:
-        **runs: Table of each run, by its key ``<method>-<reward>-s<seed>``.
+        **parts: By ``<kind> <run key>``, for each run: its ``history`` and ``timings``
+            (a row an epoch); its ``scores``, ``image_statistics`` and ``diversity``,
+            which name their run; its ``metrics``; its ``strip`` (picture) and
+            ``strip_index`` (with ``epochs`` and ``prompts``).
 
     Returns:
-        All rows, with the columns run, method, reward and seed in front.
+        ``history``, ``timings``, ``scores``, ``image_statistics``, ``diversity``,
+        ``metrics`` (a row a prompt group and reward) and ``strips`` (a row a run, with
+        the picture's bytes), of all the runs.
+
+    Raises:
+        ValueError: If a part is of what is no run.
     """
-    tables = []
-    for key, epochs in runs.items():
+    of: dict[str, dict[str, Any]] = {
+        kind: {} for kind in (*PER_EPOCH, *PER_IMAGE, *PER_RUN)
+    }
+    for name, part in parts.items():
+        kind, key = name.split(" ")
+        of[kind][key] = part
+    outcomes = {key: _outcome(metrics) for key, metrics in of["metrics"].items()}
+    pictures = {
+        key: _packed(strip, of["strip_index"][key])
+        for key, strip in of["strip"].items()
+    }
+    return {
+        **{kind: _of_runs(of[kind]) for kind in PER_EPOCH},
+        **{kind: concatenate(*of[kind].values()) for kind in PER_IMAGE},
+        "metrics": _of_runs(outcomes),
+        "strips": _of_runs(pictures),
+    }
+
+
+def _of_runs(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables of several runs in one, with the columns run, method, reward, seed.
+
+    Args:
+        tables: Table of each run, by its key ``<method>-<reward>-s<seed>``.
+    """
+    named = []
+    for key, table in tables.items():
         match = _RUN_KEY.fullmatch(key)
         if match is None:
             raise ValueError(f"'{key}' is no run key, <method>-<reward>-s<seed>.")
         names = {"run": key, **match.groupdict(), "seed": int(match["seed"])}
-        front = pd.DataFrame(names, index=epochs.index)
-        tables.append(pd.concat([front, epochs], axis=1))
-    return pd.concat(tables, ignore_index=True)
+        front = pd.DataFrame(names, index=table.index)
+        named.append(pd.concat([front, table], axis=1))
+    return concatenate(*named)
+
+
+def _outcome(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """The metrics of a run as a table: a row a prompt group and reward."""
+    groups = {name: value for name, value in metrics.items() if name != "epoch"}
+    return pd.DataFrame(
+        [
+            {"epoch": metrics["epoch"], "group": group, "scored": reward, **values}
+            for group, rewards in groups.items()
+            for reward, values in rewards.items()
+        ]
+    )
+
+
+def _packed(picture: Pixels, index: Mapping[str, Any]) -> pd.DataFrame:
+    """A run's sample strip as a row: what ``Strip.from_picture`` takes, and the shape."""
+    row = {
+        "epochs": index["epochs"],
+        "prompts": index["prompts"],
+        "shape": list(picture.shape),
+        "pixels": picture.tobytes(),
+    }
+    return pd.DataFrame([row])
 
 
 def concatenate(*tables: pd.DataFrame) -> pd.DataFrame:
@@ -54,23 +120,30 @@ def concatenate(*tables: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def collect_strips(**parts: Any) -> tuple[Pixels, dict[str, Any]]:
-    """Put the sample strips of several runs into one picture.
+def gather(*methods: Collected) -> tuple[pd.DataFrame, ...]:
+    """Put the tables of all methods under each other: those that the report measures.
 
     Args:
-        **parts: For each run key, ``strip <key>`` (picture) and ``index <key>`` (with
-            ``epochs`` and ``prompts``).
+        *methods: What ``collect`` made for each method.
 
     Returns:
-        The picture, and what is where in it (see ``pack_strips``).
+        A table for each kind of ``PER_EPOCH`` and ``PER_IMAGE``, in this order.
     """
-    keys = [name.removeprefix("strip ") for name in parts if name.startswith("strip ")]
-    strips = {}
-    for key in keys:
-        index = parts[f"index {key}"]
-        picture = parts[f"strip {key}"]
-        strips[key] = Strip.from_picture(picture, index["epochs"], index["prompts"])
-    return pack_strips(strips)
+    return tuple(
+        concatenate(*(method[kind]() for method in methods))
+        for kind in (*PER_EPOCH, *PER_IMAGE)
+    )
+
+
+def strips_of(methods: Iterable[Collected]) -> dict[str, Strip]:
+    """The sample strips of all runs of some methods, by run."""
+    strips: dict[str, Strip] = {}
+    for method in methods:
+        for row in method["strips"]().to_dict("records"):
+            pixels = np.frombuffer(row["pixels"], np.uint8).reshape(row["shape"])
+            epochs = [int(epoch) for epoch in row["epochs"]]
+            strips[row["run"]] = Strip.from_picture(pixels, epochs, row["prompts"])
+    return strips
 
 
 def _parts_of(tasks: Mapping[str, Any]) -> AbstractContextManager[None]:
@@ -215,7 +288,7 @@ def draw_page(
     joint: pd.DataFrame,
     regrets: pd.DataFrame,
     lineage: dict[str, Any],
-    **strips: Any,
+    **collected: Collected,
 ) -> str:
     """Write the report as one HTML page.
 
@@ -230,18 +303,14 @@ def draw_page(
         joint: What all held-out rewards did together.
         regrets: Mean regrets of stopping rules.
         lineage: What the report stands on.
-        **strips: For each method ``strips <method>`` (picture) and ``rows <method>``
-            (what is where in it).
+        **collected: By ``collected <method>``, what ``collect`` made: the strips are in it.
     """
-    unpacked: dict[str, Strip] = {}
-    for name, picture in strips.items():
-        kind, method = name.split(" ")
-        if kind == "strips":
-            unpacked |= unpack_strips(picture, strips[f"rows {method}"])
     tables = html_report.Tables(
         *(curves, summary, golds, onsets, prompts, matched, goodhart, joint, regrets)
     )
-    return html_report.html_report(tables, lineage=lineage, strips=unpacked)
+    return html_report.html_report(
+        tables, lineage=lineage, strips=strips_of(collected.values())
+    )
 
 
 def draw(figure: FigureSettings, table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -253,7 +322,7 @@ def draw_samples(
     figure: FigureSettings,
     run_curves: pd.DataFrame,
     scores: pd.DataFrame,
-    *strips: Any,
+    *collected: Collected,
 ) -> tuple[Figure, pd.DataFrame]:
     """Draw a sample grid.
 
@@ -261,17 +330,14 @@ def draw_samples(
         figure: What to draw.
         run_curves: Curves by run.
         scores: Scores of all runs; they know the prompts' groups.
-        *strips: Picture and index of each method that is shown, in turn.
+        *collected: What ``collect`` made for each method that is shown.
     """
-    unpacked: dict[str, Strip] = {}
-    for picture, index in zip(strips[::2], strips[1::2], strict=True):
-        unpacked |= unpack_strips(picture, index)
     grouped = overoptimization.with_group(scores)
     groups = {
         str(reward): dict(zip(rows["prompt"], rows["group"], strict=True))
         for reward, rows in grouped.groupby("reward")
     }
-    return figures.draw(figure, run_curves, unpacked, groups)
+    return figures.draw(figure, run_curves, strips_of(collected), groups)
 
 
 def report(

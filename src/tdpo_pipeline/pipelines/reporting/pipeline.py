@@ -49,52 +49,22 @@ def create_pipeline(runs: Sequence[Run]) -> Pipeline:
 
 
 def _collect(method: str, runs: Sequence[Run]) -> Pipeline:
-    """Everything that the runs of one method made, in one dataset of each kind."""
-    per_image = ("scores", "image_statistics", "diversity")
-    per_epoch = ("history", "timings")
-    kinds = (*per_epoch, *per_image, "strip", "strip_index")
+    """Everything that the runs of one method made, in one dataset."""
     # Inside the namespace the runs' datasets go by names without dots.
-    inner = {kind: {run.key: f"{kind}__{run.key}" for run in runs} for kind in kinds}
-    strips = {f"strip {key}": name for key, name in inner["strip"].items()}
-    indexes = {f"index {key}": name for key, name in inner["strip_index"].items()}
+    inner = {
+        f"{kind} {run.key}": f"{kind}__{run.key}"
+        for kind in (*nodes.PER_EPOCH, *nodes.PER_IMAGE, *nodes.PER_RUN)
+        for run in runs
+    }
+    outer = {run.key: run.namespace for run in runs}
     return Pipeline(
-        [
-            *(
-                Node(
-                    nodes.collect_epochs,
-                    inner[kind],
-                    f"all_{kind}",
-                    name=f"collect_{kind}",
-                )
-                for kind in per_epoch
-            ),
-            *(
-                Node(
-                    nodes.concatenate,
-                    list(inner[kind].values()),
-                    f"all_{kind}",
-                    name=f"collect_{kind}",
-                )
-                for kind in per_image
-            ),
-            Node(
-                nodes.collect_strips,
-                strips | indexes,
-                ["all_strips", "all_strip_rows"],
-                name="collect_strips",
-            ),
-        ],
+        [Node(nodes.collect, inner, "collected", name="collect")],
         namespace=method,
         inputs={
-            inner[kind][run.key]: f"{run.namespace}.{kind}"
-            for kind in kinds
-            for run in runs
+            name: f"{outer[key]}.{kind}"
+            for (kind, key), name in ((part.split(" "), inner[part]) for part in inner)
         },
-        outputs={
-            **{f"all_{kind}": f"{kind}_{method}" for kind in (*per_epoch, *per_image)},
-            "all_strips": f"strips_{method}",
-            "all_strip_rows": f"strip_rows_{method}",
-        },
+        outputs={"collected": f"collected_{method}"},
         tags=["reporting", method],
     )
 
@@ -102,16 +72,11 @@ def _collect(method: str, runs: Sequence[Run]) -> Pipeline:
 def _tables(methods: Sequence[str]) -> list[Node]:
     """Nodes that bring all methods together, and measure them."""
     return [
-        *(
-            Node(
-                nodes.concatenate,
-                [f"{kind}_{method}" for method in methods],
-                f"all_{kind}",
-                name=f"concatenate_{kind}",
-            )
-            for kind in (
-                *("history", "timings", "scores", "image_statistics", "diversity"),
-            )
+        Node(
+            nodes.gather,
+            [f"collected_{method}" for method in methods],
+            [f"all_{kind}" for kind in (*nodes.PER_EPOCH, *nodes.PER_IMAGE)],
+            name="gather",
         ),
         Node(
             nodes.measure_methods,
@@ -219,8 +184,7 @@ def _figure(name: str, figure: FigureSettings, pairs: Sequence[Pair]) -> Node:
     if figure.draws != "sample_grid":
         return Node(nodes.draw, inputs, outputs, name=f"draw_{name}")
     shown = sorted({method for method, _ in figure.pairs(pairs)})
-    strips = [part for m in shown for part in (f"strips_{m}", f"strip_rows_{m}")]
-    inputs += ["all_scores", *strips]
+    inputs += ["all_scores", *(f"collected_{method}" for method in shown)]
     return Node(nodes.draw_samples, inputs, outputs, name=f"draw_{name}")
 
 
@@ -246,11 +210,10 @@ def _page(methods: Sequence[str]) -> list[Node]:
         "regrets": "table_regrets",
         "lineage": "lineage",
     }
-    strips = {f"strips {method}": f"strips_{method}" for method in methods}
-    rows = {f"rows {method}": f"strip_rows_{method}" for method in methods}
+    collected = {f"collected {method}": f"collected_{method}" for method in methods}
     return [
         Node(nodes.trace, traced, "lineage", name="trace"),
-        Node(nodes.draw_page, shown | strips | rows, "report_page", name="draw_page"),
+        Node(nodes.draw_page, shown | collected, "report_page", name="draw_page"),
     ]
 
 
