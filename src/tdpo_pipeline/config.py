@@ -70,7 +70,8 @@ class OptimizerSettings(Settings):
 class MemorySettings(Settings):
     """What a device's memory decides: it changes the speed, and the result by rounding.
 
-    Attributes are those of :class:`TrainingSettings` of the same names.
+    Attributes are those of :class:`TrainingSettings` of the same names. Which rewards are
+    monitored changes no result at all, but what is known of a run while it trains.
     """
 
     chunk_size: PositiveInt
@@ -81,6 +82,9 @@ class MemorySettings(Settings):
     attention_slicing: bool = False
     vae_slicing: bool = False
     vae_tiling: bool = False
+    offload_trajectories: bool = False
+    precision: Literal["fp32", "fp16", "bf16"] | None = None
+    monitor: tuple[str, ...] | None = None
     gpu_memory_gb: NonNegativeFloat = 0.0
 
 
@@ -187,6 +191,9 @@ class TrainingSettings(ComputeSettings):
         critic_batch_size: States decoded and embedded together for a temporal critic, of
             one step or of several, whatever vae_slicing says; None: chunk_size states of
             a step, as images are decoded.
+        offload_trajectories: Keep an epoch's trajectories and images in host memory, and
+            what a method keeps beyond an epoch; of them only chunks and micro-batches
+            are on the device. It changes no result.
         finetune: ``lora`` trains adapters, ``full`` the whole UNet.
         lora: The adapters (unused with ``full``).
         monitor: Rewards scored on every epoch's samples besides the trained one.
@@ -217,6 +224,7 @@ class TrainingSettings(ComputeSettings):
     micro_batch_size: PositiveInt
     backprop_batch_size: PositiveInt | None = None
     critic_batch_size: PositiveInt | None = None
+    offload_trajectories: bool = False
     finetune: Literal["lora", "full"] = "lora"
     lora: LoraSettings | None = None
     monitor: tuple[str, ...] = ()
@@ -248,8 +256,9 @@ class TrainingSettings(ComputeSettings):
                 f"there is no preset '{data['preset']}'; training.presets has "
                 f"{', '.join(presets) or 'none'}."
             )
-        preset = MemorySettings.model_validate(presets[data["preset"]]).model_dump()
-        return {**data, **{name: preset[name] for name in open_settings}}
+        preset = MemorySettings.model_validate(presets[data["preset"]])
+        values = preset.model_dump(exclude_none=True)
+        return {**data, **{k: v for k, v in values.items() if k in open_settings}}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -74,21 +74,22 @@ def compute_parts(
     """``compute`` of every part, each computed by one process and known to all.
 
     Args:
-        compute: Gives tensors on the device of the computation, without gradient. Where
-            it raises, all processes raise the same.
+        compute: Gives tensors without gradient, on the device of the computation or on
+            the CPU; they arrive where they were. Where it raises, all processes raise
+            the same.
         parts: What to compute; their number may be any.
     """
     if world_size() == 1:
         return [compute(part) for part in parts]
     numbers = range(rank(), len(parts), world_size())
     own = _all_or_none(lambda: {n: compute(parts[n]) for n in numbers})
-    shapes: dict[int, list[tuple[torch.Size, torch.dtype]]] = {}
-    for found in _gathered({n: _shapes(tensors) for n, tensors in own.items()}):
-        shapes |= found
+    forms: dict[int, list[Form]] = {}
+    for found in _gathered({n: _forms(tensors) for n, tensors in own.items()}):
+        forms |= found
     return [
         tuple(
             _sent(n % world_size(), own[n][i] if n in own else None, *like)
-            for i, like in enumerate(shapes[n])
+            for i, like in enumerate(forms[n])
         )
         for n in range(len(parts))
     ]
@@ -181,12 +182,20 @@ def _device() -> torch.device:
     )
 
 
-def _shapes(tensors: Sequence[Tensor]) -> list[tuple[torch.Size, torch.dtype]]:
-    return [(tensor.shape, tensor.dtype) for tensor in tensors]
+Form = tuple[torch.Size, torch.dtype, str]
+"""Shape, number format and kind of device of a tensor."""
+
+
+def _forms(tensors: Sequence[Tensor]) -> list[Form]:
+    return [(tensor.shape, tensor.dtype, tensor.device.type) for tensor in tensors]
 
 
 def _sent(
-    owner: int, tensor: Tensor | None, shape: torch.Size, dtype: torch.dtype
+    owner: int,
+    tensor: Tensor | None,
+    shape: torch.Size,
+    dtype: torch.dtype,
+    device: str,
 ) -> Tensor:
     """The owner's tensor, in every process."""
     if tensor is None:
@@ -194,7 +203,7 @@ def _sent(
     else:
         sent = tensor.detach().to(_device()).contiguous()
     dist.broadcast(sent, src=owner)
-    return sent
+    return sent.to(device)
 
 
 def _gathered(value: T) -> list[T]:

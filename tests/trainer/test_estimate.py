@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tdpo_pipeline.diffusion.devices import DeviceError
+from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.trainer import estimate
 from tdpo_pipeline.trainer.estimate import Architecture, Network
 from tests import tiny
@@ -125,6 +125,17 @@ def test_memory_of_samples_that_are_kept() -> None:
     assert kept == pytest.approx(4 * 8 * 129 / 1e9)
 
 
+def test_memory_of_trajectories_in_host_memory() -> None:
+    found = of(offload_trajectories=True)
+    # Of 8 samples those of a chunk of 4 are on the GPU, while they are sampled.
+    assert found.memory["trajectories"] == pytest.approx(12_288e-9)
+    assert found.host == pytest.approx(24_576e-9)
+    assert of().host == 0
+    big = replace(found, host=2.5).text(tiny.run_config(), 1.0, 1.0)
+    assert "), 2.5 GB of host memory; " in big
+    assert "host" not in of().text(tiny.run_config(), 1.0, 1.0)
+
+
 def test_work_of_ddpo_and_tdpo() -> None:
     expected = {
         "sampling": 8 * 4 * 2e9 / 1e15,  # 4 guided steps
@@ -220,14 +231,47 @@ def test_rates_are_a_share_of_the_peak() -> None:
     assert rate("something new", "bf16") == pytest.approx(0.35 * 312)
 
 
-def test_too_little_memory_is_told() -> None:
-    found = of()
-    estimate.check_memory(found, 0.9, "a GPU")
-    with pytest.raises(DeviceError) as caught:
-        estimate.check_memory(found, 0.7, "a GPU")
-    words = str(caught.value)
-    assert "an estimated 1 GB of GPU memory (base model 0.7" in words
-    assert "a GPU has 1 GB. Choose a smaller training.preset" in words
+def test_too_little_memory_is_told_and_what_would_fit() -> None:
+    config = tiny.run_config(tiny.TDPO, monitor=["pickscore"], samples_per_epoch=8)
+
+    def measure(config: RunConfig) -> estimate.Estimate:
+        wide = replace(MODEL, latent_dims=10_000_000)
+        return estimate.estimate(config, wide, TRAINED)
+
+    # GB: base model 0.7, PickScore 3.944, adapters 0.032, trajectories 2.88 (9 x 10 M
+    # numbers of 8 samples), activations 0.08 for 4 pairs.
+    assert measure(config).gigabytes == pytest.approx(7.636, abs=1e-3)
+    # Of half the samples 1.44; of one 0.36, with activations of 0.02 (0.016 to decode).
+    for gigabytes, settings, left in (
+        (7.0, {"offload_trajectories": True}, 6.196),
+        (
+            5.1,
+            {"chunk_size": 1, "micro_batch_size": 1, "backprop_batch_size": 1},
+            5.056,
+        ),
+        (4.8, {"precision": "bf16"}, 4.706),  # half of the 0.7
+        (1.2, {"monitor": ()}, 0.762),
+        (0.5, {"monitor": ()}, 0.762),
+    ):
+        changed, found = estimate.fitted(config, gigabytes, measure)
+        assert settings.items() <= changed.items()
+        assert found.gigabytes == pytest.approx(left, abs=1e-3)
+        # Which save nothing here.
+        assert not {"vae_slicing", "gradient_checkpointing"} & set(changed)
+
+    def words(gigabytes: float) -> str:
+        return str(estimate.too_little_memory(config, gigabytes, "a GPU", measure))
+
+    assert words(7.0).startswith(
+        "The run takes an estimated 8 GB of GPU memory (base model 0.7, rewards 3.9, "
+    )
+    assert words(7.0).endswith(
+        "a GPU has 7 GB. It takes 6 GB with training.offload_trajectories=true."
+    )
+    assert "Take a larger GPU: even with training.offload_trajectories=true, " in (
+        words(0.5)
+    )
+    assert words(0.5).endswith("training.monitor=[] it takes 1 GB.")
 
 
 SD1 = {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from tdpo_pipeline.algorithms.exploration import guidance_schedule, weighted_embeds
@@ -80,7 +81,14 @@ class Algorithm(ABC):
             eta=self.eta,
             chunk_size=self.training.chunk_size,
             embeds=embeds,
+            offload=self.training.offload_trajectories,
         )
+
+    @property
+    def storage(self) -> torch.device:
+        """Where trajectories lie, and what a method keeps of them."""
+        offloaded = self.training.offload_trajectories
+        return torch.device("cpu") if offloaded else self.policy.device
 
     @abstractmethod
     def update(

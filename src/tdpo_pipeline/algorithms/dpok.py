@@ -179,10 +179,10 @@ class Dpok(PolicyGradient):
 
     def _value_at(self, trajectory: Trajectory, sample: Tensor, step: Tensor) -> Tensor:
         """V of pairs, given as two index tensors (B,), shape (B,), with gradient."""
-        device = trajectory.latents.device
+        device = trajectory.device
         sample, step = sample.to(device), step.to(device)
         prompts = trajectory.embeds.tokens[sample].mean(1)
-        return self.value(trajectory.latents[sample, step], prompts, step)
+        return self.value(trajectory.states(sample, step), prompts, step)
 
     def fit_value(self, epoch: int, trajectory: Trajectory, returns: Tensor) -> float:
         """Steps of the value function on the epoch's pairs; their mean loss."""

@@ -90,7 +90,7 @@ def denoised_again(
     Returns:
         Predicted clean latents, shape (B, C, H, W), with gradient.
     """
-    x0 = trajectory.latents[samples, -1]
+    x0 = trajectory.states(samples, -1)
     timestep = trajectory.timesteps[-1].expand(len(samples))
     last = torch.full_like(samples, trajectory.num_steps - 1)
     noised = policy.scheduler.add_noise(x0, noises.to(x0), timestep)

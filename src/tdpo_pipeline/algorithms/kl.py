@@ -130,7 +130,7 @@ def closed_form_kl(
         ||mu - mu_ref||^2 / (2 sigma^2 D), shape (B,), with gradient.
     """
     sample, step = pairs.to(own.device).unbind(1)
-    x, timesteps = trajectory.latents[sample, step], trajectory.timesteps[step]
+    x, timesteps = trajectory.states(sample, step), trajectory.timesteps[step]
     transitions = (
         ddim_transition(policy.scheduler, noise, timesteps, x, eta=trajectory.eta)
         for noise in (own, reference)
@@ -164,7 +164,7 @@ def loss_penalty(
     """
 
     def penalty(noise_preds: Tensor, pairs: Tensor) -> Tensor:
-        base = reference.noise_preds[pairs.unbind(1)]
+        base = reference.predictions(*pairs.unbind(1))
         if distance == "epsilon":
             return weight * epsilon_distance(noise_preds, base)
         return weight * closed_form_kl(policy, trajectory, pairs, noise_preds, base)
@@ -198,13 +198,9 @@ def kl_penalties(
     if penalty != "closed_form":
         return PENALTIES[penalty](own, base)
     # A trajectory at a time: of all at once there would be several more copies.
-    rows = [
-        closed_form_kl(policy, trajectory, pairs, own_preds, base_preds)
-        for pairs, own_preds, base_preds in zip(
-            trajectory.pairs().split(trajectory.num_steps),
-            trajectory.noise_preds,
-            reference.noise_preds,
-            strict=True,
-        )
-    ]
+    rows = []
+    for pairs in trajectory.pairs().split(trajectory.num_steps):
+        at = pairs.unbind(1)
+        preds = trajectory.predictions(*at), reference.predictions(*at)
+        rows.append(closed_form_kl(policy, trajectory, pairs, *preds))
     return torch.stack(rows)

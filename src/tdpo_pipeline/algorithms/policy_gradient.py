@@ -373,7 +373,7 @@ class PolicyGradient(Algorithm):
     def z_scores(self, trajectory: Trajectory, rewards: Tensor) -> Tensor:
         """Rewards (N,), normalised among their prompts' recent ones, float32 (N,)."""
         z = self.tracker.update(trajectory.prompts, rewards.cpu().numpy())
-        return torch.from_numpy(z).float().to(trajectory.latents.device)
+        return torch.from_numpy(z).float().to(trajectory.device)
 
     def final_returns(
         self,
@@ -383,7 +383,7 @@ class PolicyGradient(Algorithm):
     ) -> Tensor:
         """What rewards (N,) come to for a critic: z-scores or themselves, float32 (N,)."""
         if target == "raw":
-            return rewards.float().to(trajectory.latents.device)
+            return rewards.float().to(trajectory.device)
         return self.z_scores(trajectory, rewards)
 
     def shaped(self, advantages: Tensor) -> Tensor:

@@ -74,9 +74,9 @@ def foreseen_latents(policy: Policy, trajectory: Trajectory, pairs: Tensor) -> T
     Returns:
         x0hat, float32, shape (B, C, H, W), with gradient.
     """
-    sample, step = pairs.to(trajectory.latents.device).unbind(1)
+    sample, step = pairs.to(trajectory.device).unbind(1)
     noise_preds, _ = replay(policy, trajectory, pairs)
-    states, timesteps = trajectory.latents[sample, step], trajectory.timesteps[step]
+    states, timesteps = trajectory.states(sample, step), trajectory.timesteps[step]
     return predicted_x0(policy.scheduler, noise_preds, timesteps, states)
 
 

@@ -164,9 +164,9 @@ def final_latents(
     """
     # One graph needs no recomputation; of several, only the inputs are kept.
     several = int(live.any(0).sum()) > 1
-    x = trajectory.latents[samples, 0]
+    x = trajectory.states(samples, 0)
     for i, t in enumerate(trajectory.timesteps):
-        noise_pred = trajectory.noise_preds[samples, i]
+        noise_pred = trajectory.predictions(samples, i)
         rows = live[:, i].nonzero().flatten().to(x.device)
         if len(rows):
             at = samples.to(x.device)[rows]
@@ -186,7 +186,7 @@ def final_latents(
         mean = ddim_transition(
             policy.scheduler, noise_pred, t.expand(len(x)), x, eta=trajectory.eta
         ).mean
-        x = with_gradient_of(trajectory.latents[samples, i + 1], mean)
+        x = with_gradient_of(trajectory.states(samples, i + 1), mean)
     return x
 
 

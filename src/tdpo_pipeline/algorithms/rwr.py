@@ -38,6 +38,7 @@ from torch import Tensor
 from tdpo_pipeline.algorithms.base import Algorithm
 from tdpo_pipeline.algorithms.optimization import PolicyOptimizer
 from tdpo_pipeline.config import AlgorithmSettings, OptimizerSettings, TrainingSettings
+from tdpo_pipeline.diffusion.devices import to_device
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.prompt_embeds import PromptEmbeds
 from tdpo_pipeline.diffusion.randomness import generator, noise
@@ -216,6 +217,7 @@ def encode_images(policy: Policy, images: Tensor, chunk_size: int) -> Tensor:
     vae = policy.pipeline.vae
 
     def moments(chunk: Tensor) -> tuple[Tensor]:
+        chunk = to_device(chunk, policy.device)
         encoded = vae.encode((2 * chunk - 1).to(vae.dtype), return_dict=False)[0]
         return (encoded.parameters.float(),)
 
@@ -284,7 +286,7 @@ class RoundData:
         """Add the samples of an epoch."""
         self.prompts = [*self.prompts, *prompts]
         self.rewards = torch.cat([self.rewards, rewards.float().to(self.rewards)])
-        self.moments = torch.cat([self.moments, moments])
+        self.moments = torch.cat([self.moments, moments.to(self.moments)])
 
 
 class Rwr(Algorithm):
@@ -301,11 +303,10 @@ class Rwr(Algorithm):
 
     def _begin_round(self) -> None:
         channels, height, width = self.policy.latent_shape
-        device = self.policy.device
         self.data = RoundData(
             prompts=[],
-            rewards=torch.zeros(0, device=device),
-            moments=torch.zeros(0, 2 * channels, height, width, device=device),
+            rewards=torch.zeros(0, device=self.policy.device),
+            moments=torch.zeros(0, 2 * channels, height, width, device=self.storage),
         )
 
     def update(
@@ -394,9 +395,10 @@ class Rwr(Algorithm):
         parts = list(zip(batch.split(size), visited.split(size), strict=True))
         for images, numbers in deal(parts):
             timesteps, drawn, added = self._draws(epoch, numbers.tolist())
+            moments = to_device(self.data.moments[images], self.policy.device)
             errors = denoising_losses(
                 self.policy,
-                drawn_latents(self.policy, self.data.moments[images], drawn),
+                drawn_latents(self.policy, moments, drawn),
                 timesteps,
                 added,
                 self.policy.encode([self.data.prompts[i] for i in images.tolist()]),
@@ -434,6 +436,6 @@ class Rwr(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` gave."""
         self.data = RoundData(**state["data"])
-        self.data.moments = self.data.moments.to(self.policy.device)
+        self.data.moments = self.data.moments.to(self.storage)
         self.data.rewards = self.data.rewards.to(self.policy.device)
         self.base_std = state["base_std"]

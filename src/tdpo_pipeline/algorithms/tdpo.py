@@ -154,13 +154,13 @@ def _critic_states(
     policy: Policy, trajectory: Trajectory, pairs: Tensor, kind: str
 ) -> Tensor:
     """Latents (B, C, H, W) shown to the critic at pairs (B, 2): pre, post or x0hat."""
-    sample, step = pairs.to(trajectory.latents.device).unbind(1)
+    sample, step = pairs.to(trajectory.device).unbind(1)
     if kind == "post":
-        return trajectory.latents[sample, step + 1]
-    latents = trajectory.latents[sample, step]
+        return trajectory.states(sample, step + 1)
+    latents = trajectory.states(sample, step)
     if kind == "pre":
         return latents
-    noise_preds, timesteps = trajectory.noise_preds[sample, step], trajectory.timesteps
+    noise_preds, timesteps = trajectory.predictions(sample, step), trajectory.timesteps
     return predicted_x0(policy.scheduler, noise_preds, timesteps[step], latents)
 
 

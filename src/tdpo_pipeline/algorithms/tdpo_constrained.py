@@ -161,7 +161,9 @@ class TdpoConstrained(Tdpo):
         total, weight = super().targets(trajectory, rewards), 1.0
         for name, reward in self.auxiliary.items():
             size = self.training.chunk_size
-            values = scores(reward, trajectory.images, trajectory.prompts, size)
+            values = scores(
+                reward, trajectory.images, trajectory.prompts, size, trajectory.device
+            )
             self.violations[name] = self.multipliers[name].update(values)
             z = self.trackers[name].update(trajectory.prompts, values.cpu().numpy())
             multiplier = self.multipliers[name].value

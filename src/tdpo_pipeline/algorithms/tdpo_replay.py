@@ -157,9 +157,7 @@ class TdpoReplay(Tdpo):
         """Load what :meth:`state_dict` gave."""
         super().load_state_dict(state)
         self.buffer.clear()
-        device = self.policy.device
         for entry in state["buffer"]:
-            latents, advantages = entry["latents"], entry["advantages"]
-            self.buffer.append(
-                Kept(entry["prompts"], latents.to(device), advantages.to(device))
-            )
+            latents = entry["latents"].to(self.storage)
+            advantages = entry["advantages"].to(self.policy.device)
+            self.buffer.append(Kept(entry["prompts"], latents, advantages))

@@ -68,7 +68,7 @@ def set_float32_arithmetic(device: torch.device, *, tf32: bool) -> None:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on the device, without waiting for what the device still does."""
-    if device.type == "cpu":
+    """A tensor on the device, or a CPU tensor without waiting for what the device does."""
+    if tensor.device.type == device.type:
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)

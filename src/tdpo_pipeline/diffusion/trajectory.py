@@ -25,6 +25,9 @@ from tdpo_pipeline.distributed import compute_parts
 class Steps:
     """The steps of N denoising trajectories, as far as an update replays them.
 
+    States may lie in host memory, and everything else is on the device that computes;
+    :meth:`states` brings there what is needed.
+
     Attributes:
         prompts: The N prompts.
         embeds: Text embeddings of the N prompts.
@@ -53,6 +56,21 @@ class Steps:
         """Number T of steps."""
         return len(self.timesteps)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the steps are computed."""
+        return self.timesteps.device
+
+    def states(self, samples: Tensor, steps: Tensor | int) -> Tensor:
+        """States of samples (B,) before steps (B,), or all before one, on the device.
+
+        Step T is after the last one.
+
+        Returns:
+            float32, shape (B, C, H, W).
+        """
+        return _brought(self.latents, samples, steps, self.device)
+
     def guidance_at(self, steps: Tensor) -> float | Tensor:
         """Guidance weight at steps (B,): a number for all, or shape (B,)."""
         if isinstance(self.guidance, Tensor):
@@ -72,12 +90,16 @@ class Trajectory(Steps):
 
     Attributes:
         noise_preds: Guided noise prediction of each step under the policy that
-            sampled it, float32, shape (N, T, C, H, W).
-        images: Decoded final states, float32 in [0, 1], shape (N, 3, H, W).
+            sampled it, float32, shape (N, T, C, H, W); where the states lie.
+        images: Decoded final states, float32 in [0, 1], shape (N, 3, H, W); there too.
     """
 
     noise_preds: Tensor
     images: Tensor
+
+    def predictions(self, samples: Tensor, steps: Tensor | int) -> Tensor:
+        """Noise predictions as :meth:`states` gives states."""
+        return _brought(self.noise_preds, samples, steps, self.device)
 
     def select(self, samples: Tensor) -> Trajectory:
         """Copies of the trajectories at ``samples``, int64."""
@@ -106,6 +128,16 @@ class Trajectory(Steps):
         )
 
 
+def _brought(
+    stored: Tensor, samples: Tensor, steps: Tensor | int, device: torch.device
+) -> Tensor:
+    """``stored[samples, steps]`` on the device, wherever tensor and indices lie."""
+    home = stored.device
+    if isinstance(steps, Tensor):
+        steps = steps.to(home)
+    return to_device(stored[samples.to(home), steps], device)
+
+
 S = TypeVar("S", bound=Steps)
 
 
@@ -122,6 +154,7 @@ def rollout(
     purpose: str = "rollout",
     addresses: Sequence[int] | None = None,
     embeds: PromptEmbeds | None = None,
+    offload: bool = False,
 ) -> Trajectory:
     """Sample one trajectory for each prompt, in chunks of ``chunk_size``.
 
@@ -141,6 +174,8 @@ def rollout(
         purpose: Name of the noise stream.
         addresses: Number of each sample in the noise's address; by default its place.
         embeds: Text embeddings to use instead of the prompts' own.
+        offload: Whether each chunk's states, noise predictions and images go to host
+            memory as soon as they are there.
     """
     if embeds is None:
         embeds = policy.encode(prompts)
@@ -153,11 +188,16 @@ def rollout(
             for step in range(len(policy.timesteps) + 1)
         )
         chunk = embeds[start : start + chunk_size]
-        trajectories = _rollout_chunk(policy, chunk, noises, guidance_scale, eta)
-        return *trajectories, policy.decode(trajectories[0][:, -1])
+        latents, noise_preds, log_probs = _rollout_chunk(
+            policy, chunk, noises, guidance_scale, eta
+        )
+        stored = [latents, noise_preds, policy.decode(latents[:, -1])]
+        if offload:
+            stored = [tensor.cpu() for tensor in stored]
+        return *stored, log_probs
 
     parts = compute_parts(sampled, range(0, len(prompts), chunk_size))
-    latents, noise_preds, log_probs, images = (
+    latents, noise_preds, images, log_probs = (
         torch.cat(column) for column in zip(*parts, strict=True)
     )
     return Trajectory(
@@ -219,8 +259,8 @@ def replay(policy: Policy, trajectory: Steps, pairs: Tensor) -> tuple[Tensor, Te
     Returns:
         Guided noise predictions (B, C, H, W) and log-probs (B,), float32.
     """
-    sample, step = pairs.to(trajectory.latents.device).unbind(1)
-    latents, timesteps = trajectory.latents[sample, step], trajectory.timesteps[step]
+    sample, step = pairs.to(trajectory.device).unbind(1)
+    latents, timesteps = trajectory.states(sample, step), trajectory.timesteps[step]
     noise_preds = policy.predict_noise(
         latents, timesteps, trajectory.embeds[sample], trajectory.guidance_at(step)
     )
@@ -230,7 +270,7 @@ def replay(policy: Policy, trajectory: Steps, pairs: Tensor) -> tuple[Tensor, Te
         timesteps,
         latents,
         eta=trajectory.eta,
-        prev_sample=trajectory.latents[sample, step + 1],
+        prev_sample=trajectory.states(sample, step + 1),
     )
     return noise_preds, log_probs
 
@@ -251,7 +291,9 @@ def reevaluate(policy: Policy, trajectory: S, batch_size: int) -> S:
 
     def replayed(chunk: Tensor) -> tuple[Tensor, ...]:
         noise_preds, log_probs = replay(policy, trajectory, chunk)
-        return (log_probs, noise_preds)[: len(names)]
+        if not isinstance(trajectory, Trajectory):
+            return (log_probs,)
+        return log_probs, noise_preds.to(trajectory.noise_preds.device)
 
     parts = compute_parts(replayed, trajectory.pairs().split(batch_size))
     found: dict[str, Any] = {
@@ -292,8 +334,8 @@ def kl_to_base(
         for i, t in enumerate(trajectory.timesteps):
             step = torch.full_like(chunk, i)
             base, _ = replay(policy, trajectory, torch.stack([chunk, step], 1))
-            x, timestep = trajectory.latents[chunk, i], t.expand(len(chunk))
-            own = trajectory.noise_preds[chunk, i]
+            x, timestep = trajectory.states(chunk, i), t.expand(len(chunk))
+            own = trajectory.predictions(chunk, i)
             total += transition_kl(
                 ddim_transition(policy.scheduler, own, timestep, x, eta=eta),
                 ddim_transition(policy.scheduler, base, timestep, x, eta=eta),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -122,11 +122,13 @@ class Estimate:
     Attributes:
         memory: GB of GPU memory, by what they are for.
         work: PFLOP of an epoch, by what they are for.
+        host: GB of host memory, of trajectories.
         float32: Names of the work that is in float32, whatever the precision is.
     """
 
     memory: dict[str, float]
     work: dict[str, float]
+    host: float = 0.0
     float32: frozenset[str] = frozenset()
 
     @property
@@ -157,8 +159,9 @@ class Estimate:
         work = ", ".join(f"{name} {value:.1f}" for name, value in self.work.items())
         slow = ", ".join(name for name in self.work if name in self.float32)
         return (
-            f"{config.key}: estimate: {self.gigabytes:.0f} GB of GPU memory ({memory}); "
-            f"{seconds:.0f} s an epoch, {epochs * seconds / 3600:.1f} h in all, at an "
+            f"{config.key}: estimate: {self.gigabytes:.0f} GB of GPU memory ({memory})"
+            + (f", {self.host:.1f} GB of host memory" if self.host else "")
+            + f"; {seconds:.0f} s an epoch, {epochs * seconds / 3600:.1f} h in all, at an "
             f"assumed {tflops:.0f} TFLOP/s a process"
             + (f", {float32_tflops:.0f} in float32 ({slow})" if slow else "")
             + f" (PFLOP an epoch: {work})"
@@ -183,9 +186,7 @@ def estimate(config: RunConfig, model: Architecture, trained: int) -> Estimate:
     # Weight, gradient, Adam's two moments; the last good weights; three flat gradients
     # for their spread; and of a whole UNet the base model's weights.
     state = 8 + (scale.finetune == "full")
-    numbers = scale.samples_per_epoch * (
-        (2 * scale.num_inference_steps + 1) * model.latent_dims + model.pixels
-    )
+    sample = (2 * scale.num_inference_steps + 1) * model.latent_dims + model.pixels
     kept = unet.kept_checkpointed if scale.gradient_checkpointing else unet.kept
     batch, image = scale.micro_batch_size, copies * kept
     if isinstance(config.algorithm, RewardBackpropSettings):
@@ -204,16 +205,23 @@ def estimate(config: RunConfig, model: Architecture, trained: int) -> Estimate:
         frozen += model.critic_decoder.parameters * tiny
         seen = scale.critic_batch_size or (scale.chunk_size if tiny else decoded)
         decoding = max(decoding, 4 * model.critic_decoder.largest * seen)
+    trajectories = FLOAT32 * (scale.samples_per_epoch * sample + kept_samples)
+    host = 0
+    if (
+        scale.offload_trajectories
+    ):  # of one chunk they are on the GPU, until it is whole
+        host, trajectories = trajectories, FLOAT32 * scale.chunk_size * sample
     memory = {
         "base model": half * frozen,
         "rewards": FLOAT32 * sum(REWARD_PARAMETERS[name] for name in rewards),
         "trained weights and their optimizer": FLOAT32 * trained * state,
-        "trajectories": FLOAT32 * (numbers + kept_samples),
+        "trajectories": trajectories,
         "activations": max(batch * image, decoding),
     }
     return Estimate(
         {name: value / 1e9 for name, value in memory.items()},
         {name: value / 1e15 for name, value in work(config, model).items()},
+        host / 1e9,
         float32_work(config, model),
     )
 
@@ -313,10 +321,14 @@ def announce(config: RunConfig, base_model: Path, device: torch.device) -> str:
     Raises:
         DeviceError: If the GPU has less memory than the estimate.
     """
-    model, trained = architecture(base_model, config)
-    found = estimate(config, model, trained)
-    name = torch.cuda.get_device_name(device)
-    check_memory(found, torch.cuda.mem_get_info(device)[1] / 1e9, name)
+
+    def measure(other: RunConfig) -> Estimate:
+        return estimate(other, *architecture(base_model, other))
+
+    found, name = measure(config), torch.cuda.get_device_name(device)
+    gigabytes = torch.cuda.mem_get_info(device)[1] / 1e9
+    if found.gigabytes > gigabytes:
+        raise too_little_memory(config, gigabytes, name, measure)
     tf32 = config.training.tf32
     return found.text(
         config,
@@ -325,16 +337,67 @@ def announce(config: RunConfig, base_model: Path, device: torch.device) -> str:
     )
 
 
-def check_memory(found: Estimate, gigabytes: float, gpu: str) -> None:
-    """Raise DeviceError if a GPU has less memory than the estimate."""
-    if found.gigabytes <= gigabytes:
-        return
+def too_little_memory(
+    config: RunConfig,
+    gigabytes: float,
+    gpu: str,
+    measure: Callable[[RunConfig], Estimate],
+) -> DeviceError:
+    """The error of a run that takes more memory than a GPU has, and what would fit.
+
+    Args:
+        config: The run.
+        gigabytes: Memory of the GPU.
+        gpu: Its name.
+        measure: Estimates a run.
+    """
+    found = measure(config)
     parts = ", ".join(f"{name} {value:.1f}" for name, value in found.memory.items())
-    raise DeviceError(
+    settings, fitting = fitted(config, gigabytes, measure)
+    given = ", ".join(f"training.{k}={json.dumps(v)}" for k, v in settings.items())
+    advice = "Take a larger GPU"
+    if fitting.gigabytes <= gigabytes:
+        advice = f"It takes {fitting.gigabytes:.0f} GB with {given}"
+    elif given:
+        advice += f": even with {given} it takes {fitting.gigabytes:.0f} GB"
+    return DeviceError(
         f"The run takes an estimated {found.gigabytes:.0f} GB of GPU memory ({parts}), "
-        f"and {gpu} has {gigabytes:.0f} GB. Choose a smaller training.preset, or a "
-        "smaller training.micro_batch_size with training.gradient_checkpointing."
+        f"and {gpu} has {gigabytes:.0f} GB. {advice}."
     )
+
+
+SAVINGS: tuple[dict[str, Any], ...] = (
+    {"offload_trajectories": True},
+    {"vae_slicing": True, "critic_batch_size": 1},
+    {"gradient_checkpointing": True},
+    {"chunk_size": 1, "micro_batch_size": 1, "backprop_batch_size": 1},
+    {"precision": "bf16"},
+    {"monitor": ()},
+)
+"""Settings that save memory, first those that cost least."""
+
+
+def fitted(
+    config: RunConfig, gigabytes: float, measure: Callable[[RunConfig], Estimate]
+) -> tuple[dict[str, Any], Estimate]:
+    """The first of :data:`SAVINGS` by which a run fits into a memory, or all that help.
+
+    Returns:
+        The settings of ``training`` to change, and the estimate with them.
+    """
+    changed: dict[str, Any] = {}
+    found = measure(config)
+    for saving in SAVINGS:
+        if found.gigabytes <= gigabytes:
+            break
+        training = config.training.model_copy(update=changed | saving)
+        less = measure(config.model_copy(update={"training": training}))
+        if less.gigabytes < found.gigabytes - 0.1:
+            given = {
+                k: v for k, v in saving.items() if getattr(config.training, k) != v
+            }
+            changed, found = changed | given, less
+    return changed, found
 
 
 def sustained_tflops(gpu: str, precision: str, *, tf32: bool = False) -> float:

@@ -323,7 +323,9 @@ class Trainer:
         """Each reward's scores (N,) of the epoch's images."""
         size = self.config.training.chunk_size
         return {
-            reward.name: scores(reward, trajectory.images, trajectory.prompts, size)
+            reward.name: scores(
+                reward, trajectory.images, trajectory.prompts, size, trajectory.device
+            )
             for reward in self.monitored.values()
         }
 

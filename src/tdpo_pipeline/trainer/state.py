@@ -73,6 +73,7 @@ NO_RESULT = (
     "gpu_memory_gb",
     "machines",
     "main_address",
+    "offload_trajectories",
     "preset",
     "processes",
     "threads",
