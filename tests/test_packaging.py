@@ -44,7 +44,7 @@ def test_constraints_say_what_was_tested_of_each_direct_dependency() -> None:
 
 def test_torch_is_uncapped_and_kedro_is_not() -> None:
     requirements = {r.split("[")[0]: r for r in PROJECT["dependencies"]}
-    assert "torch>=2.6" in requirements
+    assert "torch>=2.7" in requirements
     assert requirements["kedro"].endswith("~=1.7")
     assert "image-reward" not in names(PROJECT["dependencies"])
     assert version("kedro").startswith("1.7")

@@ -38,6 +38,8 @@ from tdpo_pipeline.diffusion.randomness import torch_seed
 LORA_FILE = "pytorch_lora_weights.safetensors"
 UNET_FILE = "unet.safetensors"
 _ADAPTER = "default"
+_GRAPHS = 64
+"""Most graphs of a compiled UNet: one for each batch shape and each of its strengths."""
 
 
 class CheckpointError(ValueError):
@@ -100,7 +102,7 @@ class Policy:
         # What computes: the UNet, or its compiled form, which shares its weights.
         self._forward: Any = self.unet
         if compute.compile:
-            self._forward = torch.compile(self.unet, dynamic=False)
+            self._forward = _compiled(self.unet)
         self._text: dict[str, PromptEmbeds] = {}
 
     def _add_adapters(self, lora: LoraSettings, seed: int) -> None:
@@ -434,6 +436,19 @@ def _frozen_dtype(
     if part is pipeline.vae and dtype == torch.float16 and upcast:
         return torch.float32
     return dtype
+
+
+def _compiled(unet: nn.Module) -> Any:
+    """The UNet, compiled for each batch shape and strength that it meets.
+
+    torch keeps few graphs, of all UNets of a process together, and computes what is
+    beyond them uncompiled, with no more than a warning. Here those of UNets before this
+    one are forgotten (who still uses one compiles it again), and too many are an error.
+    """
+    torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = _GRAPHS
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return torch.compile(unet, dynamic=False)
 
 
 _DOWN, _UP = (".lora.down.", ".lora_A."), (".lora.up.", ".lora_B.")
