@@ -8,14 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
-from kedro.io import DataCatalog
-from kedro.pipeline import Pipeline
 from pydantic import BaseModel
+
+# Kedro is imported where it is needed: what computes is tested without it too.
+if TYPE_CHECKING:
+    from kedro.framework.context import KedroContext
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -118,9 +120,10 @@ def smoke_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="session")
 def registry() -> dict[str, Pipeline]:
     """The registered pipelines by name."""
-    bootstrap_project(ROOT)
     from kedro.framework.project import pipelines
+    from kedro.framework.startup import bootstrap_project
 
+    bootstrap_project(ROOT)
     return dict(pipelines)
 
 
@@ -130,18 +133,24 @@ def catalog() -> DataCatalog:
     return catalog_of("base")
 
 
-def catalog_of(env: str) -> DataCatalog:
-    """The catalog of an environment."""
+def context_of(env: str) -> KedroContext:
+    """Kedro's view of an environment."""
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+
     bootstrap_project(ROOT)
     with KedroSession.create(project_path=ROOT, env=env) as session:
-        return session.load_context().catalog
+        return session.load_context()
+
+
+def catalog_of(env: str) -> DataCatalog:
+    """The catalog of an environment."""
+    return context_of(env).catalog
 
 
 def parameters_of(env: str) -> dict[str, Any]:
     """The parameters of an environment, as plain values."""
-    bootstrap_project(ROOT)
-    with KedroSession.create(project_path=ROOT, env=env) as session:
-        return plain(session.load_context().params)
+    return plain(context_of(env).params)
 
 
 def plain(value: Any) -> Any:
