@@ -176,7 +176,7 @@ def test_a_gpu_that_is_not_there_is_told_and_nothing_written(
 @pytest.mark.slow
 def test_every_part_is_measured_without_kedro(tmp_path: Path):
     output = tmp_path / "gpu.json"
-    for name in ("kedro", "omegaconf", "dvc", "psutil", "open_clip"):
+    for name in ("kedro", "omegaconf", "dvc", "open_clip"):
         (tmp_path / f"{name}.py").write_text("raise ImportError")
     command = [sys.executable, "benchmarks/gpu.py", "--tiny", "--device", "cpu"]
     command += ["--precisions", "bf16", "--output", str(output)]
