@@ -17,6 +17,7 @@ from tdpo_pipeline.figures import (
     evaluated_reward,
     final_rewards,
     neurons,
+    paper_scales,
     prompt_curves,
     proxy_vs_gold,
     sample_efficiency,
@@ -427,6 +428,32 @@ def test_rewards_of_one_group_stand_side_by_side() -> None:
     first, second = (ax.get_position() for ax in figure.axes)
     assert [ax.get_ylabel() for ax in figure.axes] == list(rewards)
     assert first.y0 == pytest.approx(second.y0) and first.x0 < second.x0
+
+
+# ------------------------------------------------------------------ papers' units
+def test_a_second_axis_has_the_papers_units(
+    curves: pd.DataFrame, history: pd.DataFrame
+) -> None:
+    scales = {
+        "hps-mini": {"factor": 100.0, "offset": 0.0},
+        "aesthetic-mini": {"factor": 2.0, "offset": 1.0},
+    }
+    plain = digest(evaluated_reward(curves, scored="pick-mini")[0])
+    with paper_scales(scales):
+        figure, data = cross_reward(curves, held_out=["hps-mini"])
+        trained, _ = sample_efficiency(history)
+        assert digest(evaluated_reward(curves, scored="pick-mini")[0]) == plain
+    figure.draw_without_rendering()
+    (ax,) = (ax for ax in figure.axes if ax.axison)
+    top, right = ax.child_axes
+    assert right.get_ylabel() == "hps-mini, in its paper's units"
+    assert right.get_ylim() == pytest.approx([100 * end for end in ax.get_ylim()])
+    assert top.get_xlim() == pytest.approx([2 * end + 1 for end in ax.get_xlim()])
+    expected = cross_reward(curves, held_out=["hps-mini"])
+    pd.testing.assert_frame_equal(data, expected.data)
+    assert not expected.figure.axes[0].child_axes
+    (own,) = trained.axes[0].child_axes
+    assert own.get_ylabel() == "aesthetic-mini, in its paper's units"
 
 
 # ------------------------------------------------------------------ final rewards

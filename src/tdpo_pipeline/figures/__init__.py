@@ -15,7 +15,7 @@ from tdpo_pipeline.figures.proxy_vs_gold import proxy_vs_gold
 from tdpo_pipeline.figures.sample_efficiency import sample_efficiency
 from tdpo_pipeline.figures.sample_grid import sample_grid
 from tdpo_pipeline.figures.strips import Strip, pack_strips, unpack_strips
-from tdpo_pipeline.figures.style import Drawn, save_png
+from tdpo_pipeline.figures.style import Drawn, paper_scales, save_png
 
 __all__ = [
     "FORMS",
@@ -29,6 +29,7 @@ __all__ = [
     "final_rewards",
     "neurons",
     "pack_strips",
+    "paper_scales",
     "prompt_curves",
     "proxy_vs_gold",
     "sample_efficiency",

@@ -120,6 +120,7 @@ def _block(axes: list[Axes], reward: str, names: list[str], data: pd.DataFrame) 
             _curve(ax, rows.sort_values("epoch"), str(method))
         own = " (its gold)" if name == gold_of(reward) else ""
         style.label(ax, x=f"{reward}, trained", y=name + own)
+        style.paper_axes(ax, x=reward, y=name)
     for ax in axes[len(names) :]:
         ax.axis("off")
 

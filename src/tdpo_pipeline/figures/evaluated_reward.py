@@ -105,6 +105,7 @@ def _panel(ax: Axes, data: pd.DataFrame, reward: str, group: str) -> None:
     (scored,) = data["scored"].unique()
     y = scored if scored == reward else f"{scored} (trained on {reward})"
     style.label(ax, title=group_label(group), x="reward queries", y=y)
+    style.paper_axes(ax, y=scored)
     ax.xaxis.set_major_locator(style.whole_numbers(6))
 
 

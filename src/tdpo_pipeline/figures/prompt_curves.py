@@ -128,7 +128,9 @@ def _panel(ax: Axes, data: pd.DataFrame, looks: dict[str, style.MethodStyle]) ->
         style.points(ax, ordered["reward_queries"], ordered, look, line_width=_THICK)
     method, reward = data["method"].iloc[0], data["reward"].iloc[0]
     title = f"{style.method_label(str(method))}, trained on {reward}"
-    style.label(ax, title=title, x="reward queries", y=str(data["scored"].iloc[0]))
+    scored = str(data["scored"].iloc[0])
+    style.label(ax, title=title, x="reward queries", y=scored)
+    style.paper_axes(ax, y=scored)
     ax.xaxis.set_major_locator(style.whole_numbers(6))
 
 

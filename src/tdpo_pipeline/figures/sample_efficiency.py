@@ -56,6 +56,7 @@ def sample_efficiency(
         for method, rows in data[data["reward"] == reward].groupby("method"):
             style.band(ax, rows, style.method_style(str(method)), x)
         style.label(ax, x=_X[x], y=reward)
+        style.paper_axes(ax, y=reward)
         ax.xaxis.set_major_locator(style.whole_numbers(6))
     style.frame(
         figure,

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import textwrap
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -200,6 +203,53 @@ def label(ax: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
     ax.set_title(title, fontsize=LABEL_SIZE, loc="left", color=INK)
     ax.set_xlabel(x, fontsize=LABEL_SIZE, color=INK)
     ax.set_ylabel(y, fontsize=LABEL_SIZE, color=INK)
+
+
+_NO_SCALES: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+_paper_scales: ContextVar[Mapping[str, Mapping[str, float]]] = ContextVar(
+    "paper_scales", default=_NO_SCALES
+)
+
+
+@contextmanager
+def paper_scales(scales: Mapping[str, Mapping[str, float]]) -> Iterator[None]:
+    """Inside the block these rewards are drawn with an axis in their papers' units too.
+
+    Args:
+        scales: ``factor`` and ``offset`` of each reward whose paper has other units, as
+            the ``attrs["paper_scale"]`` of a table of scores keeps them.
+    """
+    token = _paper_scales.set(scales)
+    try:
+        yield
+    finally:
+        _paper_scales.reset(token)
+
+
+def paper_axes(ax: Axes, *, x: str = "", y: str = "") -> None:
+    """Axes in the units of the rewards' papers, opposite their own, where these differ.
+
+    Args:
+        ax: A panel whose axes are in the rewards' own units.
+        x: The reward along x, if it is one.
+        y: The reward along y, likewise.
+    """
+    for reward, add, place in (
+        (x, ax.secondary_xaxis, "top"),
+        (y, ax.secondary_yaxis, "right"),
+    ):
+        if scale := _paper_scales.get().get(reward):
+            other = add(place, functions=_affine(scale["factor"], scale["offset"]))
+            other.tick_params(labelsize=TICK_SIZE, colors=INK)
+            write = other.set_xlabel if place == "top" else other.set_ylabel
+            write(f"{reward}, in its paper's units", fontsize=LABEL_SIZE, color=INK)
+
+
+def _affine(
+    factor: float, offset: float
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """The map of values to ``factor * value + offset``, and back."""
+    return lambda v: factor * v + offset, lambda v: (v - offset) / factor
 
 
 def band(ax: Axes, rows: pd.DataFrame, style: MethodStyle, x: str) -> None:
