@@ -191,10 +191,15 @@ def test_a_run_outside_the_grid(tiny: DvcProject) -> None:
     done = tiny.dvc("repro", "train@tdpo_r-aesthetic-mini-s9", check=False)
     assert done.returncode != 0
     assert "train@tdpo_r-aesthetic-mini-s9' not found" in done.stderr
-    namespace = ("--namespaces", "tdpo_r.aesthetic-mini.s9")
-    done = tiny.kedro("run", "--env", "study", *namespace, check=False)
+    options = ("--pipelines", "training", "--namespaces", "tdpo_r.aesthetic-mini.s9")
+    done = tiny.kedro("run", "--env", "study", *options, check=False)
     assert done.returncode != 0
-    assert "tdpo_r.aesthetic-mini.s9" in done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "Error: the pipeline training has no run 'tdpo_r.aesthetic-mini.s9'; did you "
+        "mean tdpo_r.aesthetic-mini.s0? Its runs are entries of experiment.runs of "
+        "conf/base/parameters.yml, each in the namespace <method>.<reward>.s<seed>."
+    )
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_an_unknown_method_of_the_grid(tiny: DvcProject) -> None:

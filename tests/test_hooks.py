@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.framework import project
+from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 from kedro_datasets.text import TextDataset
@@ -22,6 +24,7 @@ from tdpo_pipeline.pipelines import evaluation, training
 from tdpo_pipeline.pipelines.evaluation.nodes import DiversitySettings
 from tdpo_pipeline.pipelines.training.nodes import RunSettings
 from tdpo_pipeline.rewards.model_files import CLIP_L
+from tests.conftest import ROOT
 from tests.test_environments import merged
 
 
@@ -31,6 +34,12 @@ def copy(text: str) -> str:
 
 def scaled(text: str, scale: float) -> str:
     return text * int(scale)
+
+
+def registered() -> dict[str, Pipeline]:
+    """All pipelines of the project."""
+    bootstrap_project(ROOT)
+    return dict(project.pipelines)
 
 
 PIPELINE = Pipeline(
@@ -118,6 +127,91 @@ def test_a_missing_input_names_the_smallest_pipeline_that_makes_it(
     message = r"'start' is missing \(.*start\.txt\); make it first with: .* maker$"
     with pytest.raises(PreflightError, match=message):
         check(tmp_path / "start.txt", tmp_path / "end.txt")
+
+
+@pytest.mark.parametrize(
+    ("env", "remote", "words"),
+    [
+        (None, True, "kedro run --pipelines training --namespaces {run}"),
+        (
+            "study",
+            False,
+            "kedro run --env study --pipelines training --namespaces {run}",
+        ),
+        (
+            "study",
+            True,
+            "kedro run --env study --pipelines training --namespaces {run}; or get it "
+            "from DVC's remote with: dvc pull train@{key}",
+        ),
+    ],
+)
+def test_what_one_run_lacks_is_made_by_that_run_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    env: str | None,
+    remote: bool,
+    words: str,
+) -> None:
+    grid = [Run("tdpo_r", "aesthetic-mini", seed) for seed in (0, 1)]
+    whole = training.create_pipeline(grid) + evaluation.create_pipeline(grid)
+    parts = {"training": training.create_pipeline(grid), "study": whole}
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text(
+        "[core]\n    analytics = false\n"
+        + ("    remote = shelf\n['remote \"shelf\"']\n    url = x\n" * remote)
+    )
+    monkeypatch.setattr(hooks, "ROOT", tmp_path)
+    run = grid[1]
+    found = hooks._how_to_make(f"{run.namespace}.checkpoints", parts, env)
+    expected = words.format(run=run.namespace, key=run.key)
+    assert found == f"make it first with: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("namespace", "names", "words"),
+    [
+        (
+            "tdpo_r.aesthetic-mini.s90",
+            ["training"],
+            "the pipeline training has no run 'tdpo_r.aesthetic-mini.s90'; did you mean "
+            "tdpo_r.aesthetic-mini.s0",
+        ),
+        (
+            "tdpo_r.aesthetic-mini.s90",
+            ["sd14"],
+            "of experiment.sd14 of conf/base/param",
+        ),
+        (
+            "nothing_like_it",
+            ["study"],
+            "'nothing_like_it'; Its runs are entries of exp",
+        ),
+        (
+            "tdpo.aesthetic-mini.s0",
+            ["__default__"],
+            "it is in others, to be given by --pipelines: study, all, training, eval",
+        ),
+    ],
+)
+def test_a_namespace_that_is_no_runs(
+    namespace: str, names: list[str], words: str
+) -> None:
+    with pytest.raises(PreflightError) as caught:
+        hooks.check_namespaces([namespace], names, registered())
+    assert words in str(caught.value)
+
+
+def test_a_namespace_that_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("tdpo_r", "aesthetic-mini", 90)
+    monkeypatch.setattr(hooks, "runs", lambda subset: [run] * (subset == "planned"))
+    with pytest.raises(PreflightError, match="only planned: move it up to experiment"):
+        hooks.check_namespaces([run.namespace], ["training"], registered())
+
+
+@pytest.mark.parametrize("namespace", ["tdpo_r", "tdpo_r.aesthetic-mini.s0"])
+def test_a_namespace_of_a_run_or_a_method_passes(namespace: str) -> None:
+    hooks.check_namespaces([namespace], ["study", "unknown"], registered())
 
 
 def test_a_file_in_the_way_of_an_output(tmp_path: Path) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
+from kedro.framework.project import pipelines
 from kedro.io import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 
-from tdpo_pipeline.hooks import problems_of
+from tdpo_pipeline.hooks import check_namespaces, problems_of
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ def _plainly(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def told(*args: Any, **kwargs: Any) -> Any:
         try:
+            if kwargs.get("namespaces"):
+                check_namespaces(kwargs["namespaces"], _named(kwargs), dict(pipelines))
             return command(*args, **kwargs)
         except Exception as error:
             message = message_for_user(error)
@@ -62,6 +65,12 @@ def _plainly(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.ClickException(message) from error
 
     return told
+
+
+def _named(options: Mapping[str, Any]) -> list[str]:
+    """The pipelines that ``kedro run`` is to run, by its options."""
+    names = [options.get("pipeline"), *(options.get("pipelines") or ())]
+    return [name for name in names if name] or ["__default__"]
 
 
 assert kedro_run.callback is not None

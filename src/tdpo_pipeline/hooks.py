@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from configparser import ConfigParser
 from contextlib import suppress
 from inspect import signature
 from pathlib import Path
@@ -24,7 +25,7 @@ from pydantic import ValidationError
 
 from tdpo_pipeline.config import TINY_DECODER, RunConfig
 from tdpo_pipeline.fetching.plan import ModelSettings
-from tdpo_pipeline.grid import SCALES
+from tdpo_pipeline.grid import ROOT, SCALES, GridError, runs
 from tdpo_pipeline.rewards.model_files import ModelFile, listed, missing_from, size
 from tdpo_pipeline.rewards.repositories import repositories_of
 
@@ -86,6 +87,64 @@ def _of_another_environment(names: Iterable[str], env: str | None) -> Iterator[s
                 f"the pipeline '{name}' isn't of the environment {env}, whose runs are: "
                 f"kedro run --env {env} --pipelines {env}"
             )
+
+
+def check_namespaces(
+    wanted: Iterable[str], names: Sequence[str], registry: Mapping[str, Pipeline]
+) -> None:
+    """Refuse a namespace that no node of the pipelines is in.
+
+    Args:
+        wanted: Namespaces: of runs, or of methods.
+        names: Names of the pipelines that are to run; those that ``registry`` doesn't
+            have are nobody's concern here.
+        registry: All pipelines.
+
+    Raises:
+        PreflightError: Naming where the runs are listed, and those that are near.
+    """
+    known = set().union(*(_namespaces(registry[n]) for n in names if n in registry))
+    for namespace in wanted:
+        if namespace not in known:
+            raise PreflightError(_unknown_namespace(namespace, names, known, registry))
+
+
+def _namespaces(pipeline: Pipeline) -> set[str]:
+    """All namespaces that nodes are in, the outer ones too."""
+    return {prefix for node in pipeline.nodes for prefix in node.namespace_prefixes}
+
+
+def _unknown_namespace(
+    namespace: str,
+    names: Sequence[str],
+    known: Iterable[str],
+    registry: Mapping[str, Pipeline],
+) -> str:
+    """What is wrong with a namespace, and what to do about it."""
+    scale = next((name for name in names if name in SCALES), None)
+    grid = f"experiment.{scale or 'runs'} of conf/base/parameters.yml"
+    text = f"the pipeline {', '.join(names)} has no run '{namespace}'"
+    if scale is None and namespace in _planned():
+        return f"{text}, which is only planned: move it up to {grid}."
+    others = [name for name in registry if name not in names and _runs_in(name, scale)]
+    makers = [name for name in others if namespace in _namespaces(registry[name])]
+    if makers:
+        return (
+            f"{text}; it is in others, to be given by --pipelines: {', '.join(makers)}."
+        )
+    near = difflib.get_close_matches(namespace, sorted(known), n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return (
+        f"{text}; {hint}Its runs are entries of {grid}, each in the namespace "
+        "<method>.<reward>.s<seed>."
+    )
+
+
+def _planned() -> set[str]:
+    """The namespaces of the runs that the study is still to grow by, if there are any."""
+    with suppress(GridError):
+        return {run.namespace for run in runs("planned")}
+    return set()
 
 
 def _runs_in(name: str, env: str | None) -> bool:
@@ -294,8 +353,13 @@ def _missing_inputs(
     for name in sorted(inputs):
         if name == "parameters" or name.startswith("params:") or catalog.exists(name):
             continue
-        path = getattr(catalog[name], "_filepath", "no file")
+        path = _place(catalog[name]) or "no file"
         yield f"'{name}' is missing ({path}); {_how_to_make(name, registry, env)}"
+
+
+def _place(dataset: Any) -> Any:
+    """Where a dataset is: its file or folder, or that of its partitions; or None."""
+    return getattr(dataset, "_filepath", None) or getattr(dataset, "_path", None)
 
 
 def _how_to_make(name: str, registry: Mapping[str, Pipeline], env: str | None) -> str:
@@ -309,9 +373,25 @@ def _how_to_make(name: str, registry: Mapping[str, Pipeline], env: str | None) -
         return "no pipeline makes it: put it there."
     smallest = min(makers, key=lambda key: len(registry[key].nodes))
     where = f"--env {env} " if env else ""
+    run = name.rpartition(".")[0]
     # A pipeline of a whole grid makes much more than what is missing.
-    only = f" --to-outputs {name}" if smallest in SCALES else ""
-    return f"make it first with: kedro run {where}--pipelines {smallest}{only}"
+    if smallest in SCALES:
+        only = f" --to-outputs {name}"
+    else:
+        only = f" --namespaces {run}" if run else ""
+    ways = [f"make it first with: kedro run {where}--pipelines {smallest}{only}"]
+    if run and env == "study" and smallest == "training" and _has_remote(ROOT):
+        stage = f"train@{run.replace('.', '-')}"
+        ways.append(f"get it from DVC's remote with: dvc pull {stage}")
+    return "; or ".join(ways)
+
+
+def _has_remote(root: Path) -> bool:
+    """Whether ``dvc pull`` has somewhere to pull from, by the project's configuration."""
+    files = [root / ".dvc" / name for name in ("config", "config.local")]
+    configuration = ConfigParser(interpolation=None)
+    configuration.read(files, encoding="utf-8")
+    return configuration.has_option("core", "remote")
 
 
 def _unwritable_outputs(pipeline: Pipeline, catalog: Any) -> Iterator[str]:
@@ -319,7 +399,7 @@ def _unwritable_outputs(pipeline: Pipeline, catalog: Any) -> Iterator[str]:
     paths = {
         Path(path)
         for name in pipeline.all_outputs()
-        if (path := getattr(catalog[name], "_filepath", None)) is not None
+        if (path := _place(catalog[name])) is not None
     }
     for folder in sorted({_nearest_existing(path.parent) for path in paths}):
         if not folder.is_dir():
