@@ -107,7 +107,7 @@ def test_every_run_fits(environment: tuple[str, dict[str, Any]]) -> None:
 def test_every_run_fits_every_preset(environment: tuple[str, dict[str, Any]]) -> None:
     env, parameters = environment
     presets = parameters["training"]["presets"]
-    assert tuple(presets) == (PRESETS[1:] if env == "sdxl" else PRESETS)
+    assert tuple(presets) == PRESETS
     assert parameters["training"]["preset"] == "gpu_80gb"
     for preset, given in presets.items():
         for run in runs(env):  # type: ignore[arg-type]
