@@ -446,14 +446,14 @@ def test_a_second_axis_has_the_papers_units(
     figure.draw_without_rendering()
     (ax,) = (ax for ax in figure.axes if ax.axison)
     top, right = ax.child_axes
-    assert right.get_ylabel() == "hps-mini, in its paper's units"
+    assert right.get_ylabel() == "hps-mini, as in its paper"
     assert right.get_ylim() == pytest.approx([100 * end for end in ax.get_ylim()])
     assert top.get_xlim() == pytest.approx([2 * end + 1 for end in ax.get_xlim()])
     expected = cross_reward(curves, held_out=["hps-mini"])
     pd.testing.assert_frame_equal(data, expected.data)
     assert not expected.figure.axes[0].child_axes
     (own,) = trained.axes[0].child_axes
-    assert own.get_ylabel() == "aesthetic-mini, in its paper's units"
+    assert own.get_ylabel() == "aesthetic-mini, as in its paper"
 
 
 # ------------------------------------------------------------------ final rewards

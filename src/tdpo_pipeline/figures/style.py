@@ -234,15 +234,17 @@ def paper_axes(ax: Axes, *, x: str = "", y: str = "") -> None:
         x: The reward along x, if it is one.
         y: The reward along y, likewise.
     """
-    for reward, add, place in (
-        (x, ax.secondary_xaxis, "top"),
-        (y, ax.secondary_yaxis, "right"),
-    ):
-        if scale := _paper_scales.get().get(reward):
-            other = add(place, functions=_affine(scale["factor"], scale["offset"]))
-            other.tick_params(labelsize=TICK_SIZE, colors=INK)
-            write = other.set_xlabel if place == "top" else other.set_ylabel
-            write(f"{reward}, in its paper's units", fontsize=LABEL_SIZE, color=INK)
+    scales = _paper_scales.get()
+    text = "{}, as in its paper"
+    look: dict[str, Any] = {"fontsize": LABEL_SIZE, "color": INK}
+    if x in scales:
+        top = ax.secondary_xaxis("top", functions=_affine(**scales[x]))
+        top.set_xlabel(text.format(x), **look)
+        top.tick_params(labelsize=TICK_SIZE, colors=INK)
+    if y in scales:
+        right = ax.secondary_yaxis("right", functions=_affine(**scales[y]))
+        right.set_ylabel(text.format(y), **look)
+        right.tick_params(labelsize=TICK_SIZE, colors=INK)
 
 
 def _affine(
