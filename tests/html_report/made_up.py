@@ -12,9 +12,11 @@ from tdpo_pipeline.figures.strips import Strip
 from tdpo_pipeline.html_report import Tables, html_report, lineage
 from tdpo_pipeline.html_report.prompts import prompt_changes
 from tdpo_pipeline.overoptimization import (
+    compare_report,
     find_onsets,
     gold_report,
     goodhart_report,
+    hypervolume_report,
     joint_report,
     matched_report,
     reward_curves,
@@ -92,6 +94,8 @@ def page_of(
         find_onsets(scores, bootstrap=FEW),
         prompt_changes(scores),
         matched_report(scores, references=["ddpo_2"], bootstrap=FEW),
+        compare_report(scores, references=["ddpo_2"], bootstrap=FEW),
+        hypervolume_report(scores, bootstrap=FEW),
         goodhart_report(scores, bootstrap=FEW),
         joint_report(scores, bootstrap=FEW).rates,
         regrets,

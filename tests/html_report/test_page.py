@@ -231,6 +231,34 @@ def test_methods_are_compared_on_equal_terms(page: str) -> None:
     assert "Equal seconds need the timings of all runs" in text
 
 
+def test_methods_are_tested_against_each_other(page: str, tmp_path: Path) -> None:
+    text = section(page, "compared")
+    assert "Higher TDPO-R minus DDPO-2 on aesthetic-mini: gold_taste" in text
+    # The gold is 4 higher for every seed and prompt.
+    row = re.search(r"TDPO-R DDPO-2 gold_taste, its gold (.*?) 2 and 2", text)
+    assert row and re.search(r"100% \[.*\] < 0.001 higher \d+ 8$", row[1])
+    one = section(page_of(made_up_scores(seeds=1), tmp_path), "compared")
+    assert "Cannot tell: one seed of it or of the reference says nothing" in one
+    row = re.search(r"TDPO-R DDPO-2 gold_taste, its gold (.*?) 1 and 1", one)
+    dash = "\N{EN DASH}"
+    assert row and row[1].endswith(
+        f"] {dash} {dash} 8"
+    )  # no p-value, no number of seeds
+
+
+def test_hypervolumes_are_told(page: str, scores: pd.DataFrame, tmp_path: Path) -> None:
+    text = section(page, "tradeoff")
+    rewards = "aesthetic-mini, gold_taste"
+    rows = [rf"{name} {rewards} [\d.]+ \[[\d.]+, [\d.]+\] 2 3 2" for name in ("DDPO-2", "TDPO-R")]  # fmt: skip
+    assert all(re.search(row, text) for row in rows)
+    shorter = scores.query("method == 'tdpo_r' or epoch < 8")
+    text = section(page_of(shorter, tmp_path), "tradeoff")
+    assert text.count("fewer checkpoints than another method: not comparable") == 1
+    alone = scores.query("method == 'tdpo_r'")
+    page = page_of(alone, tmp_path)
+    assert "No other method was trained on aesthetic-mini" in section(page, "compared")
+
+
 def test_few_checkpoints_have_no_peak_and_it_says_so(page: str) -> None:
     text = section(page, "peaks")
     assert text.count("and it takes 4") == 1 + 2  # the statement, and a row a method

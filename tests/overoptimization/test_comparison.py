@@ -12,6 +12,7 @@ from tdpo_pipeline.overoptimization.comparison import (
     Power,
     Spread,
     compare_methods,
+    compare_report,
     detection_power,
     holm,
     interquartile_mean,
@@ -19,6 +20,7 @@ from tdpo_pipeline.overoptimization.comparison import (
     probability_of_improvement,
     seeds_needed,
 )
+from tdpo_pipeline.overoptimization.report import comparison_verdict
 from tests.synthetic_tables import synthetic_scores
 
 FEW = Bootstrap(draws=300)
@@ -32,6 +34,39 @@ def scores(method: str, seed: int, gold: float, **how: object) -> pd.DataFrame:
     return synthetic_scores(
         method, "aesthetic-mini", seed, gains=gains, **(settings | how)
     )
+
+
+def test_a_report_asks_few_and_says_what_it_cannot_compare() -> None:
+    table = pd.concat(
+        [scores("ddpo", s, 0.0) for s in (0, 1)]
+        + [scores("tdpo", s, 2.0) for s in (0, 1)]
+        + [scores("rwr", 0, 0.0).assign(reward="pick-mini")],
+        ignore_index=True,
+    )
+    found = compare_report(table, held_out=["hps-mini"], bootstrap=FEW)
+    pair = found[found["reward"] == "aesthetic-mini"]
+    assert pair["scored"].tolist() == ["aesthetic-mini", GOLD, "hps-mini"]
+    assert pair["role"].tolist() == ["trained", "gold", "cross"]
+    assert set(pair["reference"]) == {"ddpo"}  # the first by name
+    one = pair.set_index("scored")
+    assert one.loc[GOLD, "difference"] == pytest.approx(2, abs=0.5)
+    # Of three rows the smallest p-value counts three times, and no other reward's do.
+    least = pair["p_value"].idxmin()
+    assert pair.loc[least, "p_holm"] == pytest.approx(3 * pair.loc[least, "p_value"])
+    assert comparison_verdict(one.loc[GOLD]) == "higher"
+    other = compare_report(table, references=["rwr", "tdpo"], bootstrap=FEW)
+    assert set(other["reference"]) == {"rwr", "tdpo"}
+    row = found[found["reward"] == "pick-mini"].iloc[0]
+    assert row["note"] == "no other method was trained on pick-mini"
+    assert comparison_verdict(row) == row["note"]
+
+
+def test_one_seed_is_no_verdict() -> None:
+    table = pd.concat([scores("ddpo", 0, 0.0), scores("tdpo", 0, 9.0)])
+    row = compare_report(table, bootstrap=FEW).query("role == 'gold'").iloc[0]
+    assert row["low"] > 0 and row["p_holm"] < 0.05  # over prompts alone
+    assert comparison_verdict(row).startswith("cannot tell: one seed")
+    assert np.isnan(row["seeds_needed"])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tdpo_pipeline.overoptimization.goodhart import (
     goodhart_report,
     peak_distance,
     peak_value,
+    preferred_first,
 )
 from tests.synthetic_tables import synthetic_scores
 
@@ -71,6 +72,14 @@ def test_known_parameters_are_found_and_the_true_form_preferred(form: str) -> No
     assert found[["alpha", "beta"]].tolist() == pytest.approx([2.0, 0.8])
     assert found["rmse"] == pytest.approx(0, abs=1e-9)
     assert bool(found["preferred"])
+
+
+def test_the_preferred_form_comes_first() -> None:
+    # Without a fit neither form is preferred, and they stay in their order.
+    table = pd.DataFrame(
+        {"form": ["a", "b", "c", "d"], "preferred": [False, None, True, np.nan]}
+    )
+    assert preferred_first(table)["form"].tolist() == ["c", "a", "b", "d"]
 
 
 def test_a_peak_within_the_data() -> None:

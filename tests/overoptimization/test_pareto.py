@@ -11,6 +11,7 @@ from tdpo_pipeline.overoptimization import Bootstrap, ScoreTableError
 from tdpo_pipeline.overoptimization.pareto import (
     exact_interval,
     hypervolume,
+    hypervolume_report,
     hypervolumes,
     joint_outcomes,
     joint_report,
@@ -164,6 +165,36 @@ def test_hypervolumes_of_methods() -> None:
     # All seeds and prompts change alike.
     assert found["low"] == pytest.approx(found["hypervolume"])
     assert (found["n_checkpoints"], found["n_seeds"], found["n_prompts"]) == (2, 2, 4)
+
+
+def test_a_report_takes_the_gold_or_else_held_out_rewards() -> None:
+    table = pd.concat(
+        [scores(seed=s, aesthetic_mini=[0, 1, 2], hps_mini=[0, 2, 1]) for s in (0, 1)]
+    )
+    table["gold_taste"] = table["hps-mini"]
+    found = hypervolume_report(table, bootstrap=FEW).iloc[0]
+    assert found["rewards"] == "aesthetic-mini, gold_taste"
+    base = table[table["epoch"] == 0]
+    # Points (1, 2) and (2, 1) over (0, 0): 1 x 2 + 1 x 1.
+    ruler = base[["aesthetic-mini", "gold_taste"]].std().prod()
+    assert found["hypervolume"] == pytest.approx(3 / ruler)
+    held_out = ["imagereward-mini", "hpsv2", "hps-mini"]
+    without = hypervolume_report(
+        table.drop(columns="gold_taste"), held_out=held_out, bootstrap=FEW
+    ).iloc[0]
+    assert without["rewards"] == "aesthetic-mini, imagereward-mini, hps-mini"
+    assert without["hypervolume"] == 0  # imagereward-mini never rose
+
+
+def test_a_report_says_why_there_is_no_hypervolume() -> None:
+    alone = scores(aesthetic_mini=[0, 1, 2])[[*INDEX_COLUMNS, "aesthetic-mini"]]
+    (row,) = hypervolume_report(alone, bootstrap=FEW).to_dict("records")
+    assert row["note"].endswith("there are scores of aesthetic-mini")
+    base = scores()[lambda table: table["epoch"] == 0]
+    (row,) = hypervolume_report(base, bootstrap=FEW).to_dict("records")
+    assert row["note"] == "no checkpoint besides the base model"
+    (row,) = hypervolume_report(scores().assign(gold_taste=1.0)).to_dict("records")
+    assert "do not vary" in row["note"] and np.isnan(row["hypervolume"])
 
 
 def test_what_has_no_hypervolume() -> None:

@@ -322,6 +322,19 @@ def test_what_has_no_columns_of_its_run_gets_them() -> None:
     ]
 
 
+def test_papers_scales_of_all_runs_are_kept(tmp_path: Path) -> None:
+    scale = {"factor": 100.0, "offset": 0.0}
+    one, other, none = (scores(run) for run in RUNS)
+    one.attrs["paper_scale"] = {"hpsv2": scale}
+    other.attrs["paper_scale"] = {"hpsv2": scale, "pickscore": scale}
+    whole = nodes.concatenate(one, nodes.concatenate(other, none))
+    whole.to_parquet(tmp_path / "scores.parquet")
+    again = pd.read_parquet(tmp_path / "scores.parquet")
+    assert nodes.read_scales(again) == {"hpsv2": scale, "pickscore": scale}
+    assert nodes.read_scales(nodes.concatenate(none, none)) == {}
+    assert nodes.concatenate(none, none).attrs == {}
+
+
 def test_what_is_no_run_key_is_an_error() -> None:
     with pytest.raises(ValueError, match="'tdpo_r' is no run key"):
         nodes.collect(**{"history tdpo_r": pd.DataFrame({"epoch": [1]})})
@@ -471,7 +484,10 @@ def test_methods_are_compared_on_all_terms(
     assert set(table["along"]) == set(overoptimization.AXES)
     assert set(catalog["table_joint_prompts"].load()["prompt"]) == {"cat", "dog"}
     text = catalog["report_text"].load()
-    for name in ("matched", "goodhart", "joint", "regrets"):
+    for name in (
+        *("matched", "compared", "hypervolumes"),
+        *("goodhart", "joint", "regrets"),
+    ):
         assert f"`tables/{name}.csv`" in text
         assert len(catalog[f"table_{name}"].load()) > 0
 
@@ -521,6 +537,13 @@ def test_parts_of_a_trained_ensemble_are_not_held_out(typed: bool) -> None:
     assert not parts & set(nodes.fit_peaks(table, tasks)["scored"])
     onsets = nodes.find_onsets(table, tasks)
     assert set(onsets.loc[onsets["role"] == "part", "scored"]) == parts
+
+
+def test_a_part_of_ones_own_is_known_by_its_own_name() -> None:
+    tasks = {"both": {"scorer": "both", "ensemble": {"tests.tiny:Redness": {}}}}
+    table = scores(Run("tdpo", "both", 0)).assign(both=0.0, redness=0.0)
+    curves = nodes.measure_methods(table, tasks)
+    assert set(curves.loc[curves["role"] == "part", "scored"]) == {"redness"}
 
 
 def test_a_single_image_has_no_distance_to_report() -> None:

@@ -20,7 +20,7 @@ from tdpo_pipeline.overoptimization.summary import gold_report
 from tdpo_pipeline.overoptimization.tables import gold_of, role_of
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.rewards.ensemble import Ensemble
-from tdpo_pipeline.rewards.registry import UnmeasuredError, load_rewards, reward_name
+from tdpo_pipeline.rewards.registry import UnmeasuredError, load_rewards
 from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
 from tests.conftest import ROOT
@@ -270,10 +270,6 @@ def test_a_stop_does_not_watch_its_parts():
     training["early_stop"]["held_out"] = (RED,)
     with pytest.raises(ValidationError, match=f"trained on, both, {RED}, {BRIGHT};"):
         config(training=training)
-
-
-def test_tables_know_a_part_by_its_own_name():
-    assert [reward_name(name) for name in (RED, "hps-mini")] == ["redness", "hps-mini"]
 
 
 # -- statistics that were not measured --

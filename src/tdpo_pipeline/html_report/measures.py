@@ -1,4 +1,4 @@
-"""Blocks of the page on equal terms, peaks, joint outcomes and stopping rules."""
+"""Blocks of the page on equal terms, comparisons, fronts, peaks, joint outcomes, stops."""
 
 from __future__ import annotations
 
@@ -24,9 +24,16 @@ from tdpo_pipeline.html_report.cells import (
     words,
 )
 from tdpo_pipeline.overoptimization.curves import METHOD
+from tdpo_pipeline.overoptimization.goodhart import preferred_first
 from tdpo_pipeline.overoptimization.matched import AXES, furthest_levels
-from tdpo_pipeline.overoptimization.report import ROLE_MARKS, joint_verdict, last_joint
-from tdpo_pipeline.overoptimization.tables import group_label, ordered_groups
+from tdpo_pipeline.overoptimization.report import (
+    ROLE_MARKS,
+    comparison_verdict,
+    joint_verdict,
+    judged_rows,
+    last_joint,
+)
+from tdpo_pipeline.overoptimization.tables import ROLES, group_label, ordered_groups
 
 Verdicts = list[tuple[str, list[str]]]
 """Statements, each with the runs that it holds for."""
@@ -137,6 +144,125 @@ def _of(names: list[str], count: int) -> str:
     return f"{text}: {', '.join(names)}" if names else text
 
 
+# ------------------------------------------------------------------ comparisons
+def compared_verdicts(compared: pd.DataFrame) -> Verdicts:
+    """Which methods are better than the reference, by the gold where there is one.
+
+    Args:
+        compared: From ``compare_report``.
+    """
+    records = ordered(judged_rows(compared), "group", ["seen"])
+    return _by_statement((comparison_verdict(row), _pair_name(row)) for row in records)
+
+
+def _pair_name(row: dict[Any, Any]) -> str:
+    """What a comparison is of, such as "TDPO-R minus DDPO-2 on pick-mini: gold_match"."""
+    if pd.isna(row["difference"]):
+        return run_name(row)
+    method, reference = (style.method_label(row[k]) for k in ("method", "reference"))
+    return f"{method} minus {reference} on {row['reward']}: {row['scored']}"
+
+
+def compared_block(compared: pd.DataFrame) -> Block:
+    """A row a comparison and scored reward."""
+    roles = compared["role"].astype(object).fillna("trained")
+    rows = [
+        _compared_row(row)
+        for row in ordered(compared.assign(role=roles), "role", ROLES)
+    ]
+    columns = [
+        *RUN_COLUMNS,
+        ("reference", "Minus", ""),
+        ("scored", "Reward", ""),
+        ("difference", "Difference, base SD", "number"),
+        ("improvement", "Probability of improvement", "number"),
+        ("p", "Corrected p", "number"),
+        ("verdict", "It is", ""),
+        ("needed", "Seeds needed", "number"),
+        ("epoch", "Epoch", "number"),
+        SEEDS_COLUMN,
+        ("note", "Note", ""),
+    ]
+    return Block("At equal epochs, all rewards", columns, rows)
+
+
+def _compared_row(row: dict[Any, Any]) -> dict[str, str]:
+    seeds = (row["n_seeds"], row["n_reference_seeds"])
+    head = {
+        "reward": row["reward"],
+        "method": row["method"],
+        "reference": style.method_label(row["reference"]),
+        "seeds": " and ".join(f"{count:.0f}" for count in seeds),
+    }
+    if pd.isna(row["difference"]):
+        others = ("scored", "difference", "improvement", "p", "verdict", "needed")
+        note = style.sentence(words(row["note"]))
+        return head | dict.fromkeys((*others, "epoch"), "") | {"note": note}
+    single = min(seeds) == 1
+    needed = row["seeds_needed"]
+    names = ("p_improvement", "p_improvement_low", "p_improvement_high")
+    return head | {
+        "scored": row["scored"] + ROLE_MARKS[row["role"]],
+        "difference": in_base_sd(row, "difference"),
+        "improvement": _part(*(row[name] for name in names)),
+        # With one seed the test is one of prompts alone, and not of the method.
+        "p": "\N{EN DASH}" if single else _p_value(row["p_holm"]),
+        "verdict": "" if single else comparison_verdict(row),
+        "needed": "\N{EN DASH}" if pd.isna(needed) else f"{needed:.0f}",
+        "epoch": f"{row['epoch']:.0f}",
+        "note": seeds_note(*seeds) or words(row["note"]),
+    }
+
+
+def _p_value(p: float) -> str:
+    if pd.isna(p):
+        return "\N{EN DASH}"
+    return f"{p:.2g}" if p >= 0.001 else "< 0.001"
+
+
+# ------------------------------------------------------------------ fronts
+def hypervolume_block(volumes: pd.DataFrame) -> Block:
+    """The hypervolume of each method.
+
+    Args:
+        volumes: From ``hypervolume_report``.
+    """
+    most = volumes.groupby("reward")["n_checkpoints"].transform("max")
+    table = volumes.assign(fewer=volumes["n_checkpoints"] < most)
+    rows = [_volume_row(row) for row in ordered(table, "group", ["seen"])]
+    columns = [
+        *RUN_COLUMNS,
+        ("rewards", "Rewards", ""),
+        ("volume", "Hypervolume", "number"),
+        ("checkpoints", "Checkpoints", "number"),
+        ("prompts", "Prompts", "number"),
+        SEEDS_COLUMN,
+        ("note", "Note", ""),
+    ]
+    return Block("Hypervolume of each method", columns, rows)
+
+
+def _volume_row(row: dict[Any, Any]) -> dict[str, str]:
+    known = pd.notna(row["hypervolume"])
+    notes = [
+        style.sentence(words(row["note"])),
+        "fewer checkpoints than another method: not comparable" if row["fewer"] else "",
+        seeds_note(row["n_seeds"]) if known else "",
+    ]
+    ends = (row[name] for name in ("hypervolume", "low", "high"))
+    return {
+        "reward": row["reward"],
+        "method": row["method"],
+        "rewards": words(row["rewards"]),
+        # It is no difference, and has no sign.
+        "volume": interval(*ends).replace("+", ""),
+        "checkpoints": f"{row['n_checkpoints']:.0f}",
+        "prompts": f"{row['n_prompts']:.0f}",
+        "seeds": f"{row['n_seeds']:.0f}",
+        "note": "; ".join(note for note in notes if note),
+    }
+
+
 # ------------------------------------------------------------------ peaks
 def peak_verdicts(goodhart: pd.DataFrame) -> Verdicts:
     """What the preferred form says of each method; or that the two forms disagree.
@@ -159,9 +285,10 @@ def peak_verdicts(goodhart: pd.DataFrame) -> Verdicts:
 def _fits(goodhart: pd.DataFrame) -> list[list[dict[Any, Any]]]:
     """The forms of each method and scored reward, the preferred one first."""
     scored = goodhart["scored"].fillna("")
-    records = ordered(goodhart.assign(scored=scored), "scored", sorted(set(scored)))
+    table = preferred_first(goodhart.assign(scored=scored))
+    records = ordered(table, "scored", sorted(set(scored)))
     fits = groupby(records, key=lambda row: [row[k] for k in (*METHOD, "scored")])
-    return [sorted(f, key=lambda row: row["preferred"] is not True) for _, f in fits]
+    return [list(forms) for _, forms in fits]
 
 
 def peak_block(goodhart: pd.DataFrame) -> Block:
@@ -257,8 +384,12 @@ def joint_block(joint: pd.DataFrame) -> Block:
 
 
 def _rate(row: dict[Any, Any], name: str) -> str:
+    """The part of a row in percent with its interval."""
+    return _part(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+
+
+def _part(mean: float, low: float, high: float) -> str:
     """A part in percent with its interval."""
-    mean, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
     if pd.isna(mean):
         return "\N{EN DASH}"
     if pd.isna(low):
@@ -276,7 +407,7 @@ def stopping_block(regrets: pd.DataFrame) -> Block:
     named = regrets["rule"].dropna()
     rules = [rule for rule in dict.fromkeys(named) if rule != "best"]
     rows = []
-    units = regrets.assign(rule=regrets["rule"].fillna(""))
+    units = regrets.assign(rule=regrets["rule"].astype(object).fillna(""))
     records = ordered(units, "rule", ["", "best", *rules])
     for _, unit in groupby(records, key=lambda row: [row[k] for k in METHOD]):
         unit_rows = list(unit)

@@ -56,6 +56,8 @@ class Tables(NamedTuple):
         onsets: From ``find_onsets`` by method, on the prompts trained on.
         prompts: From ``prompt_changes``.
         matched: From ``matched_report``.
+        compared: From ``compare_report``.
+        hypervolumes: From ``hypervolume_report``.
         goodhart: From ``goodhart_report``.
         joint: The rates of ``joint_report``.
         regrets: From ``summarise_regrets``; None without histories of training.
@@ -67,6 +69,8 @@ class Tables(NamedTuple):
     onsets: pd.DataFrame
     prompts: pd.DataFrame
     matched: pd.DataFrame
+    compared: pd.DataFrame
+    hypervolumes: pd.DataFrame
     goodhart: pd.DataFrame
     joint: pd.DataFrame
     regrets: pd.DataFrame | None = None
@@ -111,6 +115,9 @@ def html_report(
         golds=gold_block(golds),
         onsets=onset_block(onsets),
         equal=measures.equal_blocks(tables.matched),
+        compared_verdicts=measures.compared_verdicts(tables.compared),
+        compared=measures.compared_block(tables.compared),
+        hypervolumes=measures.hypervolume_block(tables.hypervolumes),
         peak_verdicts=measures.peak_verdicts(tables.goodhart),
         peaks=measures.peak_block(tables.goodhart),
         joint_verdicts=measures.joint_verdicts(tables.joint),

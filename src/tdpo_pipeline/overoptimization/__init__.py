@@ -7,6 +7,7 @@ evaluation write) and returns pandas tables. Nothing needs Kedro or PyTorch.
 from tdpo_pipeline.overoptimization.comparison import (
     Power,
     compare_methods,
+    compare_report,
     holm,
     interquartile_mean,
     probability_of_improvement,
@@ -43,6 +44,7 @@ from tdpo_pipeline.overoptimization.matched import (
 from tdpo_pipeline.overoptimization.onset import find_onsets
 from tdpo_pipeline.overoptimization.pareto import (
     hypervolume,
+    hypervolume_report,
     hypervolumes,
     joint_outcomes,
     joint_report,
@@ -91,6 +93,7 @@ __all__ = [
     "alarm_of_run",
     "check_scores",
     "compare_methods",
+    "compare_report",
     "cubes",
     "drop_from_peak",
     "final_rows",
@@ -105,6 +108,7 @@ __all__ = [
     "group_label",
     "holm",
     "hypervolume",
+    "hypervolume_report",
     "hypervolumes",
     "in_base_sd",
     "interquartile_mean",

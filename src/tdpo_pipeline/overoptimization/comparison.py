@@ -11,7 +11,7 @@ resampled with all its prompts: it is one training run, not a run a task.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     mean_over_prompts,
     mean_over_seeds,
 )
-from tdpo_pipeline.overoptimization.tables import ScoreTableError, role_of
+from tdpo_pipeline.overoptimization.tables import ROLES, ScoreTableError, role_of
 
 MOST_SEEDS = 1000
 """More seeds than that are as good as "more than anyone will train"."""
@@ -100,6 +100,82 @@ def compare_methods(
         for cube in found:
             if cube.trained == base.trained and cube is not base:
                 rows += _pair(cube, base, rewards, power or Power(), bootstrap)
+    return _corrected(rows)
+
+
+def compare_report(
+    scores: pd.DataFrame,
+    *,
+    references: Sequence[str] = (),
+    held_out: Collection[str] | None = None,
+    power: Power | None = None,
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> pd.DataFrame:
+    """Every method against one other that was trained on the same reward.
+
+    Args:
+        scores: Score table of any number of runs.
+        references: Methods to compare with, see ``reference_method``.
+        held_out: Held-out rewards to ask about, besides the trained one and its gold; by
+            default all.
+        power: What ``seeds_needed`` is asked for.
+        bootstrap: How the intervals are made.
+
+    Returns:
+        The rows of ``compare_methods`` on the prompts trained on, rewards in the order of
+        their roles. What can't be compared is one row without a reward, whose note says
+        why.
+
+    Raises:
+        ScoreTableError: If the table is not what it should be.
+    """
+    rows: list[dict[str, object]] = []
+    found = one_cube(scores, group="seen")
+    for trained in sorted({cube.trained for cube in found}):
+        own = {str(c.names["method"]): c for c in found if c.trained == trained}
+        reference = reference_method(own, references)
+        base = own.pop(reference)
+        head = {"reference": reference, "n_reference_seeds": len(base.seeds)}
+        for cube in own.values():
+            try:
+                asked = _asked(cube, base, held_out)
+                rows += _pair(cube, base, asked, power or Power(), bootstrap)
+            except ScoreTableError as error:
+                rows.append({**cube.names, **cube.sizes(), **head, "note": str(error)})
+        if not own:
+            why = f"no other method was trained on {trained}"
+            rows.append({**base.names, **base.sizes(), **head, "note": why})
+    return _corrected(rows)
+
+
+def reference_method(methods: Iterable[str], references: Sequence[str]) -> str:
+    """The method to compare others with.
+
+    Args:
+        methods: The methods at hand.
+        references: Methods to take, the best first; without any, the first by name.
+    """
+    there = sorted(methods)
+    return next((name for name in references if name in there), there[0])
+
+
+def _asked(cube: Cube, base: Cube, held_out: Collection[str] | None) -> list[str]:
+    """What both were scored by and a report asks about, in the order of the roles."""
+    roles = {
+        name: role_of(name, cube.trained)
+        for name in cube.rewards
+        if name in base.rewards
+    }
+    asked = [
+        name
+        for name, role in roles.items()
+        if role != "cross" or held_out is None or name in held_out
+    ]
+    return sorted(asked, key=lambda name: ROLES.index(roles[name]))
+
+
+def _corrected(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
+    """The table of these rows, p-values corrected for those of one trained reward."""
     table = pd.DataFrame(rows, columns=_COLUMNS)
     p_values = table["p_value"].astype(np.float64)
     corrected = p_values.groupby(table["reward"]).transform(

@@ -134,6 +134,17 @@ def goodhart_report(
     return pd.DataFrame(rows, columns=[*METHOD, *_COLUMNS])
 
 
+def preferred_first(goodhart: pd.DataFrame) -> pd.DataFrame:
+    """The rows, the preferred form's before the other's.
+
+    Args:
+        goodhart: From ``fit_goodhart`` or ``goodhart_report``.
+    """
+    return goodhart.sort_values(
+        "preferred", key=lambda column: ~column.eq(True), kind="stable"
+    )
+
+
 def goodhart_bands(
     scores: pd.DataFrame,
     *,

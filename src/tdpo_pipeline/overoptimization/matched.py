@@ -26,6 +26,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
+from tdpo_pipeline.overoptimization.comparison import reference_method
 from tdpo_pipeline.overoptimization.cubes import Cube, one_cube
 from tdpo_pipeline.overoptimization.curves import METHOD
 from tdpo_pipeline.overoptimization.intervals import (
@@ -173,8 +174,8 @@ def matched_report(
 
     Args:
         scores: As for ``matched_curves``.
-        references: Methods to compare with; of each trained reward it is the first of
-            them that was trained on it, or else the first of its methods by name.
+        references: Methods to compare with, see ``reference_method``; of each trained
+            reward it is one that was trained on it.
         timings: As for ``matched_curves``.
         bootstrap: As there.
 
@@ -187,8 +188,7 @@ def matched_report(
     """
     blocks: list[pd.DataFrame] = []
     for _, runs in scores.groupby("reward", sort=True):
-        methods = sorted(map(str, runs["method"].unique()))
-        reference = next((name for name in references if name in methods), methods[0])
+        reference = reference_method(map(str, runs["method"].unique()), references)
         seen = one_cube(runs, group="seen")
         groups = with_group(runs[runs["eta"] == TRAINING_ETA])["group"]
         for group in ordered_groups(groups):

@@ -30,7 +30,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     mean_over_prompts,
     mean_over_seeds,
 )
-from tdpo_pipeline.overoptimization.tables import ScoreTableError, held_out_of
+from tdpo_pipeline.overoptimization.tables import ScoreTableError, held_out_of, role_of
 
 MOST_REWARDS = 4
 """Rewards of a hypervolume: its exact computation grows steeply with their number, and
@@ -345,35 +345,104 @@ def hypervolumes(
         raise ScoreTableError(
             f"A hypervolume takes 2 to {MOST_REWARDS} rewards, not {len(rewards)}."
         )
-    bootstrap = bootstrap or Bootstrap(draws=500)
+    bootstrap = bootstrap or _FEW_DRAWS
+    found = one_cube(scores, group=group, by=by)
+    return pd.DataFrame([_volume(cube, rewards, bootstrap) for cube in found])
+
+
+_FEW_DRAWS = Bootstrap(draws=500)
+
+
+def hypervolume_report(
+    scores: pd.DataFrame,
+    *,
+    held_out: Sequence[str] | None = None,
+    bootstrap: Bootstrap | None = None,
+) -> pd.DataFrame:
+    """Hypervolume of the trained reward and what it stands for, by method.
+
+    Its second coordinate is the trained reward's gold; where none was scored, there are
+    up to three of the held-out rewards instead. Methods that were trained on the same
+    reward are measured by the same rewards.
+
+    Args:
+        scores: Score table of any number of runs.
+        held_out: Held-out rewards that may be taken, the best first; by default all, in
+            the table's order.
+        bootstrap: As for ``hypervolumes``.
+
+    Returns:
+        The columns of ``hypervolumes`` on the prompts trained on, and note, which is
+        empty, or says in a row without a hypervolume why there is none.
+
+    Raises:
+        ScoreTableError: If the table is not what it should be.
+    """
+    found = one_cube(scores, group="seen")
     rows = []
-    for cube in one_cube(scores, group=group, by=by):
-        points = _points(cube, rewards)  # (seeds, prompts, epochs, rewards)
+    for cube in found:
+        others = [c.rewards for c in found if c.trained == cube.trained]
+        shared = [name for name in cube.rewards if all(name in o for o in others)]
+        head = {**cube.names, "n_checkpoints": len(cube.epochs) - 1, **cube.sizes()}
+        try:
+            rewards = _traded(cube, shared, held_out)
+            row = _volume(cube, rewards, bootstrap or _FEW_DRAWS) | {"note": ""}
+        except ScoreTableError as error:
+            row = head | {"note": str(error)}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=[*METHOD, *_VOLUME_COLUMNS, "note"])
 
-        def volume(
-            prompts: FloatArray, seeds: FloatArray, points: FloatArray = points
-        ) -> FloatArray:
-            means = mean_over_seeds(mean_over_prompts(points, prompts), seeds)
-            return np.array([[hypervolume(draw)] for draw in means])
 
-        sizes = [len(cube.prompts), len(cube.seeds)]
-        plain = volume(*[np.full((1, n), 1 / n) for n in sizes])[0]
-        spread = crossed_deviations(volume, sizes, bootstrap)
-        if len(cube.epochs) == 1:
-            spread = np.full_like(spread, np.nan)  # no checkpoint, nothing known
-        low, high = ends(plain, spread, bootstrap.confidence)
-        rows.append(
-            {
-                **cube.names,
-                "rewards": ", ".join(rewards),
-                "hypervolume": plain[0],
-                "low": max(low[0], 0.0) if np.isfinite(low[0]) else low[0],
-                "high": high[0],
-                "n_checkpoints": len(cube.epochs) - 1,
-                **cube.sizes(),
-            }
+_VOLUME_COLUMNS = [
+    *("group", "rewards", "hypervolume", "low", "high"),
+    *("n_checkpoints", "n_seeds", "n_prompts", "n_images"),
+]
+
+
+def _traded(
+    cube: Cube, shared: Sequence[str], held_out: Sequence[str] | None
+) -> list[str]:
+    """The trained reward, and its gold or else a few held-out rewards."""
+    if len(cube.epochs) == 1:
+        raise ScoreTableError("no checkpoint besides the base model")
+    golds = [name for name in shared if role_of(name, cube.trained) == "gold"]
+    others = held_out_of(cube.trained, shared)
+    if held_out is not None:
+        others = [name for name in held_out if name in others]
+    against = golds or others[: MOST_REWARDS - 1]
+    if cube.trained not in shared or not against:
+        raise ScoreTableError(
+            "a hypervolume takes the trained reward and another one that was held out; "
+            f"there are scores of {', '.join(shared) or 'none'}"
         )
-    return pd.DataFrame(rows)
+    return [cube.trained, *against]
+
+
+def _volume(
+    cube: Cube, rewards: Sequence[str], bootstrap: Bootstrap
+) -> dict[str, object]:
+    """The row of one curve."""
+    points = _points(cube, rewards)  # (seeds, prompts, epochs, rewards)
+
+    def volume(prompts: FloatArray, seeds: FloatArray) -> FloatArray:
+        means = mean_over_seeds(mean_over_prompts(points, prompts), seeds)
+        return np.array([[hypervolume(draw)] for draw in means])
+
+    sizes = [len(cube.prompts), len(cube.seeds)]
+    plain = volume(*[np.full((1, n), 1 / n) for n in sizes])[0]
+    spread = crossed_deviations(volume, sizes, bootstrap)
+    if len(cube.epochs) == 1:
+        spread = np.full_like(spread, np.nan)  # no checkpoint, nothing known
+    low, high = ends(plain, spread, bootstrap.confidence)
+    return {
+        **cube.names,
+        "rewards": ", ".join(rewards),
+        "hypervolume": plain[0],
+        "low": max(low[0], 0.0) if np.isfinite(low[0]) else low[0],
+        "high": high[0],
+        "n_checkpoints": len(cube.epochs) - 1,
+        **cube.sizes(),
+    }
 
 
 def _points(cube: Cube, rewards: Sequence[str]) -> FloatArray:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.curves import METHOD
+from tdpo_pipeline.overoptimization.goodhart import preferred_first
 from tdpo_pipeline.overoptimization.matched import furthest_levels
 from tdpo_pipeline.overoptimization.tables import (
     ROLES,
@@ -24,6 +25,9 @@ ROLE_MARKS = {
     "cross": "",
 }
 """What stands behind a scored reward, by its role."""
+
+ALPHA = 0.05
+"""Corrected p-values up to here are called a difference."""
 
 _SHORT = {"seen": "trained on", "untrained": "other animals", "unseen": "unseen"}
 _UNIT = ["method", "reward"]
@@ -252,16 +256,76 @@ def matched_line(matched: pd.DataFrame) -> str:
     )
 
 
+def comparison_verdict(row: Mapping[Any, Any]) -> str:
+    """Whether a method has more of a reward than the reference, corrected for asking often.
+
+    Args:
+        row: Of ``compare_report``.
+    """
+    if pd.isna(row["difference"]):
+        return str(row["note"])
+    if min(row["n_seeds"], row["n_reference_seeds"]) == 1:
+        return "cannot tell: one seed of it or of the reference says nothing of others"
+    if not row["p_holm"] <= ALPHA:
+        return "cannot tell"
+    return "higher" if row["difference"] > 0 else "lower"
+
+
+def judged_rows(compared: pd.DataFrame) -> pd.DataFrame:
+    """The row of each comparison that decides: the gold's, or else the trained reward's.
+
+    Args:
+        compared: From ``compare_report``.
+    """
+    rank = compared["role"].map({"gold": 0, "trained": 1}).fillna(2)
+    ranked = compared.assign(rank=rank).sort_values("rank", kind="stable")
+    judged = ranked.drop_duplicates(["reward", "method"]).drop(columns="rank")
+    return judged.sort_index()
+
+
+def comparison_line(compared: pd.DataFrame) -> str:
+    """How the methods compare with a reference at equal epochs.
+
+    Args:
+        compared: From ``compare_report``.
+    """
+    judged = judged_rows(compared).to_dict("records")
+    said = [comparison_verdict(row) for row in judged]
+    counts = "; ".join(f"{said.count(text)} {text}" for text in sorted(set(said)))
+    return (
+        "At equal epochs, the gold (the trained reward where none was scored) against a "
+        f"reference method's, corrected for the number of rewards: {counts}. With the "
+        "number of seeds that it takes: `tables/compared.csv`."
+    )
+
+
+def hypervolume_line(volumes: pd.DataFrame) -> str:
+    """Which method offers the most of both, by trained reward.
+
+    Args:
+        volumes: From ``hypervolume_report``.
+    """
+    known = volumes.dropna(subset="hypervolume")
+    largest = known.sort_values("hypervolume", ascending=False, kind="stable")
+    largest = largest.drop_duplicates("reward").sort_values("reward")
+    told = "; ".join(
+        f"{row['method']} on {row['reward']} ({row['rewards']})"
+        for row in largest.to_dict("records")
+    )
+    return (
+        f"Largest hypervolume over the base model, by trained reward: {told or 'none'}. "
+        "With intervals: `tables/hypervolumes.csv`."
+    )
+
+
 def goodhart_line(goodhart: pd.DataFrame) -> str:
     """What the preferred fits say.
 
     Args:
         goodhart: From ``goodhart_report``.
     """
-    keys = [*METHOD, "scored"]
-    fits = goodhart.assign(preferred=goodhart["preferred"].eq(True))
-    fits = fits.sort_values("preferred", ascending=False, kind="stable")
-    statements = fits.drop_duplicates(keys)["statement"].value_counts(sort=False)
+    fits = preferred_first(goodhart).drop_duplicates([*METHOD, "scored"])
+    statements = fits["statement"].value_counts(sort=False)
     said = "; ".join(f"{statements[text]} {text}" for text in sorted(statements.index))
     return (
         "Held-out rewards, the gold where there is one, against the distance from the "

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,7 @@ class ScoreTableError(ValueError):
     """A history or score table is not what it should be."""
 
 
+_T = TypeVar("_T")
 _golds: ContextVar[Mapping[str, str]] = ContextVar("golds", default=_GOLDS)
 _NO_PARTS: Mapping[str, Collection[str]] = MappingProxyType({})
 _parts: ContextVar[Mapping[str, Collection[str]]] = ContextVar(
@@ -84,15 +86,21 @@ def known_rewards(
         parts: The rewards that each weighted ensemble is the sum of, by its name; None:
             as outside, where no trained reward is an ensemble.
     """
-    told = [
-        (of, new) for of, new in ((_golds, golds), (_parts, parts)) if new is not None
-    ]
-    tokens = [(of, of.set(new)) for of, new in told]
+    with _set(_golds, golds), _set(_parts, parts):
+        yield
+
+
+@contextmanager
+def _set(variable: ContextVar[_T], value: _T | None) -> Iterator[None]:
+    """Inside the block the variable has this value; None leaves it as it is."""
+    if value is None:
+        yield
+        return
+    token = variable.set(value)
     try:
         yield
     finally:
-        for of, token in tokens:
-            of.reset(token)
+        variable.reset(token)
 
 
 def gold_of(reward: str) -> str | None:

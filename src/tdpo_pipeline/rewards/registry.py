@@ -156,17 +156,6 @@ def reward_path(name: str) -> str:
     )
 
 
-def reward_name(name: str) -> str:
-    """What tables call the reward ``name``; one's own is imported, and asked.
-
-    Raises:
-        UnknownRewardError: If it can't be imported.
-    """
-    if ":" not in name:
-        return name
-    return str(getattr(_attribute(name), "name", name))
-
-
 def _check_own_class(path: str, found: Any) -> None:
     """Raise RewardError unless ``found`` is a reward class to call without arguments."""
     from tdpo_pipeline.rewards.base import Reward, RewardError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -61,18 +60,8 @@ class MeasureSettings(BaseModel):
     folder: str
 
 
-class Measured(NamedTuple):
-    """Tables of ``measure``, in the order of its node's outputs."""
-
-    curves: pd.DataFrame
-    summary: pd.DataFrame
-    golds: pd.DataFrame
-    onsets: pd.DataFrame
-    prompts: pd.DataFrame
-    matched: pd.DataFrame
-    goodhart: pd.DataFrame
-    joint: pd.DataFrame
-    joint_prompts: pd.DataFrame
+TABLES = tuple(name for name in html_report.Tables._fields if name != "regrets")
+"""The tables of the page; rules for stopping take histories of training."""
 
 
 def read(settings: MeasureSettings) -> pd.DataFrame:
@@ -114,22 +103,26 @@ def read(settings: MeasureSettings) -> pd.DataFrame:
     return scores
 
 
-def measure(scores: pd.DataFrame, settings: MeasureSettings) -> Measured:
-    """Everything that the report says, as tables."""
+def measure(scores: pd.DataFrame, settings: MeasureSettings) -> dict[str, pd.DataFrame]:
+    """Everything that the report says: ``TABLES`` and joint_prompts, by name."""
+    references = [settings.reference] if settings.reference else []
     with known_rewards(golds=settings.golds, parts=settings.parts):
         curves = overoptimization.reward_curves(scores)
-        return Measured(
-            curves,
-            overoptimization.summarise_methods(curves),
-            overoptimization.gold_report(scores),
-            overoptimization.find_onsets(scores),
-            prompt_changes(scores),
-            overoptimization.matched_report(
-                scores, references=[settings.reference] if settings.reference else []
-            ),
-            overoptimization.goodhart_report(scores),
-            *overoptimization.joint_report(scores),
+        joint = overoptimization.joint_report(scores)
+        tables = html_report.Tables(
+            curves=curves,
+            summary=overoptimization.summarise_methods(curves),
+            golds=overoptimization.gold_report(scores),
+            onsets=overoptimization.find_onsets(scores),
+            prompts=prompt_changes(scores),
+            matched=overoptimization.matched_report(scores, references=references),
+            compared=overoptimization.compare_report(scores, references=references),
+            hypervolumes=overoptimization.hypervolume_report(scores),
+            goodhart=overoptimization.goodhart_report(scores),
+            joint=joint.rates,
         )
+    found = {name: getattr(tables, name) for name in TABLES}
+    return found | {"joint_prompts": joint.prompts}
 
 
 def draw(
@@ -143,48 +136,32 @@ def draw(
 
 
 def report(
-    scores: pd.DataFrame,
-    curves: pd.DataFrame,
-    summary: pd.DataFrame,
-    fallen: pd.DataFrame,
-    onsets: pd.DataFrame,
-    prompts: pd.DataFrame,
-    matched: pd.DataFrame,
-    goodhart: pd.DataFrame,
-    joint: pd.DataFrame,
-    settings: MeasureSettings,
-    **drawn: pd.DataFrame,
+    scores: pd.DataFrame, settings: MeasureSettings, **tables: pd.DataFrame
 ) -> tuple[str, str]:
     """Say what happened: on the screen, as an HTML page and as Markdown.
 
     Args:
         scores: The scores.
-        curves: Curves by method.
-        summary: Last checkpoint of each method.
-        fallen: Whether the golds fell.
-        onsets: Since when rewards have been falling.
-        prompts: Changes by prompt.
-        matched: Methods on equal terms.
-        goodhart: Fits against the distance from the base model.
-        joint: What all held-out rewards did together.
         settings: The table, and what its rewards are.
-        **drawn: Data of the figures; those that show nothing are left out.
+        **tables: ``TABLES``, and the data of the figures; figures that show nothing are
+            left out.
     """
-    shown = {name: FIGURES[name].title for name in FIGURES if not drawn[name].empty}
+    shown = {name: FIGURES[name].title for name in FIGURES if not tables[name].empty}
     traced = html_report.lineage(
         scores,
         {"measure": settings.model_dump(mode="json")},
         root=ROOT,
         folder=settings.folder,
     )
-    tables = html_report.Tables(
-        *(curves, summary, fallen, onsets, prompts, matched, goodhart, joint)
-    )
-    page = html_report.html_report(tables, lineage=traced)
-    logger.info("%s", words.screen_text(summary, fallen, shown, settings.folder))
+    found = html_report.Tables(**{name: tables[name] for name in TABLES})
+    page = html_report.html_report(found, lineage=traced)
+    screen = words.screen_text(found.summary, found.golds, shown, settings.folder)
+    logger.info("%s", screen)
     lines = [
-        words.matched_line(matched),
-        words.goodhart_line(goodhart),
-        words.joint_line(joint),
+        words.matched_line(found.matched),
+        words.comparison_line(found.compared),
+        words.hypervolume_line(found.hypervolumes),
+        words.goodhart_line(found.goodhart),
+        words.joint_line(found.joint),
     ]
-    return page, words.markdown(summary, fallen, shown, measures=lines)
+    return page, words.markdown(found.summary, found.golds, shown, measures=lines)

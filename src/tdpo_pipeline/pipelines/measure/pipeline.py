@@ -6,16 +6,7 @@ from kedro.pipeline import Node, Pipeline
 
 from tdpo_pipeline.pipelines.measure import nodes
 
-_TABLES = {
-    "curves": "own_table_curves",
-    "summary": "own_table_summary",
-    "fallen": "own_table_golds",
-    "onsets": "own_table_onsets",
-    "prompts": "own_table_prompts",
-    "matched": "own_table_matched",
-    "goodhart": "own_table_goodhart",
-    "joint": "own_table_joint",
-}
+_TABLES = {name: f"own_table_{name}" for name in nodes.TABLES}
 
 
 def create_pipeline() -> Pipeline:
@@ -26,7 +17,7 @@ def create_pipeline() -> Pipeline:
             Node(
                 nodes.measure,
                 ["own_scores", "params:measure"],
-                [*_TABLES.values(), "own_table_joint_prompts"],
+                _TABLES | {"joint_prompts": "own_table_joint_prompts"},
                 name="measure",
             ),
             Node(

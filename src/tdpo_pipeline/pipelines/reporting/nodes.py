@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from tdpo_pipeline.overoptimization.diversity import MEASURES
 from tdpo_pipeline.overoptimization.joins import with_diversity
 from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS
 from tdpo_pipeline.overoptimization.tripwires import tripwires, tripwires_markdown
-from tdpo_pipeline.rewards.registry import reward_name
 
 # A logger of its own, so that the logging configuration can print it as it is.
 logger = logging.getLogger("tdpo_pipeline.report")
@@ -116,8 +116,16 @@ def _packed(picture: Pixels, index: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def concatenate(*tables: pd.DataFrame) -> pd.DataFrame:
-    """Put tables under each other."""
-    return pd.concat(tables, ignore_index=True)
+    """Put tables under each other, and together what they know of papers' scales."""
+    whole = pd.concat(tables, ignore_index=True)
+    scales = {k: v for table in tables for k, v in read_scales(table).items()}
+    whole.attrs = {"paper_scale": scales} if scales else {}
+    return whole
+
+
+def read_scales(scores: pd.DataFrame) -> dict[str, Any]:
+    """Factor and offset to a paper's units, of each reward where these are others."""
+    return dict(scores.attrs.get("paper_scale", {}))
 
 
 def gather(*methods: Collected) -> tuple[pd.DataFrame, ...]:
@@ -154,11 +162,19 @@ def _parts_of(tasks: Mapping[str, Any]) -> AbstractContextManager[None]:
     """
     settings = {name: _as_configured(task) for name, task in tasks.items()}
     parts = {
-        name: [reward_name(part) for part in task["ensemble"]]
+        name: [_own_name(part) for part in task["ensemble"]]
         for name, task in settings.items()
         if task.get("ensemble")
     }
     return overoptimization.known_rewards(parts=parts)
+
+
+def _own_name(reward: str) -> str:
+    """What tables call a reward: the name of a class of one's own, ``module:Class``."""
+    module, _, attribute = reward.partition(":")
+    if not attribute:
+        return reward
+    return str(getattr(getattr(import_module(module), attribute), "name", reward))
 
 
 def measure_methods(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
@@ -210,6 +226,27 @@ def match_methods(
         return overoptimization.matched_report(
             scores, references=references, timings=timings
         )
+
+
+def compare_methods(
+    scores: pd.DataFrame,
+    references: Sequence[str],
+    held_out: Sequence[str],
+    rewards: dict[str, Any],
+) -> pd.DataFrame:
+    """Methods at equal epochs, tested, with the seeds that a test takes."""
+    with _parts_of(rewards):
+        return overoptimization.compare_report(
+            scores, references=references, held_out=held_out
+        )
+
+
+def measure_fronts(
+    scores: pd.DataFrame, held_out: Sequence[str], rewards: dict[str, Any]
+) -> pd.DataFrame:
+    """How much each method's checkpoints dominate of the space of rewards."""
+    with _parts_of(rewards):
+        return overoptimization.hypervolume_report(scores, held_out=held_out)
 
 
 def fit_peaks(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
@@ -277,45 +314,25 @@ def _as_configured(settings: Any) -> Any:
     return settings
 
 
-def draw_page(
-    curves: pd.DataFrame,
-    summary: pd.DataFrame,
-    golds: pd.DataFrame,
-    onsets: pd.DataFrame,
-    prompts: pd.DataFrame,
-    matched: pd.DataFrame,
-    goodhart: pd.DataFrame,
-    joint: pd.DataFrame,
-    regrets: pd.DataFrame,
-    lineage: dict[str, Any],
-    **collected: Collected,
-) -> str:
+def draw_page(lineage: dict[str, Any], **shown: Any) -> str:
     """Write the report as one HTML page.
 
     Args:
-        curves: Curves by method.
-        summary: Last checkpoint of each method.
-        golds: Whether the golds fell.
-        onsets: Since when rewards have been falling.
-        prompts: Changes by prompt.
-        matched: Methods on equal terms.
-        goodhart: Fits against the distance from the base model.
-        joint: What all held-out rewards did together.
-        regrets: Mean regrets of stopping rules.
         lineage: What the report stands on.
-        **collected: By ``collected <method>``, what ``collect`` made: the strips are in it.
+        **shown: The tables of the page by their names there; and by
+            ``collected <method>`` what ``collect`` made: the strips are in it.
     """
-    tables = html_report.Tables(
-        *(curves, summary, golds, onsets, prompts, matched, goodhart, joint, regrets)
-    )
-    return html_report.html_report(
-        tables, lineage=lineage, strips=strips_of(collected.values())
-    )
+    collected = [part for name, part in shown.items() if name.startswith("collected ")]
+    tables = html_report.Tables(**{n: shown[n] for n in html_report.Tables._fields})
+    return html_report.html_report(tables, lineage=lineage, strips=strips_of(collected))
 
 
-def draw(figure: FigureSettings, table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Draw a figure from the table of all runs that its form takes."""
-    return figures.draw(figure, table)
+def draw(
+    figure: FigureSettings, table: pd.DataFrame, scales: dict[str, Any]
+) -> tuple[Figure, pd.DataFrame]:
+    """Draw a figure from the table of all runs that its form takes, and papers' scales."""
+    with figures.paper_scales(scales):
+        return figures.draw(figure, table)
 
 
 def draw_samples(
@@ -345,6 +362,8 @@ def report(
     golds: pd.DataFrame,
     wires: pd.DataFrame,
     matched: pd.DataFrame,
+    compared: pd.DataFrame,
+    hypervolumes: pd.DataFrame,
     goodhart: pd.DataFrame,
     joint: pd.DataFrame,
     regrets: pd.DataFrame,
@@ -360,6 +379,8 @@ def report(
         golds: Whether the golds fell.
         wires: Where the image statistics stand.
         matched: Methods on equal terms.
+        compared: Methods at equal epochs, tested.
+        hypervolumes: What the methods' checkpoints dominate.
         goodhart: Fits against the distance from the base model.
         joint: What all held-out rewards did together.
         regrets: Mean regrets of stopping rules.
@@ -380,6 +401,8 @@ def report(
     logger.info("%s", words.screen_text(summary, golds, shown, folder))
     lines = [
         words.matched_line(matched),
+        words.comparison_line(compared),
+        words.hypervolume_line(hypervolumes),
         words.goodhart_line(goodhart),
         words.joint_line(joint),
         words.stopping_line(regrets),

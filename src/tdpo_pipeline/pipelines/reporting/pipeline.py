@@ -8,6 +8,7 @@ from kedro.pipeline import Node, Pipeline
 
 from tdpo_pipeline.figures import FORMS, FigureSettings, Pair
 from tdpo_pipeline.grid import Run
+from tdpo_pipeline.html_report import Tables
 from tdpo_pipeline.html_report.prompts import prompt_changes
 from tdpo_pipeline.overoptimization import summarise_methods, summarise_runs
 from tdpo_pipeline.pipelines.reporting import nodes
@@ -78,6 +79,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             [f"all_{kind}" for kind in (*nodes.PER_EPOCH, *nodes.PER_IMAGE)],
             name="gather",
         ),
+        Node(nodes.read_scales, "all_scores", "paper_scales", name="read_scales"),
         Node(
             nodes.measure_methods,
             ["all_scores", "params:rewards"],
@@ -142,6 +144,21 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             name="match_methods",
         ),
         Node(
+            nodes.compare_methods,
+            [
+                *("all_scores", "params:reporting.references"),
+                *("params:reporting.held_out", "params:rewards"),
+            ],
+            "table_compared",
+            name="compare_methods",
+        ),
+        Node(
+            nodes.measure_fronts,
+            ["all_scores", "params:reporting.held_out", "params:rewards"],
+            "table_hypervolumes",
+            name="measure_fronts",
+        ),
+        Node(
             nodes.fit_peaks,
             ["all_scores", "params:rewards"],
             "table_goodhart",
@@ -182,6 +199,7 @@ def _figure(name: str, figure: FigureSettings, pairs: Sequence[Pair]) -> Node:
     inputs = [f"params:reporting.figures.{name}", _TABLES[FORMS[figure.draws].table]]
     outputs = [f"figure_{name}", f"table_{name}"]
     if figure.draws != "sample_grid":
+        inputs.append("paper_scales")
         return Node(nodes.draw, inputs, outputs, name=f"draw_{name}")
     shown = sorted({method for method, _ in figure.pairs(pairs)})
     inputs += ["all_scores", *(f"collected_{method}" for method in shown)]
@@ -198,18 +216,7 @@ def _page(methods: Sequence[str]) -> list[Node]:
             for name in ("methods", "rewards", "training", "evaluation")
         },
     }
-    shown = {
-        "curves": "table_curves",
-        "summary": "table_summary",
-        "golds": "table_golds",
-        "onsets": "table_onsets",
-        "prompts": "table_prompts",
-        "matched": "table_matched",
-        "goodhart": "table_goodhart",
-        "joint": "table_joint",
-        "regrets": "table_regrets",
-        "lineage": "lineage",
-    }
+    shown = {name: f"table_{name}" for name in Tables._fields} | {"lineage": "lineage"}
     collected = {f"collected {method}": f"collected_{method}" for method in methods}
     return [
         Node(nodes.trace, traced, "lineage", name="trace"),
@@ -224,6 +231,8 @@ def _report(drawn: Sequence[str]) -> Node:
         "golds": "table_golds",
         "wires": "table_tripwires",
         "matched": "table_matched",
+        "compared": "table_compared",
+        "hypervolumes": "table_hypervolumes",
         "goodhart": "table_goodhart",
         "joint": "table_joint",
         "regrets": "table_regrets",
