@@ -190,8 +190,8 @@ def test_grid_shows_every_pixel_as_a_square(tmp_path: Path) -> None:
         scale = side // 4
         assert (block == tile.repeat(scale, 0).repeat(scale, 1)).all()
     labels = [text.get_text() for text in figure.texts]
-    assert "TDPO\nepoch 4, +0.90" in labels
-    assert "base model\n+0.00" in labels
+    assert "TDPO\nepoch 4, 0.90" in labels
+    assert "base model\n0.00" in labels
     assert "one seed" in labels
 
 

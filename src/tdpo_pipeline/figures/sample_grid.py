@@ -277,8 +277,8 @@ class _Block:
 
 
 def _number(value: float) -> str:
-    """A mean reward with its sign: three digits, two decimals at most."""
-    return f"{value:+.3g}" if abs(value) >= 10 else f"{value:+.2f}"
+    """A mean reward: three digits, two decimals at most."""
+    return f"{value:.3g}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def pick_columns(
