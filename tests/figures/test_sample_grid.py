@@ -230,7 +230,7 @@ def test_grid_over_training_has_a_block_per_method() -> None:
         assert (tile == image).all()
     labels = [text.get_text() for text in figure.texts]
     assert "DDPO-2\ntrained on\naesthetic-mini" in labels
-    assert labels.count("epoch 8, +2.00") == 1
+    assert labels.count("epoch 8, 2.00") == 1
 
 
 def test_grid_of_the_last_checkpoints_shows_chosen_prompts() -> None:
@@ -248,7 +248,7 @@ def test_grid_of_the_last_checkpoints_shows_chosen_prompts() -> None:
         strict=True,
     ):
         assert (tile == image).all()
-    assert "TDPO\nepoch 8, +12.5" in [text.get_text() for text in figure.texts]
+    assert "TDPO\nepoch 8, 12.5" in [text.get_text() for text in figure.texts]
 
 
 def test_grid_without_such_prompts_says_what_to_do() -> None:
