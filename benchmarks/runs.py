@@ -111,7 +111,6 @@ def _train_in_process(config: RunConfig) -> tuple[pd.DataFrame, str]:
     if not (where / "done").exists():
         where.mkdir(parents=True, exist_ok=True)
         (where / "config.json").write_text(config.model_dump_json())
-        (where / COMMIT).write_text(context()["commit"])
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, __file__, str(where)]
         subprocess.run(command, check=True, env=environment)
@@ -137,6 +136,7 @@ def _train(where: Path) -> None:
         )
     except TrainingStoppedError as error:
         (where / STOPPED).write_text(str(error))
+    (where / COMMIT).write_text(context()["commit"])
     (where / "done").touch()
 
 
