@@ -152,6 +152,45 @@ def test_stages_depend_on_the_code_that_they_run(
     assert not stray
 
 
+# ------------------------------------------------------------------ what git keeps
+# Bytes of a file at most. A run of the study leaves about 480 kB in git, half of it the
+# strip; the report is written over, and what a run adds to its tables comes on top.
+LARGEST = {
+    "07_model_output/diversity": 40_000,
+    "07_model_output/history": 40_000,
+    "07_model_output/image_statistics": 75_000,
+    "07_model_output/metrics": 6_000,
+    "07_model_output/scores": 150_000,
+    "07_model_output/strips": 280_000,
+    "07_model_output/timings": 8_000,
+    "08_reporting/figures": 600_000,
+    "08_reporting/tables": 2_000_000,
+}
+
+
+def test_what_git_keeps_of_the_study_is_small() -> None:
+    study = ROOT / "data" / "study"
+    folders = {
+        path.relative_to(study).as_posix()
+        for stem in ("07_model_output", "08_reporting")
+        for path in (study / stem).iterdir()
+        if path.is_dir() and path.name not in ("collected", "audit")
+    }
+    assert folders == set(LARGEST)
+    sizes = {
+        path.relative_to(study).as_posix(): path.stat().st_size
+        for folder in LARGEST
+        for path in (study / folder).rglob("*.*")
+    }
+    assert len(sizes) > 60
+    large = {
+        name: size
+        for name, size in sizes.items()
+        if size > LARGEST["/".join(name.split("/")[:2])]
+    }
+    assert not large
+
+
 # ------------------------------------------------------------------ bad input
 def test_every_run_can_be_a_stage() -> None:
     assert all(is_valid_name(run.key) for run in runs("all"))

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import Workspace
 from tests.dvc_project import (
@@ -26,7 +27,9 @@ from tests.dvc_project import (
 pytestmark = pytest.mark.slow
 
 UP_TO_DATE = "Data and pipelines are up to date."
+TIMINGS = DATA / "07_model_output" / "timings"
 METHODS_FILE = Path("conf", "base", "parameters_methods.yml")
+HISTORY = DATA / "07_model_output" / "history" / "ddpo_2" / "aesthetic-mini" / "s0.csv"
 DDPO, TDPO_R = RUNS
 
 
@@ -42,6 +45,21 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def last_line(workspace: Workspace, *arguments: str) -> str:
     """The last line that a ``dvc`` command prints."""
     return workspace.dvc(*arguments).stdout.strip().splitlines()[-1]
+
+
+def changed(workspace: Workspace) -> set[str]:
+    """The files that differ from the last commit."""
+    lines = workspace.git("status", "--porcelain").splitlines()
+    return {line[3:] for line in lines}
+
+
+def matched_without_seconds(workspace: Workspace) -> list[str]:
+    """The lines on methods at equal reward, queries or KL: what no clock measures."""
+    path = workspace.root / DATA / "08_reporting" / "tables" / "matched.csv"
+    lines = path.read_text().splitlines()
+    kept = [line for line in lines if ",seconds," not in line]
+    assert 1 < len(kept) < len(lines)
+    return kept
 
 
 def set_learning_rate(workspace: Workspace, value: str) -> None:
@@ -64,11 +82,15 @@ def test_repro_makes_the_study_with_the_shipped_models(studied: Workspace) -> No
     assert folders == {
         "05_model_input/evaluation_prompts.yml",
         "05_model_input/train_prompts",
+        "07_model_output/diversity",
         "07_model_output/history",
+        "07_model_output/image_statistics",
         "07_model_output/metrics",
         "07_model_output/scores",
         "07_model_output/strips",
+        "07_model_output/timings",
         "08_reporting/figures",
+        "08_reporting/lineage.json",
         "08_reporting/metrics.json",
         "08_reporting/summary.md",
         "08_reporting/tables",
@@ -97,7 +119,18 @@ def test_a_changed_method_reruns_its_own_stages(
     work.git("checkout", str(METHODS_FILE))
     ran = stages_run(work.dvc("repro").stdout)
     assert ran == [f"evaluate@{DDPO}", "report"]
-    assert work.git("status", "--porcelain") == ""
+    # But for the other training's seconds, which DVC doesn't know: they stay, and the
+    # report measures by them. With those of then all is as it was.
+    report = DATA / "08_reporting"
+    assert changed(work) == {
+        str(TIMINGS / "ddpo_2" / "aesthetic-mini" / "s0.csv"),
+        str(report / "tables" / "matched.csv"),
+        "dvc.lock",
+    }
+    assert matched_without_seconds(work) == matched_without_seconds(studied)
+    work.git("checkout", str(TIMINGS))
+    work.dvc("repro", "--force", "--single-item", "report")
+    assert changed(work) == set()
 
 
 def test_a_fresh_clone_has_nothing_to_do_and_redraws(
@@ -119,7 +152,12 @@ def test_a_fresh_clone_has_nothing_to_do_and_redraws(
         "repro", "--force", "--single-item", f"evaluate@{DDPO}", check=False
     )
     assert done.returncode != 0
-    assert "checkpoints' is missing" in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert "checkpoints' is missing" in said
+    assert (
+        "make it first with: kedro run --env study --pipelines training --namespaces "
+        "ddpo_2.aesthetic-mini.s0\n"
+    ) in said
     fresh.git("checkout", str(DATA))
     assert last_line(fresh, "repro", "--dry", "--allow-missing") == UP_TO_DATE
     done = fresh.dvc("checkout", check=False)
@@ -138,6 +176,28 @@ def test_kedro_run_then_commit_leaves_nothing_to_do(
     done = work.dvc("repro").stdout
     assert stages_run(done) == []
     assert done.strip().endswith(UP_TO_DATE)
+
+    # The report was drawn before the lock knew the new scores: once more, and it leads
+    # to them, and stays as it is.
+    work.dvc("repro", "--force", "--single-item", "report")
+    assert scores_hashes(work, "lineage.json") == scores_hashes(work, "dvc.lock")
+    commit(work, "another learning rate")
+    work.dvc("repro", "--force", "--single-item", "report")
+    assert changed(work) == set()
+
+
+def scores_hashes(workspace: Workspace, source: str) -> dict[str, str]:
+    """The hash of each run's scores, as the report or as ``dvc.lock`` has it."""
+    if source == "lineage.json":
+        path = workspace.root / DATA / "08_reporting" / source
+        return {run["run"]: run["dvc"] for run in json.loads(path.read_text())["runs"]}
+    stages = yaml.safe_load((workspace.root / source).read_text())["stages"]
+    return {
+        run: out["md5"]
+        for run in RUNS
+        for out in stages[f"evaluate@{run}"]["outs"]
+        if "/scores/" in out["path"]
+    }
 
 
 def test_a_killed_stage_resumes_its_training(
@@ -169,23 +229,29 @@ def test_a_killed_stage_resumes_its_training(
     assert not (states.parent / "finished").exists()
 
     # With another configuration it is an error, and what is there stays.
+    unfinished = sorted(states.iterdir())
+    assert unfinished
     set_learning_rate(work, "7.7e-4")
     done = work.dvc(*stage, check=False)
     assert done.returncode != 0
     assert "unfinished run of another configuration" in done.stdout + done.stderr
+    assert sorted(states.iterdir()) == unfinished
     work.git("checkout", str(METHODS_FILE))
+    # DVC has deleted what the stage was to make anew; git has what was committed.
+    assert not (work.root / HISTORY).exists()
+    work.git("checkout", str(DATA))
+    assert (work.root / HISTORY).read_bytes() == (studied.root / HISTORY).read_bytes()
 
     resumed = work.dvc(*stage).stdout
     assert "resumed after epoch" in resumed
-    path = work.root / DATA / "07_model_output" / "history"
-    interrupted = (path / "ddpo_2" / "aesthetic-mini" / "s0.csv").read_bytes()
+    interrupted = (work.root / HISTORY).read_bytes()
     lock = (work.root / "dvc.lock").read_text()
 
     # Without the interruption it ends with the same bits.
     subprocess.run(["rm", "-r", states.parent], check=True)
     again = work.dvc("repro", "--force", "--single-item", f"train@{DDPO}").stdout
     assert "resumed" not in again
-    assert (path / "ddpo_2" / "aesthetic-mini" / "s0.csv").read_bytes() == interrupted
+    assert (work.root / HISTORY).read_bytes() == interrupted
     assert (work.root / "dvc.lock").read_text() == lock
 
 
