@@ -1,5 +1,7 @@
 """Half precision, and what trades memory for time: the ratio begins at 1."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -10,9 +12,10 @@ from tdpo_pipeline.config import (
     GuidanceScheduleSettings,
     PromptWeightingSettings,
 )
+from tdpo_pipeline.diffusion import policy as policy_module
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator
-from tdpo_pipeline.diffusion.trajectory import replay, rollout
+from tdpo_pipeline.diffusion.trajectory import kl_to_base, replay, rollout
 from tests import tiny
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -105,6 +108,83 @@ def test_ratio_is_one_with_a_compiled_unet(precision, rounding):
     )
 
 
+def gradients(target, trajectory):
+    replay(target, trajectory, trajectory.pairs()[:4])[1].sum().backward()
+    return [p.grad for p in target.parameters()]
+
+
+@pytest.mark.slow
+def test_compiled_checkpointing_gives_the_same_gradients():
+    trajectory = sample(policy())
+    expected = gradients(policy(), trajectory)
+    for checkpointing in (False, True):
+        target = policy(compile=True, gradient_checkpointing=checkpointing)
+        assert_ratio_is_one(target, sample(target))
+        # As uncompiled, but for rounding.
+        torch.testing.assert_close(
+            gradients(target, trajectory), expected, rtol=1e-3, atol=1e-5
+        )
+
+
+@pytest.mark.slow
+def test_a_compiled_policy_leaves_a_compiled_base_model():
+    target = Policy(
+        tiny.pipeline(),
+        num_inference_steps=4,
+        lora=tiny.LORA,
+        compute=ComputeSettings(compile=True),
+    )
+
+    def kl():
+        return kl_to_base(target, sample(target), torch.arange(8), chunk_size=4)
+
+    assert kl() == pytest.approx(0, abs=1e-6)
+    optimizer = torch.optim.AdamW(target.parameters(), lr=0.1)
+    gradients(target, sample(target))
+    optimizer.step()
+    moved = kl()
+    with target.uncompiled():
+        assert moved == pytest.approx(kl(), rel=1e-3)
+    assert moved > 1e-3
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Graphs that torch compiles; here they are run as they are, to be quick."""
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    return compiled
+
+
+@pytest.mark.slow
+def test_each_strength_of_a_compiled_unet_has_a_graph(graphs, monkeypatch):
+    eager = policy()
+    trajectory, pairs = sample(eager), sample(eager).pairs()[:4]
+    target = policy(compile=True)
+    # More than the eight that torch keeps by itself.
+    for count in range(1, 11):
+        for each in (eager, target):
+            each.set_strength(count / 10)
+        found, expected = (replay(each, trajectory, pairs) for each in (target, eager))
+        assert torch.equal(found[0], expected[0])
+        assert len(graphs) == count
+    target.set_strength(0.1)
+    replay(target, trajectory, pairs)
+    assert len(graphs) == 10
+    # The next policy has all of them to itself; beyond them it stops.
+    monkeypatch.setattr(policy_module, "_GRAPHS", 2)
+    target = policy(compile=True)
+    for size in (1, 2):
+        replay(target, trajectory, pairs[:size])
+    with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+        replay(target, trajectory, pairs[:3])
+
+
 @pytest.mark.parametrize("lora", [tiny.LORA, None], ids=["lora", "full"])
 @pytest.mark.parametrize(("precision", "dtype"), HALF.items())
 def test_what_is_trained_and_kept_is_float32(precision, dtype, lora):
@@ -138,13 +218,11 @@ def test_half_precision_is_near_float32(precision):
 
 
 def test_checkpointing_recomputes_the_same_gradient():
-    gradients = []
+    found = []
     for checkpointing in (False, True):
         target = policy(gradient_checkpointing=checkpointing)
-        trajectory = sample(target)
-        replay(target, trajectory, trajectory.pairs()[:4])[1].sum().backward()
-        gradients.append([p.grad for p in target.parameters()])
-    assert all(map(torch.equal, *gradients))
+        found.append(gradients(target, sample(target)))
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.parametrize(
