@@ -276,6 +276,16 @@ def test_an_experiment_with_another_learning_rate(
     assert "history/ddpo_2/aesthetic-mini/s0.csv" in page
     assert list((work.root / "plots").rglob("*proxy_vs_gold.png"))
 
+    # It ran here. Git and DVC give back what was, and the experiment is kept.
+    assert work.git("diff", "--name-only", "--", "dvc.lock", str(METHODS_FILE))
+    work.git("checkout", ".")
+    work.dvc("checkout")
+    assert last_line(work, "repro") == UP_TO_DATE
+    assert work.git("diff", "--name-only") == ""
+    (kept,) = work.dvc("exp", "list", "--name-only").stdout.split()
+    work.dvc("exp", "apply", kept)
+    assert "learning_rate: 0.05" in (work.root / METHODS_FILE).read_text()
+
 
 def test_a_folder_as_remote(studied: Workspace, tmp_path: Path) -> None:
     origin = copy(studied, tmp_path / "origin")
