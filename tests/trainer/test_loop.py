@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tdpo_pipeline.algorithms.tdpo_replay import TdpoReplay
 from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.rewards.model_files import MissingWeightsError
@@ -388,6 +389,21 @@ def test_weights_that_are_not_finite_stop_the_run(train, monkeypatch, tmp_path, 
     facts = json.loads((folder / "checkpoints/epoch_0002/checkpoint.json").read_text())
     assert facts["epoch"] == 2
     assert len(pd.read_csv(folder / "history.csv")) == 2
+
+
+def test_a_policy_that_diverges_stops_the_run(train, monkeypatch, tmp_path):
+    original = TdpoReplay.after_epoch
+
+    def poisoned(self, epoch, neuron_scores):
+        original(self, epoch, neuron_scores)
+        self.buffer[-1].latents.fill_(1e30)  # replayed before epoch 3
+
+    monkeypatch.setattr(TdpoReplay, "after_epoch", poisoned)
+    with pytest.raises(
+        TrainingStoppedError, match=r"not finite.* after epoch 2 .*kept"
+    ):
+        train(tiny.run_config(METHODS["tdpo_replay"]))
+    assert (tmp_path / "state" / "checkpoints" / "epoch_0002").is_dir()
 
 
 def test_equal_rewards_stop_the_run(train, monkeypatch):

@@ -19,6 +19,10 @@ from tdpo_pipeline.rewards.base import Reward
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 
 
+class DivergedError(RuntimeError):
+    """The policy has left the numbers that can be computed with."""
+
+
 class Algorithm(ABC):
     """Samples with the policy, and improves it on the rewards of the samples.
 

@@ -16,7 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from tdpo_pipeline.algorithms.advantages import PerPromptStatTracker, whiten
-from tdpo_pipeline.algorithms.base import Algorithm
+from tdpo_pipeline.algorithms.base import Algorithm, DivergedError
 from tdpo_pipeline.algorithms.optimization import PolicyOptimizer, fetched
 from tdpo_pipeline.config import (
     CLIP_REFERENCE_DIMS,
@@ -300,6 +300,7 @@ class SurrogateUpdate:
         Raises:
             RatioError: If the ratio before the epoch's first update is off 1 by more
                 than a quarter of the clip range.
+            DivergedError: If the log-probs are not finite then.
         """
         self.optimizer.step(self._losses(trajectory, pairs, advantages, penalty))
 
@@ -332,6 +333,8 @@ class SurrogateUpdate:
             limit = self.clip_range / 4
             if self.settings.surrogate == "reinforce":
                 limit = float("inf")
+            if not torch.isfinite(log_probs).all():
+                raise DivergedError("the policy's log-probs are not finite.")
             if not self.ratio_error <= limit:
                 raise RatioError(
                     f"The importance ratio before the first update is off 1 by "

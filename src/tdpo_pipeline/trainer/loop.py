@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tdpo_pipeline import distributed
-from tdpo_pipeline.algorithms.base import Algorithm
+from tdpo_pipeline.algorithms.base import Algorithm, DivergedError
 from tdpo_pipeline.algorithms.registry import algorithm_class
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.adapter_neurons import (
@@ -276,7 +277,7 @@ class Trainer:
         epoch = self.epoch + 1
         settings, watch = self.config.training, self.algorithm.stopwatch
         good = self.policy.state_dict()
-        with watch.measure("total"):
+        with watch.measure("total"), self._stopping(state, good):
             with watch.measure("update"):
                 metrics = self.algorithm.before_epoch(epoch)
             with watch.measure("sampling"):
@@ -285,10 +286,7 @@ class Trainer:
             if not bool(torch.isfinite(trajectory.latents).all()):
                 self.stop(state, good, f"samples of epoch {epoch} are not finite.")
             with watch.measure("scoring"):
-                try:
-                    scores = self.score(trajectory)
-                except RewardError as error:
-                    self.stop(state, good, str(error))
+                scores = self.score(trajectory)
             rewards = scores[self.reward.name]
             if float(rewards.std()) < settings.min_reward_std:
                 self.stop(state, good, f"all rewards of epoch {epoch} are equal.")
@@ -312,6 +310,14 @@ class Trainer:
         self.epoch = epoch
         self._record(prompts, scores, kl, metrics, watch.take())
         self._save(state)
+
+    @contextlib.contextmanager
+    def _stopping(self, state: RunState, good: dict[str, Tensor]) -> Iterator[None]:
+        """Stop the run in order if its reward fails or its policy diverges."""
+        try:
+            yield
+        except (RewardError, DivergedError) as error:
+            self.stop(state, good, str(error))
 
     def draw_prompts(self, epoch: int) -> list[str]:
         """The epoch's prompts, drawn with replacement."""
