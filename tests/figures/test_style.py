@@ -130,3 +130,16 @@ def test_bars_survive_rounding_errors():
     y = pd.DataFrame({"mean": [1.0], "low": [1.0 + 2e-16], "high": [1.0]})
     style.points(ax, [1.0], y, style.method_style("tdpo"))
     plt.close("all")
+
+
+def test_names_of_others_are_kept_as_written() -> None:
+    with style.names_as_written():
+        assert style.method_label("tdpo_r") == "tdpo_r"
+        assert style.sort_methods(["tdpo_r", "ddpo", "ddpo_2"]) == [
+            *("ddpo", "ddpo_2", "tdpo_r")
+        ]
+        own = style.method_style("tdpo_r")
+        variant = style.method_style("tdpo_r_mine")
+    assert own[:3] != style.method_style("tdpo_r")[:3]
+    assert variant.filled  # no parent
+    assert style.method_label("tdpo_r") == "TDPO-R"

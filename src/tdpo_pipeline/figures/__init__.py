@@ -15,7 +15,12 @@ from tdpo_pipeline.figures.proxy_vs_gold import proxy_vs_gold
 from tdpo_pipeline.figures.sample_efficiency import sample_efficiency
 from tdpo_pipeline.figures.sample_grid import sample_grid
 from tdpo_pipeline.figures.strips import Strip, pack_strips, unpack_strips
-from tdpo_pipeline.figures.style import Drawn, paper_scales, save_png
+from tdpo_pipeline.figures.style import (
+    Drawn,
+    names_as_written,
+    paper_scales,
+    save_png,
+)
 
 __all__ = [
     "FORMS",
@@ -27,6 +32,7 @@ __all__ = [
     "draw",
     "evaluated_reward",
     "final_rewards",
+    "names_as_written",
     "neurons",
     "pack_strips",
     "paper_scales",

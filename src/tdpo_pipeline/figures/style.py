@@ -115,15 +115,38 @@ _POOL = [
 ]
 
 
+_as_written: ContextVar[bool] = ContextVar("as_written", default=False)
+
+
+@contextmanager
+def names_as_written() -> Iterator[None]:
+    """Inside the block no method is one of the project's, whatever its name.
+
+    Others may call a method of theirs ``tdpo_r``: it keeps that name, and has no look
+    that stands for another one.
+    """
+    token = _as_written.set(True)
+    try:
+        yield
+    finally:
+        _as_written.reset(token)
+
+
+def _listed() -> Mapping[str, tuple[str, str]]:
+    """Look and label of the methods that have their own."""
+    return {} if _as_written.get() else _METHODS
+
+
 def method_style(method: str) -> MethodStyle:
     """Style of a method, the same in all figures.
 
     A variant that isn't listed, such as ``tdpo_r_paper``, takes its parent's colour and
     marker, hollow and dotted. Any other name takes a style that its letters pick.
     """
-    if method in _METHODS:
-        return _LOOKS[_METHODS[method][0]]
-    parents = [name for name in _METHODS if method.startswith(f"{name}_")]
+    listed = _listed()
+    if method in listed:
+        return _LOOKS[listed[method][0]]
+    parents = [name for name in listed if method.startswith(f"{name}_")]
     if parents:
         parent = method_style(max(parents, key=len))
         return parent._replace(line=":", filled=False)
@@ -132,12 +155,13 @@ def method_style(method: str) -> MethodStyle:
 
 def method_label(method: str) -> str:
     """Name of a method in figures; the configuration's own if it is not listed."""
-    return _METHODS[method][1] if method in _METHODS else method
+    listed = _listed()
+    return listed[method][1] if method in listed else method
 
 
 def sort_methods(methods: Iterable[str]) -> list[str]:
     """Methods in the order of the legend: the listed ones first, then by name."""
-    order = {name: position for position, name in enumerate(_METHODS)}
+    order = {name: position for position, name in enumerate(_listed())}
     return sorted(set(methods), key=lambda name: (order.get(name, len(order)), name))
 
 
