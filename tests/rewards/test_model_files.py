@@ -7,11 +7,13 @@ from tdpo_pipeline.rewards.model_files import (
     AESTHETIC_HEAD,
     BERT_TOKENIZER,
     CLIP_L,
+    DEBERTA,
     MissingWeightsError,
     missing_files,
     require_files,
 )
 from tdpo_pipeline.rewards.registry import REWARDS, load_reward
+from tdpo_pipeline.rewards.repositories import repositories_of
 
 PUBLISHED = {name: entry for name, entry in REWARDS.items() if entry.repositories}
 
@@ -28,12 +30,37 @@ def test_the_real_rewards_are_registered():
 
 
 def test_revisions_and_checksums_are_whole():
-    for entry in PUBLISHED.values():
-        for repository in entry.repositories:
-            assert re.fullmatch("[0-9a-f]{40}", repository.revision)
-            for file in repository.files:
-                assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
-                assert file.sha256 is None or file.size is not None
+    for repository in repositories_of(PUBLISHED):
+        assert re.fullmatch("[0-9a-f]{40}", repository.revision)
+        for file in repository.files:
+            assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
+            assert file.sha256 is None or file.size is not None
+
+
+OF_UNKNOWN_SIZE = {
+    *(f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)),
+    "pytorch_model.bin",
+}
+
+
+def test_every_file_of_weights_has_a_size_or_is_known_to_have_none():
+    weights = [
+        file
+        for repository in repositories_of(PUBLISHED)
+        for file in repository.files
+        if Path(file.name).suffix in (".safetensors", ".bin", ".pt", ".pth")
+    ]
+    assert len(weights) == 10
+    assert {file.name for file in weights if file.size is None} == OF_UNKNOWN_SIZE
+
+
+def test_what_is_loaded_is_no_more_than_the_files_in_full_precision():
+    for repository in repositories_of(PUBLISHED):
+        sizes = [file.size for file in repository.files]
+        if None not in sizes and repository.loaded:
+            # The files may be of half precision, and hold more than is loaded.
+            assert repository.loaded <= 2.01 * sum(sizes)
+            assert repository.loaded >= 0.7 * sum(sizes)
 
 
 def test_where_a_file_is_and_comes_from(tmp_path):
@@ -63,6 +90,10 @@ def test_missing_files_are_named_with_their_size_and_what_to_run(tmp_path):
     assert str(folder) in message
     with pytest.raises(FileNotFoundError, match=re.escape("vocab.txt (232 kB)")):
         require_files(BERT_TOKENIZER, tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=re.escape("pytorch_model.bin (size not known)")
+    ):
+        require_files(DEBERTA, tmp_path)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -28,6 +28,9 @@ SITES = {
     "github": "https://raw.githubusercontent.com/{repo}/{revision}/{file}",
 }
 
+FLOAT32, HALF = 4, 2
+"""Bytes of a weight."""
+
 
 class ModelFile(NamedTuple):
     """One published file.
@@ -51,12 +54,14 @@ class Repository(NamedTuple):
         revision: Commit.
         files: The files that are needed of it.
         site: Where it is published.
+        loaded: Bytes of what is loaded of it, in memory (rounded).
     """
 
     id: str
     revision: str
     files: tuple[ModelFile, ...]
     site: Literal["huggingface", "github"] = "huggingface"
+    loaded: float = 0
 
     def folder(self, weights: Path) -> Path:
         """Where its files lie under a folder of weights."""
@@ -80,6 +85,7 @@ CLIP_L = Repository(
             "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
         ),
     ),
+    loaded=FLOAT32 * 304e6,  # the image tower
 )
 AESTHETIC_HEAD = Repository(
     "christophschuhmann/improved-aesthetic-predictor",
@@ -92,6 +98,7 @@ AESTHETIC_HEAD = Repository(
         ),
     ),
     site="github",
+    loaded=FLOAT32 * 0.9e6,
 )
 PICKSCORE = Repository(
     "yuvalkirstain/PickScore_v1",
@@ -102,10 +109,14 @@ PICKSCORE = Repository(
         ModelFile("vocab.json"),
         ModelFile("merges.txt"),
     ),
+    loaded=FLOAT32 * 986e6,
 )
 HPS_REVISION = "697403c78157020a1ae59d23f111aa58ced35b0a"
 HPS_V2 = Repository(
-    "xswu/HPSv2", HPS_REVISION, (ModelFile("HPS_v2_compressed.pt", 1_970_000_000),)
+    "xswu/HPSv2",
+    HPS_REVISION,
+    (ModelFile("HPS_v2_compressed.pt", 1_970_000_000),),
+    loaded=FLOAT32 * 986e6,
 )
 HPS_V2_1 = Repository(
     "xswu/HPSv2",
@@ -117,11 +128,13 @@ HPS_V2_1 = Repository(
             "c57a38fb4a2f7e7c15bf00da2ea377cdf165448b4dd1052a484c215a998c9837",
         ),
     ),
+    loaded=FLOAT32 * 986e6,
 )
 IMAGE_REWARD = Repository(
     "zai-org/ImageReward",
     "5736be03b2652728fb87788c9797b0570450ab72",
     (ModelFile("ImageReward.pt", 1_790_000_000),),
+    loaded=FLOAT32 * 446e6,
 )
 BERT_TOKENIZER = Repository(
     "google-bert/bert-base-uncased",
@@ -147,6 +160,7 @@ LLAVA = Repository(
         ModelFile("tokenizer.json"),
         ModelFile("tokenizer_config.json"),
     ),
+    loaded=HALF * 7063e6,
 )
 DEBERTA = Repository(
     "microsoft/deberta-xlarge-mnli",
@@ -157,6 +171,7 @@ DEBERTA = Repository(
         ModelFile("vocab.json"),
         ModelFile("merges.txt"),
     ),
+    loaded=FLOAT32 * 640e6,  # 40 of its 48 layers
 )
 
 
@@ -176,10 +191,7 @@ def missing_from(folder: Path, files: Iterable[ModelFile]) -> list[ModelFile]:
 
 def listed(files: Iterable[ModelFile]) -> str:
     """Names and sizes of files, for a message."""
-    return ", ".join(
-        file.name + (f" ({size(file.size)})" if file.size is not None else "")
-        for file in files
-    )
+    return ", ".join(f"{file.name} ({size(file.size)})" for file in files)
 
 
 def require_files(repository: Repository, weights: Path) -> Path:
@@ -200,8 +212,10 @@ def require_files(repository: Repository, weights: Path) -> Path:
     return folder
 
 
-def size(count: int) -> str:
+def size(count: int | None) -> str:
     """A number of bytes, in a unit for people."""
+    if count is None:
+        return "size not known"
     for unit, bytes_ in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= bytes_:
             return f"{count / bytes_:.3g} {unit}"

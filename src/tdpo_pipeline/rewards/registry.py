@@ -39,7 +39,8 @@ class RewardEntry(NamedTuple):
             the reward.
         has_encoder: Whether it has an image encoder for a temporal critic.
         differentiable: Whether a gradient reaches the images.
-        repositories: Published files that the reward and its encoder are loaded from.
+        repositories: Published files that the reward is loaded from.
+        lends: Those that its encoder is loaded from, where that isn't the reward's own.
         options: What a task may tell the reward, by the names of the function's
             arguments; all of them are text.
     """
@@ -48,6 +49,7 @@ class RewardEntry(NamedTuple):
     has_encoder: bool
     differentiable: bool = False
     repositories: tuple[Repository, ...] = ()
+    lends: tuple[Repository, ...] = ()
     options: tuple[str, ...] = ()
 
 
@@ -92,18 +94,21 @@ REWARDS = {
         "tdpo_pipeline.rewards.imagereward:load",
         True,
         differentiable=True,
-        repositories=(IMAGE_REWARD, BERT_TOKENIZER, CLIP_L),
+        repositories=(IMAGE_REWARD, BERT_TOKENIZER),
+        lends=(CLIP_L,),
     ),
     "llava_bertscore": RewardEntry(
         "tdpo_pipeline.rewards.llava_bertscore:load",
         True,
-        repositories=(LLAVA, DEBERTA, CLIP_L),
+        repositories=(LLAVA, DEBERTA),
+        lends=(CLIP_L,),
         options=("question", "reference"),
     ),
     "llava_strict": RewardEntry(
         "tdpo_pipeline.rewards.llava_bertscore:load_strict_mode",
         True,
-        repositories=(LLAVA, CLIP_L),
+        repositories=(LLAVA,),
+        lends=(CLIP_L,),
     ),
     "gold_match": RewardEntry("tdpo_pipeline.rewards.gold_match:load", False),
     "gold_taste": RewardEntry("tdpo_pipeline.rewards.gold_taste:load", False),
