@@ -3,8 +3,7 @@
     python benchmarks/estimates.py
 
 For each environment, each memory preset and one run of each kind: GB of GPU memory and
-hours, by the same estimate that a run prints before it starts. Needs no weights: the base
-models' architectures are given here as in their published configuration files.
+hours, by the same estimate that a run prints before it starts. Needs no weights.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from architectures import SD1_UNET, TEXT, VAE, XL_TEXT_2, XL_UNET
 from common import ROOT, output_argument, parameters, plain, write
 from transformers import CLIPTextConfig
 
@@ -35,49 +35,21 @@ RUNS = {
         ("tdpo_r", "hpsv2"),
         ("alignprop_2023", "aesthetic"),
         ("ddpo_is", "aesthetic"),
+        ("ddpo_is", "llava_bertscore"),
     ),
     "sd15": (("ddpo_diffexp", "aesthetic"), ("alignprop_diffexp", "aesthetic")),
     "sdxl": (("alignprop_diffexp", "aesthetic"),),
 }
-SD1 = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-}
-XL = {
-    "sample_size": 128,
-    "in_channels": 4,
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
-    "up_block_types": [*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-    "use_linear_projection": True,
-}
-VAE = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-}
-TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
-TEXT_2 = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32}
 
 
 def write_configuration(folder: Path, *, xl: bool) -> Path:
     """A pipeline folder without weights."""
-    for part, config in (("unet", XL if xl else SD1), ("vae", VAE)):
+    for part, config in (("unet", XL_UNET if xl else SD1_UNET), ("vae", VAE)):
         (folder / part).mkdir(parents=True)
         (folder / part / "config.json").write_text(json.dumps(config))
     CLIPTextConfig(**TEXT).save_pretrained(folder / "text_encoder")
     if xl:
-        CLIPTextConfig(**TEXT_2).save_pretrained(folder / "text_encoder_2")
+        CLIPTextConfig(**XL_TEXT_2).save_pretrained(folder / "text_encoder_2")
     return folder
 
 
@@ -115,12 +87,16 @@ def main() -> None:
             path = ROOT / "conf" / env / "parameters_training.yml"
             presets = yaml.safe_load(path.read_text())["training"]["presets"]
             for preset, memory in presets.items():
-                tflops = sustained_tflops(GPUS[preset], params["training"].precision)
                 for method, reward in chosen:
                     config = run_config(params, method, reward, memory)
                     model, trained = architecture(folders[env == "sdxl"], config)
                     found = estimate(config, model, trained)
-                    hours = found.seconds(tflops, 1) * config.training.epochs / 3600
+                    scale = config.training
+                    tflops, float32 = (
+                        sustained_tflops(GPUS[preset], precision, tf32=scale.tf32)
+                        for precision in (scale.precision, "fp32")
+                    )
+                    seconds = found.seconds(tflops, 1, float32) * scale.epochs
                     rows.append(
                         {
                             "environment": env,
@@ -129,9 +105,10 @@ def main() -> None:
                             "gigabytes": round(found.gigabytes, 1),
                             "gpu": GPUS[preset],
                             "assumed_tflops": round(tflops),
-                            "epochs": config.training.epochs,
+                            "assumed_float32_tflops": round(float32),
+                            "epochs": scale.epochs,
                             "pflop_an_epoch": round(sum(found.work.values()), 1),
-                            "hours": round(hours, 1),
+                            "hours": round(seconds / 3600, 1),
                         }
                     )
     write(arguments.output, {"estimates": rows})

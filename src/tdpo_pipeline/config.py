@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -467,6 +467,20 @@ class MethodScaleSettings(Settings):
         return self.model_dump(exclude_none=True)
 
 
+class UnetVisits(NamedTuple):
+    """How often learning evaluates the UNet in an epoch, in the mean over a run.
+
+    Both count one latent, with the guidance of sampling.
+
+    Attributes:
+        trained: Evaluations with a backward pass.
+        forward: Those without.
+    """
+
+    trained: float
+    forward: float = 0.0
+
+
 class AlgorithmSettings(Settings):
     """Parent of every algorithm's settings; ``algorithm`` picks the class.
 
@@ -526,6 +540,20 @@ class AlgorithmSettings(Settings):
             epoch: 1-based.
         """
         return 0
+
+    def sampling_guidance(self, training: TrainingSettings) -> float:
+        """Guidance weight of plain sampling: the scale's, unless the method has one."""
+        return training.guidance_scale
+
+    def unet_visits(self, training: TrainingSettings) -> UnetVisits:
+        """What an epoch's updates cost, for the estimate before a run.
+
+        A method that doesn't say visits every step of every sample once.
+
+        Args:
+            training: The scale.
+        """
+        return UnetVisits(training.samples_per_epoch * training.num_inference_steps)
 
     @property
     def auxiliary_rewards(self) -> tuple[str, ...]:

@@ -2,12 +2,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from diffusers.models import modeling_utils
 
-from tdpo_pipeline.config import RunConfig
-from tdpo_pipeline.trainer import estimate
+from benchmarks.architectures import ATTENTION, SD1_UNET, VAE
+from tdpo_pipeline.config import (
+    AlgorithmSettings,
+    RunConfig,
+    TrainingSettings,
+    UnetVisits,
+)
+from tdpo_pipeline.diffusion.devices import DeviceError
+from tdpo_pipeline.trainer import estimate, loop
 from tdpo_pipeline.trainer.estimate import Architecture, Network
 from tests import tiny
 
@@ -35,6 +45,7 @@ MODEL = Architecture(
 )
 TRAINED = 1_000_000
 OPTIMIZER = {"optimizer": tiny.OPTIMIZER}
+ALIGNPROP = {"algorithm": "alignprop"} | OPTIMIZER
 
 
 def of(algorithm: dict[str, Any] = tiny.DDPO, **changes: Any) -> estimate.Estimate:
@@ -152,33 +163,122 @@ def test_work_of_ddpo_and_tdpo() -> None:
     assert full["updates"] == pytest.approx(8 * 4 * 2e9 * 4 / 1e15)
 
 
+RWR = {
+    "algorithm": "rwr",
+    "rounds": 1,
+    "passes": 3,
+    "batch_size": 4,
+    "weighting": "sparse",
+    "percentile": 0.5,
+}
+REPLAY = tiny.TDPO | {
+    "algorithm": "tdpo_replay",
+    "policy_neurons": {"reset": "active", "reset_fraction": 0.25},
+    "buffer_epochs": 2,
+    "buffer_samples": 4,
+}
+
+
 @pytest.mark.parametrize(
-    ("algorithm", "visits"),
+    ("algorithm", "trained", "forward"),
     [
-        # 3 passes over half of 8 images.
+        # 8 samples of 4 steps; once more for log-probs, and once for the base model.
+        (tiny.DDPO, 32, 0),
+        (tiny.DDPO | {"old_log_prob": "recompute"}, 32, 32),
+        (tiny.DDPO | {"exploration": {"guidance": {}, "log_prob": "target"}}, 32, 32),
+        (tiny.TDPO, 32, 0),
+        (tiny.TDPO | {"kl": {}}, 32, 32),
+        (tiny.TDPO | {"kl": {}, "old_log_prob": "recompute"}, 32, 64),
+        (tiny.DPOK, 32, 32),
+        (tiny.DPOK | {"kl_weight": 0.0}, 32, 0),
+        # After epochs 1, 2 and 3 a reset: 1, 2 and 2 kept epochs of 4 x 4 pairs, which are
+        # 80 in 4 epochs. Every second epoch: after epoch 2 alone, 32 in 4.
+        (REPLAY, 52, 20),
         (
-            {
-                "algorithm": "rwr",
-                "rounds": 1,
-                "passes": 3,
-                "batch_size": 4,
-                "weighting": "sparse",
-                "percentile": 0.5,
-            },
-            12,
+            REPLAY | {"policy_neurons": {"reset": "active", "reset_fraction": 0.5}},
+            40,
+            8,
         ),
-        ({"algorithm": "draft", "last_steps": 3}, 24),
-        ({"algorithm": "draft", "extra_noisings": 2}, 24),
-        ({"algorithm": "refl"}, 8),
-        # Half of 4 steps; the quarter after the mean; the last one.
-        ({"algorithm": "alignprop", "truncation": {"kind": "per_step"}}, 16),
-        ({"algorithm": "alignprop", "truncation": {"kind": "normal", "mean": 0.75}}, 8),
-        ({"algorithm": "alignprop", "truncation": {"kind": "fixed"}}, 8),
+        # 3 passes over half of 8 images; without guidance each is half the work.
+        (RWR | OPTIMIZER, 12, 0),
+        (RWR | OPTIMIZER | {"cfg_training": False}, 6, 0),
+        # The last 3 steps, computed again for their gradient; the last one, which isn't.
+        ({"algorithm": "draft", "last_steps": 3} | OPTIMIZER, 24, 24),
+        ({"algorithm": "draft"} | OPTIMIZER, 8, 0),
+        ({"algorithm": "draft", "extra_noisings": 2} | OPTIMIZER, 24, 0),
+        ({"algorithm": "refl"} | OPTIMIZER, 8, 0),
+        # Half of 4 steps; the quarter after the mean; the later half; the last one.
+        (ALIGNPROP | {"truncation": {"kind": "per_step"}}, 16, 16),
+        (ALIGNPROP | {"truncation": {"kind": "normal", "mean": 0.75}}, 8, 0),
+        (
+            ALIGNPROP | {"truncation": {"kind": "uniform", "low": 0.25, "high": 0.75}},
+            16,
+            16,
+        ),
+        (ALIGNPROP | {"truncation": {"kind": "fixed"}}, 8, 0),
     ],
 )
-def test_updates_visit_the_unet(algorithm: dict[str, Any], visits: int) -> None:
-    config = tiny.run_config(algorithm | OPTIMIZER)
-    assert estimate.visits(config) == pytest.approx(visits)
+def test_updates_visit_the_unet(
+    algorithm: dict[str, Any], trained: int, forward: int
+) -> None:
+    config = tiny.run_config(algorithm)
+    found = config.algorithm.unet_visits(config.training)
+    assert found == pytest.approx((trained, forward))
+
+
+class OwnSettings(AlgorithmSettings):
+    """Of an algorithm that says what it costs, and of one that doesn't."""
+
+    cost: float | None = None
+
+    def unet_visits(self, training: TrainingSettings) -> UnetVisits:
+        if self.cost is None:
+            return super().unet_visits(training)
+        return UnetVisits(trained=self.cost, forward=10)
+
+
+@pytest.mark.parametrize(
+    # Forward and backward are 2.15 of a guided evaluation's 2 GFLOP; 8 x 4 pairs.
+    ("cost", "updates"),
+    [(5.0, (5 * 2.15 + 10) * 2e9), (None, 32 * 2.15 * 2e9)],
+)
+def test_ones_own_algorithm_says_what_it_costs(
+    cost: float | None, updates: float
+) -> None:
+    own = OwnSettings(algorithm="own:Own", cost=cost)
+    config = tiny.run_config().model_copy(update={"algorithm": own})
+    found = estimate.estimate(config, MODEL, TRAINED)
+    assert found.work["updates"] == pytest.approx(updates / 1e15)
+
+
+def test_the_base_models_pass_is_a_forward_one() -> None:
+    more = of(tiny.TDPO | {"kl": {}}).work["updates"] - of(tiny.TDPO).work["updates"]
+    assert more == pytest.approx(8 * 4 * 2e9 / 1e15)
+
+
+def test_a_methods_own_guidance_counts() -> None:
+    # ReFL samples and trains without: half of the evaluations of 1 GFLOP and 10 MB.
+    found = of({"algorithm": "refl"} | OPTIMIZER)
+    assert found.work["sampling"] == pytest.approx(8 * 4 * 1e9 / 1e15)
+    assert found.memory["activations"] == pytest.approx(4 * (10 + 30) / 1e3)
+
+
+def test_memory_of_published_rewards() -> None:
+    def rewards(algorithm: dict[str, Any] = tiny.DDPO, **changes: Any) -> float:
+        return of(algorithm, **changes).memory["rewards"]
+
+    # LLaVA's 7.063 G weights in half precision, once for both; DeBERTa's 0.64 G.
+    both = rewards(monitor=["llava_bertscore", "llava_strict", "jpeg_compressibility"])
+    assert both == pytest.approx(2 * 7.063 + 4 * 0.640)
+    # The critic of a reward that lends CLIP ViT-L/14, which aesthetic has already.
+    lent = rewards(tiny.TDPO, critic_encoder="imagereward")
+    assert lent == pytest.approx(4 * (0.446 + 0.304))
+    more = rewards(tiny.TDPO, critic_encoder="imagereward", monitor=["aesthetic"])
+    assert more - lent == pytest.approx(4 * 0.0009)
+    # DDPO has no critic, and reads no encoder.
+    assert rewards(critic_encoder="imagereward") == 0
+    held = {"algorithm": "tdpo_constrained", "constraints": {"pickscore": {}}}
+    assert rewards(tiny.TDPO | held) == pytest.approx(4 * 0.986)
 
 
 def test_time_and_words() -> None:
@@ -274,24 +374,10 @@ def test_too_little_memory_is_told_and_what_would_fit() -> None:
     assert words(0.5).endswith("training.monitor=[] it takes 1 GB.")
 
 
-SD1 = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-}
-VAE = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-}
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-
-
 def test_stable_diffusion_is_measured_without_weights() -> None:
-    unet, trained = estimate._measured_unet(json.dumps(SD1), "fp16", (4, ATTENTION))
+    unet, trained = estimate._measured_unet(
+        json.dumps(SD1_UNET), "fp16", (4, ATTENTION)
+    )
     assert unet.parameters == 859_520_964
     assert trained == 797_184  # 128 adapters of rank 4
     # 803 GFLOP, and the adapters' 1.1.
@@ -333,3 +419,52 @@ def test_a_pipelines_configuration_is_enough(tmp_path: Any) -> None:
 
     policy = Policy(pipeline, num_inference_steps=4, lora=config.training.lora)
     assert trained == sum(p.numel() for p in policy.parameters())
+
+
+A100 = "NVIDIA A100-SXM4-80GB"
+
+
+@pytest.fixture
+def a100(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """A GPU that isn't there, of as many bytes as the mapping says."""
+    size = {"bytes": 80e9}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: A100)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, size["bytes"]))
+    return size
+
+
+def test_what_a_run_takes_is_announced(
+    base_model: Path, a100: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimate._measured_unet.cache_clear()
+    monkeypatch.setattr(modeling_utils.logger, "warning", pytest.fail)
+    config, device = tiny.run_config(precision="fp16"), torch.device("cuda")
+    words = estimate.announce(config, base_model, device)
+    assert words.startswith(
+        "ddpo-redness-s0: estimate: 0 GB of GPU memory (base model 0.0, rewards 0.0, "
+    )
+    # 0.35 of the A100's 312 TFLOP/s in half precision, in which all of DDPO's work is.
+    assert (
+        "at an assumed 109 TFLOP/s a process (PFLOP an epoch: sampling 0.0, " in words
+    )
+    full = estimate.announce(tiny.run_config(), base_model, device)
+    assert "an assumed 7 TFLOP/s a process, 7 in float32 (sampling, decoding, " in full
+
+
+def test_too_small_a_gpu_ends_a_run_before_it_begins(
+    base_model: Path,
+    a100: dict[str, float],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    a100["bytes"] = 1e3
+    monkeypatch.setattr(loop, "resolve_device", lambda _: torch.device("cuda"))
+    with pytest.raises(DeviceError, match=f"{A100} has 0 GB. Take a larger GPU"):
+        loop.train_run(
+            tiny.run_config(),
+            prompts=tiny.PROMPTS,
+            base_model=base_model,
+            weights=tmp_path / "no_weights",
+            state_dir=tmp_path / "state",
+        )
+    assert not list(tmp_path.iterdir())

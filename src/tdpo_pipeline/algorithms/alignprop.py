@@ -125,6 +125,19 @@ class AlignPropSettings(RewardBackpropSettings):
         elif isinstance(self.truncation, NormalTruncation) and steps < 2:
             raise ValueError("truncation.kind: normal needs num_inference_steps > 1.")
 
+    def mean_live_steps(self, training: TrainingSettings) -> float:
+        """Live steps of a sample, in the mean of the draw."""
+        steps = training.num_inference_steps
+        match self.truncation:
+            case PerStepTruncation():
+                return steps / 2
+            case NormalTruncation(mean=mean):
+                return steps * (1 - mean)
+            case UniformTruncation(low=low, high=high):
+                return steps * (1 - (low + high) / 2)
+            case FixedTruncation(last_steps=last):
+                return last
+
     def live_summary(self, training: TrainingSettings) -> str:
         """Which steps are live, in a few words."""
         return f"{self.truncation.kind.replace('_', '-')} truncation"

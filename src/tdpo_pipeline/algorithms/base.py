@@ -54,7 +54,7 @@ class Algorithm(ABC):
     @property
     def guidance_scale(self) -> float:
         """Guidance weight of plain sampling: the scale's, unless the method has one."""
-        return self.training.guidance_scale
+        return self.config.algorithm.sampling_guidance(self.training)
 
     @property
     def eta(self) -> float:

@@ -34,7 +34,12 @@ from tdpo_pipeline.algorithms.policy_gradient import (
     PolicyGradient,
     PolicyGradientSettings,
 )
-from tdpo_pipeline.config import OptimizerSettings, Settings
+from tdpo_pipeline.config import (
+    OptimizerSettings,
+    Settings,
+    TrainingSettings,
+    UnetVisits,
+)
 from tdpo_pipeline.critic.critic import explained_variance
 from tdpo_pipeline.diffusion.randomness import generator, torch_seed
 from tdpo_pipeline.diffusion.trajectory import Trajectory
@@ -84,6 +89,12 @@ class DpokSettings(PolicyGradientSettings):
     kl: Literal["epsilon", "closed_form"] = "epsilon"
     target: Literal["normalised", "raw"] = "normalised"
     value: ValueSettings = ValueSettings()
+
+    def unet_visits(self, training: TrainingSettings) -> UnetVisits:
+        """Those of the policy gradient, and every pair once by the base model."""
+        visits = super().unet_visits(training)
+        pairs = training.samples_per_epoch * training.num_inference_steps
+        return visits._replace(forward=visits.forward + pairs * (self.kl_weight > 0))
 
 
 class ValueFunction(nn.Module):

@@ -32,7 +32,7 @@ from tdpo_pipeline.algorithms.reward_backprop import (
     RewardBackpropSettings,
     final_latents,
 )
-from tdpo_pipeline.config import TrainingSettings
+from tdpo_pipeline.config import TrainingSettings, UnetVisits
 from tdpo_pipeline.diffusion.ddim import predicted_x0
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import noise
@@ -60,6 +60,16 @@ class DraftSettings(RewardBackpropSettings):
     def queries_per_sample(self) -> int:
         """The sample itself, and DRaFT-LV's further noisings of it."""
         return 1 + self.extra_noisings
+
+    def mean_live_steps(self, training: TrainingSettings) -> float:
+        """The last K, for every sample."""
+        return self.last_steps
+
+    def unet_visits(self, training: TrainingSettings) -> UnetVisits:
+        """The live steps, and DRaFT-LV's further ones."""
+        visits = super().unet_visits(training)
+        extra = training.samples_per_epoch * self.extra_noisings
+        return visits._replace(trained=visits.trained + extra)
 
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError if there are fewer steps than live ones."""

@@ -25,6 +25,7 @@ from tdpo_pipeline.config import (
     ResetSettings,
     Settings,
     TrainingSettings,
+    UnetVisits,
 )
 from tdpo_pipeline.diffusion.adapter_neurons import reset_adapter_neurons
 from tdpo_pipeline.diffusion.policy import Policy
@@ -145,6 +146,17 @@ class PolicyGradientSettings(AlgorithmSettings):
             )
         if self.policy_neurons.reset != "none" and training.finetune != "lora":
             raise ValueError("policy_neurons.reset needs finetune: lora.")
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether old log-probs are made anew before the updates."""
+        target = self.exploration is not None and self.exploration.log_prob == "target"
+        return target or self.old_log_prob == "recompute"
+
+    def unet_visits(self, training: TrainingSettings) -> UnetVisits:
+        """Every pair once, and once more where old log-probs are made anew."""
+        pairs = training.samples_per_epoch * training.num_inference_steps
+        return UnetVisits(pairs, pairs * self.recomputes)
 
     def summary(self, training: TrainingSettings) -> str:
         """Updates an epoch, pairs an update, learning rate."""

@@ -33,6 +33,7 @@ from tdpo_pipeline.config import (
     OptimizerSettings,
     Settings,
     TrainingSettings,
+    UnetVisits,
 )
 from tdpo_pipeline.diffusion.ddim import ddim_transition
 from tdpo_pipeline.diffusion.policy import Policy
@@ -97,6 +98,21 @@ class RewardBackpropSettings(AlgorithmSettings):
             else "micro_batch_size"
         )
         training.check_dealt(name, training.samples_per_epoch, "images of an update")
+
+    def sampling_guidance(self, training: TrainingSettings) -> float:
+        """The method's guidance weight, or the scale's."""
+        own = self.guidance_scale
+        return super().sampling_guidance(training) if own is None else own
+
+    def unet_visits(self, training: TrainingSettings) -> UnetVisits:
+        """The live steps; of several, each is computed again in the backward pass."""
+        live = self.mean_live_steps(training)
+        samples = training.samples_per_epoch
+        return UnetVisits(samples * live, samples * live * (live > 1))
+
+    def mean_live_steps(self, training: TrainingSettings) -> float:
+        """Live steps of a sample, in the mean."""
+        return 1.0
 
     def live_summary(self, training: TrainingSettings) -> str:
         """Which steps are live, in a few words."""
@@ -215,12 +231,6 @@ class RewardBackprop(Algorithm):
             raise no_gradient(self.reward.name)
         self.optimizer = PolicyOptimizer(self.policy, self.backprop.optimizer)
         self.target: float | None = None
-
-    @property
-    def guidance_scale(self) -> float:
-        """The method's guidance weight, or the scale's."""
-        own = self.backprop.guidance_scale
-        return super().guidance_scale if own is None else own
 
     @property
     def eta(self) -> float:

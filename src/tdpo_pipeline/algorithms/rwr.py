@@ -37,7 +37,12 @@ from torch import Tensor
 
 from tdpo_pipeline.algorithms.base import Algorithm
 from tdpo_pipeline.algorithms.optimization import PolicyOptimizer
-from tdpo_pipeline.config import AlgorithmSettings, OptimizerSettings, TrainingSettings
+from tdpo_pipeline.config import (
+    AlgorithmSettings,
+    OptimizerSettings,
+    TrainingSettings,
+    UnetVisits,
+)
 from tdpo_pipeline.diffusion.devices import to_device
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.prompt_embeds import PromptEmbeds
@@ -89,6 +94,13 @@ class RwrSettings(AlgorithmSettings):
         ends = [end for end in self.round_ends(training.epochs) if end <= epoch]
         epochs = epoch - max(ends, default=0)
         return epochs * training.samples_per_epoch * (2 * latent_dims + 1)
+
+    def unet_visits(self, training: TrainingSettings) -> UnetVisits:
+        """Passes over the kept images; without guidance, half of the UNet's work each."""
+        kept = 1 - self.percentile if self.weighting == "sparse" else 1.0
+        guided = self.cfg_training or training.guidance_scale == 1
+        visits = training.samples_per_epoch * self.passes * kept
+        return UnetVisits(visits if guided else visits / 2)
 
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError where rounds or batches don't fit the scale."""

@@ -39,7 +39,12 @@ from tdpo_pipeline.algorithms.policy_gradient import (
     PolicyGradient,
     PolicyGradientSettings,
 )
-from tdpo_pipeline.config import AlgorithmSettings, RewardSettings
+from tdpo_pipeline.config import (
+    AlgorithmSettings,
+    RewardSettings,
+    TrainingSettings,
+    UnetVisits,
+)
 from tdpo_pipeline.critic.critic import CriticSettings, explained_variance
 from tdpo_pipeline.critic.learner import CriticLearner
 from tdpo_pipeline.critic.neurons import NeuronSettings
@@ -82,6 +87,12 @@ class TdpoSettings(PolicyGradientSettings):
     def needs_tiny_decoder(self) -> bool:
         """Whether the critic sees states by the base model's tiny decoder."""
         return self.critic.decoder == "tiny"
+
+    def unet_visits(self, training: TrainingSettings) -> UnetVisits:
+        """Those of the policy gradient, and every pair once by the base model."""
+        visits = super().unet_visits(training)
+        pairs = training.samples_per_epoch * training.num_inference_steps
+        return visits._replace(forward=visits.forward + pairs * (self.kl is not None))
 
     def check_task(self, task: RewardSettings) -> None:
         """Raise ValueError if the critic's encoder is the task's own anyway."""

@@ -26,7 +26,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from tdpo_pipeline.algorithms.tdpo import Tdpo, TdpoSettings
-from tdpo_pipeline.config import AlgorithmSettings, TrainingSettings
+from tdpo_pipeline.config import AlgorithmSettings, TrainingSettings, UnetVisits
 from tdpo_pipeline.diffusion.randomness import generator
 from tdpo_pipeline.diffusion.trajectory import Steps, Trajectory, reevaluate
 
@@ -49,6 +49,19 @@ class TdpoReplaySettings(TdpoSettings):
         steps = training.num_inference_steps
         each = (steps + 1) * latent_dims + steps
         return min(epoch, self.buffer_epochs) * self.buffer_samples * each
+
+    def unet_visits(self, training: TrainingSettings) -> UnetVisits:
+        """TDPO's; and after each reset every kept pair once, and once for its log-prob."""
+        trained, forward = super().unet_visits(training)
+        epochs = training.epochs
+        kept = sum(
+            min(epoch, self.buffer_epochs)
+            for epoch in range(1, epochs)  # there is no epoch after the last
+            if self.policy_neurons.reset_due(epoch, epochs)
+        )
+        pairs = self.buffer_samples * training.num_inference_steps
+        again = kept * pairs / epochs
+        return UnetVisits(trained + again, forward + again)
 
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError where the buffer doesn't fit, or nothing is ever reset."""

@@ -21,13 +21,11 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from tdpo_pipeline.algorithms.alignprop import AlignPropSettings, FixedTruncation
-from tdpo_pipeline.algorithms.draft import DraftSettings
-from tdpo_pipeline.algorithms.reward_backprop import RewardBackpropSettings
-from tdpo_pipeline.algorithms.rwr import RwrSettings
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.devices import DTYPES, DeviceError
 from tdpo_pipeline.diffusion.loading import tiny_decoder_config
+from tdpo_pipeline.rewards.registry import REWARDS
+from tdpo_pipeline.rewards.repositories import loaded_bytes
 
 FLOAT32 = 4
 
@@ -60,15 +58,9 @@ PEAK_TFLOPS = {
 }
 """Data sheets' peaks by a part of the GPU's name; the A100's if none fits."""
 
-REWARD_PARAMETERS = {
-    "aesthetic": 304e6,
-    "pickscore": 986e6,
-    "hpsv2": 986e6,
-    "hpsv2_1": 986e6,
-    "imagereward": 447e6,
-    "llava_bertscore": 7.8e9,
-    "llava_strict": 7.1e9,
-}
+PUBLISHED = {name for name, entry in REWARDS.items() if entry.repositories}
+"""Rewards that are large networks."""
+
 ENCODER_FLOPS = 335e9
 """Of one image through the largest encoder that a critic reads, ViT-H/14."""
 
@@ -178,18 +170,16 @@ def estimate(config: RunConfig, model: Architecture, trained: int) -> Estimate:
     """
     scale = config.training
     half = 4 if scale.precision == "fp32" else 2
-    copies = 2 if scale.guidance_scale != 1 else 1
     unet, decoder = model.unet, model.decoder
     frozen = decoder.parameters + model.text_parameters
     frozen += unet.parameters * (scale.finetune == "lora")
-    rewards = scored_networks(config)
     # Weight, gradient, Adam's two moments; the last good weights; three flat gradients
     # for their spread; and of a whole UNet the base model's weights.
     state = 8 + (scale.finetune == "full")
     sample = (2 * scale.num_inference_steps + 1) * model.latent_dims + model.pixels
     kept = unet.kept_checkpointed if scale.gradient_checkpointing else unet.kept
-    batch, image = scale.micro_batch_size, copies * kept
-    if isinstance(config.algorithm, RewardBackpropSettings):
+    batch, image = scale.micro_batch_size, guided_copies(config) * kept
+    if config.algorithm.needs_gradient:
         batch = scale.backprop_batch_size or batch
         image += (
             decoder.kept_checkpointed if scale.gradient_checkpointing else decoder.kept
@@ -213,7 +203,7 @@ def estimate(config: RunConfig, model: Architecture, trained: int) -> Estimate:
         host, trajectories = trajectories, FLOAT32 * scale.chunk_size * sample
     memory = {
         "base model": half * frozen,
-        "rewards": FLOAT32 * sum(REWARD_PARAMETERS[name] for name in rewards),
+        "rewards": reward_bytes(config),
         "trained weights and their optimizer": FLOAT32 * trained * state,
         "trajectories": trajectories,
         "activations": max(batch * image, decoding),
@@ -226,10 +216,26 @@ def estimate(config: RunConfig, model: Architecture, trained: int) -> Estimate:
     )
 
 
-def scored_networks(config: RunConfig) -> set[str]:
-    """The rewards that score an epoch's images and are networks."""
-    scored = {config.task.scorer, *(config.task.ensemble or ())}
-    return {*scored, *config.training.monitor} & set(REWARD_PARAMETERS)
+def guided_copies(config: RunConfig) -> int:
+    """Latents that the UNet sees for each one: two with guidance."""
+    return 2 if config.algorithm.sampling_guidance(config.training) != 1 else 1
+
+
+def scored_rewards(config: RunConfig) -> set[str]:
+    """The rewards that score an epoch's images."""
+    trained = config.task.ensemble or (config.task.scorer,)
+    return {
+        *trained,
+        *config.training.monitor,
+        *config.algorithm.auxiliary_rewards,
+    }
+
+
+def reward_bytes(config: RunConfig) -> float:
+    """What the rewards of a run take, and the encoder that its critic reads."""
+    reads = config.algorithm.needs_encoder
+    owner = (config.critic_encoder or config.task.scorer) if reads else None
+    return loaded_bytes(scored_rewards(config), owner)
 
 
 def work(config: RunConfig, model: Architecture) -> dict[str, float]:
@@ -239,21 +245,22 @@ def work(config: RunConfig, model: Architecture) -> dict[str, float]:
     """
     scale, algorithm = config.training, config.algorithm
     samples, steps = scale.samples_per_epoch, scale.num_inference_steps
-    copies = 2 if scale.guidance_scale != 1 else 1
-    guided = copies * model.unet.flops
+    guided = guided_copies(config) * model.unet.flops
     again = 1.0 if scale.gradient_checkpointing else 0.0
     visit = guided * (1 + BACKWARD[scale.finetune] + again)
+    visits = algorithm.unet_visits(scale)
     parts = {
         "sampling": samples * steps * guided,
         "decoding": samples * model.decoder.flops,
         "KL": scale.kl_samples * steps * guided,
-        "updates": visits(config) * visit,
+        "updates": visits.trained * visit + visits.forward * guided,
     }
-    encoded = samples * len(scored_networks(config))
+    networks = scored_rewards(config) & PUBLISHED
+    encoded = samples * len(networks)
     if algorithm.needs_encoder:
         parts["critic"] = samples * steps * model.critic_decoder.flops
         encoded += samples * steps
-    if isinstance(algorithm, RewardBackpropSettings):
+    if algorithm.needs_gradient:
         queries = samples * algorithm.queries_per_sample
         parts["decoding"] += queries * model.decoder.flops * (2 + again)
         encoded += queries * 2
@@ -273,41 +280,6 @@ def float32_work(config: RunConfig, model: Architecture) -> frozenset[str]:
     }
     slow = {name for name, network in networks.items() if network.float32}
     return frozenset({*slow, "encoders"} & work(config, model).keys())
-
-
-def visits(config: RunConfig) -> float:
-    """UNet evaluations with gradient in an epoch, in the mean, guidance counted once."""
-    scale, algorithm = config.training, config.algorithm
-    samples, steps = scale.samples_per_epoch, scale.num_inference_steps
-    match algorithm:
-        case RwrSettings():
-            kept = 1.0
-            if algorithm.weighting == "sparse":
-                kept = 1 - algorithm.percentile
-            return samples * algorithm.passes * kept
-        case DraftSettings():
-            return samples * (algorithm.last_steps + algorithm.extra_noisings)
-        case AlignPropSettings():
-            return samples * _live_steps(algorithm, steps)
-        case RewardBackpropSettings():
-            return samples
-        case _:  # policy gradients: every pair once
-            return samples * steps
-
-
-def _live_steps(algorithm: AlignPropSettings, steps: int) -> float:
-    """Mean number of live steps of a sample."""
-    truncation = algorithm.truncation
-    if isinstance(truncation, FixedTruncation):
-        return truncation.last_steps
-    if truncation.kind == "per_step":
-        return steps / 2
-    mean = (
-        truncation.mean
-        if truncation.kind == "normal"
-        else (truncation.low + truncation.high) / 2
-    )
-    return steps * (1 - mean)
 
 
 def announce(config: RunConfig, base_model: Path, device: torch.device) -> str:
@@ -472,7 +444,9 @@ def _measured_unet(
 
     config = json.loads(settings)
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(config).to(DTYPES[precision])
+        unet = UNet2DConditionModel.from_config(config)
+        # Not by diffusers' own method, which warns of it.
+        nn.Module.to(unet, DTYPES[precision])
         unet.requires_grad_(lora is None)
         parameters = sum(p.numel() for p in unet.parameters())
         if lora is not None:
@@ -510,7 +484,8 @@ def _measured_decoder(settings: str, size: int, precision: str) -> Network:
     tiny = config.get("_class_name") == "AutoencoderTiny"
     vae_class: Any = AutoencoderTiny if tiny else AutoencoderKL
     with torch.device("meta"):
-        vae = vae_class.from_config(config).to(dtype).requires_grad_(False)
+        vae = vae_class.from_config(config).requires_grad_(False)
+        nn.Module.to(vae, dtype)
     parameters = sum(p.numel() for p in vae.parameters())
     with _without_data(torch.float32):  # a VAE computes in the format of its weights
         _move(vae.decoder)
