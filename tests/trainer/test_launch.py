@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,29 @@ def test_fewer_gpus_than_asked_for(
     launch.check_devices(
         config(device="cuda", machines=2, main_address="first:29500").training
     )
+
+
+def test_the_memory_of_runs_before_is_given_back_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def started(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        done.append("started")
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("emptied"))
+    monkeypatch.setattr(launch.subprocess, "run", started)
+    with pytest.raises(ProcessError, match="died with code 1"):
+        launch_run(
+            config(),
+            prompts=tiny.PROMPTS,
+            base_model=tmp_path,
+            weights=tmp_path,
+            state_dir=tmp_path / "state",
+        )
+    assert done == ["emptied", "started"]
 
 
 # ------------------------------------------------------------------ the command

@@ -14,6 +14,7 @@ error is kept beside the job, all are ended, and the next attempt resumes.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -81,6 +82,7 @@ def launch_run(
     for machine in range(1, config.training.machines):
         words = " ".join(command(job, config.training, machine))
         log.info("%s: to be started on machine %d: %s", config.key, machine, words)
+    release_gpu()
     done = subprocess.run(
         command(job, config.training, 0),
         env=environment(config.training, dict(os.environ)),
@@ -95,6 +97,16 @@ def launch_run(
         history=pd.read_csv(state_dir / "history.csv"),
         timings=pd.read_csv(state_dir / "timings.csv"),
     )
+
+
+def release_gpu() -> None:
+    """Give back the GPU memory that this process keeps of what it ran before.
+
+    The processes of a run share its GPU with the process that starts them.
+    """
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def check_devices(training: TrainingSettings) -> None:
