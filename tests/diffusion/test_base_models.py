@@ -1,13 +1,26 @@
 """The policy against plain diffusers, on random Stable Diffusion 1.x and XL."""
 
+import logging
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 
+from benchmarks.architectures import ATTENTION, XL_UNET
 from tdpo_pipeline.algorithms.exploration import weighted_embeds
 from tdpo_pipeline.config import PromptWeightingSettings
-from tdpo_pipeline.diffusion.policy import Policy
+from tdpo_pipeline.diffusion.policy import (
+    Policy,
+    _diffusers_name,
+    _peft_name,
+    check_adapter,
+)
 from tdpo_pipeline.diffusion.trajectory import rollout
+from tdpo_pipeline.rewards.reading import TruncatedPromptWarning
 from tests import tiny
 
 
@@ -95,3 +108,51 @@ def test_prompt_weighting_weighs_a_word_in_both_encoders(force_zeros):
     torch.testing.assert_close(found.tokens[:, 1], expected)
     assert torch.equal(found.tokens[:, [0, 2, 3]], plain.tokens[:, [0, 2, 3]])
     assert torch.equal(found.pooled, plain.pooled)
+
+
+@pytest.mark.parametrize("make", tiny.PIPELINES.values(), ids=tiny.PIPELINES)
+def test_prompts_that_are_cut_are_told_before_and_once(make, caplog):
+    # 4 tokens are read, of which one begins and one ends a prompt.
+    model = policy(make())
+    with pytest.warns(TruncatedPromptWarning) as told:
+        model.tell_truncated(["cat dog", "cat dog cat", "dog", "dog dog dog dog"])
+    assert [str(warning.message) for warning in told] == [
+        "The base model reads the first 4 tokens of a prompt, and 2 of 4 prompts are "
+        "longer, first that of 5 tokens 'cat dog cat'."
+    ]
+    for library in ("diffusers", "transformers"):
+        monitor = logging.getLogger(library)
+        monitor.addHandler(caplog.handler)
+        try:
+            cut = model.encode(["cat dog cat"])
+        finally:
+            monitor.removeHandler(caplog.handler)
+    assert not caplog.records
+    assert torch.equal(cut.tokens, model.encode(["cat dog"]).tokens)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.tell_truncated(["cat dog", "dog"])
+
+
+def test_the_full_size_of_xls_adapters() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(XL_UNET)
+        assert sum(p.numel() for p in unet.parameters()) == 2_567_463_684
+        config = LoraConfig(r=4, lora_alpha=4, target_modules=list(ATTENTION))
+        unet.add_adapter(config)
+    names = get_peft_model_state_dict(unet, adapter_name="default")
+    # 2 matrices for 4 layers of the 2 attentions of 70 blocks: 2 x 2 + 2 x 10 on the way
+    # down, 10 in the middle, 3 x 10 + 3 x 2 on the way up.
+    assert len(names) == 2 * 4 * 2 * 70
+    # A block of width d: 7 layers to or from d, 4 x 2 d each, twice for attention on the
+    # image and twice for the query and the result of that on the text, whose keys and
+    # values read 2048: 56 d + 16384. 10 blocks have width 640, 60 have 1280.
+    expected = 10 * (56 * 640 + 16384) + 60 * (56 * 1280 + 16384)
+    assert sum(weight.numel() for weight in names.values()) == expected
+    saved = {_diffusers_name(name): weight for name, weight in names.items()}
+    assert {_peft_name(f"unet.{name}") for name in saved} == set(names)
+    check_adapter(unet, saved)
+    assert (
+        "up_blocks.0.attentions.2.transformer_blocks.9.attn2.to_out.0.lora.up.weight"
+        in saved
+    )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from tdpo_pipeline.diffusion.devices import (
 from tdpo_pipeline.diffusion.loading import BasePipeline
 from tdpo_pipeline.diffusion.prompt_embeds import PromptEmbeds
 from tdpo_pipeline.diffusion.randomness import torch_seed
+from tdpo_pipeline.rewards.reading import TruncatedPromptWarning
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 UNET_FILE = "unet.safetensors"
@@ -189,14 +191,34 @@ class Policy:
                 self._text[prompt] = self._encode(prompt)
         return PromptEmbeds.cat([self._text[prompt] for prompt in prompts])
 
+    def tell_truncated(self, prompts: Sequence[str]) -> None:
+        """Warn of prompts of which the base model reads only the beginning."""
+        tokenizer = self.pipeline.tokenizer
+        length = tokenizer.model_max_length
+        counts = {
+            prompt: len(tokenizer(prompt, verbose=False).input_ids)
+            for prompt in dict.fromkeys(prompts)
+        }
+        longer = {prompt: n for prompt, n in counts.items() if n > length}
+        if longer:
+            first = next(iter(longer))
+            warnings.warn(
+                f"The base model reads the first {length} tokens of a prompt, and "
+                f"{len(longer)} of {len(counts)} prompts are longer, first that of "
+                f"{longer[first]} tokens {first!r:.120}.",
+                TruncatedPromptWarning,
+                stacklevel=2,
+            )
+
     @torch.no_grad()
     def _encode(self, prompt: str) -> PromptEmbeds:
-        tokens, *others = self.pipeline.encode_prompt(
-            prompt,
-            device=self.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=False,
-        )
+        with _quiet("diffusers", "transformers"):  # of what tell_truncated says
+            tokens, *others = self.pipeline.encode_prompt(
+                prompt,
+                device=self.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+            )
         # XL gives the pooled embedding too: tokens, None, pooled, None.
         pooled = others[1].float() if len(others) > 1 else None
         return PromptEmbeds(tokens.float(), pooled)
@@ -407,6 +429,20 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             f"{path} is truncated or not a safetensors file ({error}). Train the run "
             "again."
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet(*libraries: str) -> Iterator[None]:
+    """Without the warnings that libraries log."""
+    loggers = [logging.getLogger(library) for library in libraries]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _networks(pipeline: BasePipeline) -> list[nn.Module]:

@@ -12,7 +12,7 @@ from tdpo_pipeline.rewards.base import RewardError
 
 
 class TruncatedPromptWarning(UserWarning):
-    """A scorer reads only the beginning of a prompt."""
+    """A scorer, or the base model, reads only the beginning of a prompt."""
 
 
 def check_not_empty(reader: str, prompts: Sequence[str]) -> None:

@@ -179,6 +179,8 @@ class Trainer:
             compute=settings,
             tiny_decoder=tiny_decoder,
         )
+        if distributed.is_main():
+            policy.tell_truncated(prompts)
         rewards = load_rewards(
             (config.task.scorer, *settings.monitor), weights, config.task
         )
