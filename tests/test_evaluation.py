@@ -245,7 +245,7 @@ def test_the_trained_reward_is_scored_in_any_case(folder, trained, result):
 
 
 def test_a_broken_reward_is_found_before_sampling(folder, trained, monkeypatch):
-    monkeypatch.setattr(evaluation, "rollout", None)
+    monkeypatch.setattr(evaluation, "rollout_chunks", None)
     broken = ("tests.rewards.own_rewards:Broken",)
     settings = SETTINGS.model_copy(update={"rewards": broken})
     with pytest.raises(RewardError, match="'broken' failed"):

@@ -26,7 +26,11 @@ from tdpo_pipeline.config import EvaluationSettings, RunConfig
 from tdpo_pipeline.diffusion.devices import resolve_device
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
-from tdpo_pipeline.diffusion.trajectory import Trajectory, kl_to_base, rollout
+from tdpo_pipeline.diffusion.trajectory import (
+    Trajectory,
+    kl_to_base,
+    rollout_chunks,
+)
 from tdpo_pipeline.overoptimization.diversity import diversity_by_prompt
 from tdpo_pipeline.overoptimization.image_statistics import image_statistics
 from tdpo_pipeline.rewards.base import ImageEncoder, PaperScale, Reward
@@ -75,6 +79,22 @@ class _Tables(NamedTuple):
     scores: pd.DataFrame
     statistics: pd.DataFrame
     diversity: pd.DataFrame
+
+
+class _Look(NamedTuple):
+    """What is seen in the images of a chunk.
+
+    Attributes:
+        scores: A row an image, a column a reward.
+        statistics: A row an image.
+        embeddings: L2-normalised, shape (images, d).
+        tiles: Images of the sample strip by their rows, uint8, shape (H, W, 3).
+    """
+
+    scores: pd.DataFrame
+    statistics: pd.DataFrame
+    embeddings: np.ndarray
+    tiles: dict[int, np.ndarray]
 
 
 class _Eyes(NamedTuple):
@@ -134,6 +154,7 @@ def evaluate_run(
     eyes.encoder.to(policy.device)
     images = _image_table(settings, prompt_sets, train_prompts)
     _strip_rows(settings, images)
+    policy.tell_truncated(images["prompt"].tolist())
     identity = run_identity(config, train_prompts, base_model, weights)
     folders = checkpoint_folders(checkpoints, config, identity_digest(identity))
     probe_rewards(eyes.rewards, policy, images["prompt"].tolist())
@@ -289,44 +310,34 @@ def _evaluate_checkpoint(
     images: pd.DataFrame,
 ) -> tuple[_Tables, np.ndarray]:
     """What is seen in all images of a checkpoint, and its row of the sample strip."""
-    tables, row = [], None
-    seen = np.flatnonzero(images["seen"])
-    count = min(config.training.kl_samples, len(seen))
-    spread_out = seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
-    prompts, size = images["prompt"].tolist(), settings.chunk_size
+    tables, rows = [], []
     for eta in settings.etas:
-        samples, measured = _sample(policy, config, settings, images, eta, spread_out)
-        kl = _kl(policy, measured, eta, size)
-        head = {"kl_to_base": kl, "eta": eta}
-        table = images.copy()
-        for reward in eyes.rewards:
-            values = scores(reward, samples, prompts, size)
-            table[reward.name] = values.float().cpu().numpy()
-        pixels = samples.float().cpu().numpy()
-        statistics = pd.concat([images, image_statistics(pixels)], axis=1)
-        diversity = _diversity(eyes, samples, images, size)
-        found = _Tables(table, statistics, diversity)
+        measured, looks = _sample(policy, config, settings, eyes, images, eta)
+        head = {
+            "kl_to_base": _kl(policy, measured, eta, settings.chunk_size),
+            "eta": eta,
+        }
+        scored, statistics = (
+            pd.concat([images, _concatenate(parts)], axis=1)
+            for parts in ([x.scores for x in looks], [x.statistics for x in looks])
+        )
+        embeddings = np.concatenate([look.embeddings for look in looks])
+        diversity = _diversity(images, embeddings).assign(encoder=eyes.encoder_name)
+        found = _Tables(scored, statistics, diversity)
         tables.append(_Tables(*(_headed(kind, head) for kind in found)))
-        if row is None:
-            row = _tiles(samples[_strip_rows(settings, images)])
-    assert row is not None
-    return _Tables(*map(_concatenate, zip(*tables, strict=True))), row
+        tiles = {row: tile for look in looks for row, tile in look.tiles.items()}
+        strip = [tiles[row] for row in _strip_rows(settings, images)]
+        rows.append(np.concatenate(strip, axis=1))
+    return _Tables(*map(_concatenate, zip(*tables, strict=True))), rows[0]
 
 
 def _concatenate(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-@torch.no_grad()
-def _diversity(
-    eyes: _Eyes, samples: Tensor, images: pd.DataFrame, chunk_size: int
-) -> pd.DataFrame:
+def _diversity(images: pd.DataFrame, embeddings: np.ndarray) -> pd.DataFrame:
     """How different the images of each prompt are, a row a prompt."""
-    chunks = samples.split(chunk_size)
-    embeddings = torch.cat([eyes.encoder(chunk) for chunk in chunks])
-    keys = ["prompt_set", "prompt", "seen"]
-    table = diversity_by_prompt(images, embeddings.float().cpu().numpy(), keys)
-    return table.assign(encoder=eyes.encoder_name)
+    return diversity_by_prompt(images, embeddings, ["prompt_set", "prompt", "seen"])
 
 
 def _strip_rows(settings: EvaluationSettings, images: pd.DataFrame) -> list[int]:
@@ -350,34 +361,70 @@ def _sample(
     policy: Policy,
     config: RunConfig,
     settings: EvaluationSettings,
+    eyes: _Eyes,
     images: pd.DataFrame,
     eta: float,
-    measured: np.ndarray,
-) -> tuple[Tensor, Trajectory]:
-    """All samples (N, 3, H, W), and the trajectories of the rows ``measured``.
+) -> tuple[Trajectory, list[_Look]]:
+    """Trajectories to measure the KL on, and what is seen in all images, by chunk.
 
-    The states of all would fill a GPU: 4 (2T + 1) D bytes an image.
+    An image is looked at when it is there, and not kept: those of a checkpoint would
+    fill a GPU.
     """
-    size = settings.chunk_size
-    samples, kept = [], []
-    for start in range(0, len(images), size):
-        rows = images.iloc[start : start + size]
-        keys = zip(rows["prompt"], rows["image"], strict=True)
-        chunk = rollout(
-            policy,
-            rows["prompt"].tolist(),
-            seed=settings.seed,
-            epoch=0,
-            guidance_scale=config.training.guidance_scale,
-            eta=eta,
-            chunk_size=size,
-            purpose="evaluation",
-            addresses=[_address(prompt, image) for prompt, image in keys],
-        )
-        samples.append(chunk.images)
-        own = measured[(measured >= start) & (measured < start + size)] - start
-        kept.append(chunk.select(torch.from_numpy(own)))
-    return torch.cat(samples), Trajectory.cat(kept)
+    measured, strip = _measured_rows(config, images), _strip_rows(settings, images)
+    keys = zip(images["prompt"], images["image"], strict=True)
+    kept, looks = [], []
+    for start, chunk in rollout_chunks(
+        policy,
+        images["prompt"].tolist(),
+        seed=settings.seed,
+        epoch=0,
+        guidance_scale=config.training.guidance_scale,
+        eta=eta,
+        chunk_size=settings.chunk_size,
+        purpose="evaluation",
+        addresses=[_address(prompt, image) for prompt, image in keys],
+    ):
+        own = range(start, start + len(chunk))
+        rows = [row - start for row in measured if row in own]
+        kept.append(chunk.select(torch.tensor(rows, dtype=torch.int64)))
+        shown = [row for row in strip if row in own]
+        looks.append(_look(eyes, chunk, start, shown))
+    return Trajectory.cat(kept), looks
+
+
+@torch.no_grad()
+def _look(eyes: _Eyes, chunk: Trajectory, start: int, shown: Sequence[int]) -> _Look:
+    """What is seen in the images of a chunk.
+
+    Args:
+        eyes: What looks at them.
+        chunk: Its trajectories.
+        start: Row of its first image.
+        shown: Those of its rows that are in the sample strip.
+    """
+    samples = chunk.images
+    values = {
+        reward.name: _numbers(scores(reward, samples, chunk.prompts, len(chunk)))
+        for reward in eyes.rewards
+    }
+    return _Look(
+        scores=pd.DataFrame(values),
+        statistics=image_statistics(_numbers(samples)),
+        embeddings=_numbers(eyes.encoder(samples)),
+        tiles={row: _tile(samples[row - start]) for row in shown},
+    )
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()
+
+
+def _measured_rows(config: RunConfig, images: pd.DataFrame) -> list[int]:
+    """Rows of the images that the KL is measured on, spread over those that are seen."""
+    seen = np.flatnonzero(images["seen"])
+    count = min(config.training.kl_samples, len(seen))
+    spread_out = np.linspace(0, len(seen) - 1, count).round().astype(int)
+    return [int(row) for row in seen[spread_out]]
 
 
 def _address(prompt: str, image: int) -> int:
@@ -394,7 +441,6 @@ def _kl(policy: Policy, trajectory: Trajectory, eta: float, chunk_size: int) -> 
     return kl_to_base(policy, trajectory, every, chunk_size=chunk_size, eta=eta)
 
 
-def _tiles(images: Tensor) -> np.ndarray:
-    """Images (N, 3, H, W) side by side, uint8, shape (H, N x W, 3)."""
-    pixels = levels(images).cpu()
-    return np.concatenate(list(pixels.permute(0, 2, 3, 1).numpy()), axis=1)
+def _tile(image: Tensor) -> np.ndarray:
+    """An image (3, H, W) as uint8, shape (H, W, 3)."""
+    return levels(image).cpu().permute(1, 2, 0).numpy()

@@ -213,6 +213,43 @@ def rollout(
     )
 
 
+def rollout_chunks(
+    policy: Policy,
+    prompts: Sequence[str],
+    *,
+    chunk_size: int,
+    addresses: Sequence[int] | None = None,
+    **options: Any,
+) -> Iterator[tuple[int, Trajectory]]:
+    """What :func:`rollout` samples, a chunk at a time, for those who keep less of it.
+
+    The states of all samples of an evaluation would fill a GPU: 4 (2T + 1) D bytes each.
+
+    Args:
+        policy: The policy to sample from.
+        prompts: N prompts.
+        chunk_size: Samples computed together.
+        addresses: Number of each sample in the noise's address; by default its place.
+        options: Other arguments of :func:`rollout`.
+
+    Yields:
+        Place of the chunk's first sample, and the chunk's trajectories.
+    """
+    numbers = range(len(prompts)) if addresses is None else addresses
+    for start in range(0, len(prompts), chunk_size):
+        part = slice(start, start + chunk_size)
+        yield (
+            start,
+            rollout(
+                policy,
+                prompts[part],
+                chunk_size=chunk_size,
+                addresses=numbers[part],
+                **options,
+            ),
+        )
+
+
 def _rollout_chunk(
     policy: Policy,
     embeds: PromptEmbeds,

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from tdpo_pipeline.config import TrainingSettings
 from tdpo_pipeline.diffusion.policy import Policy
-from tdpo_pipeline.diffusion.trajectory import rollout
+from tdpo_pipeline.diffusion.trajectory import rollout_chunks
 from tdpo_pipeline.overoptimization.intervals import t_quantile
 from tdpo_pipeline.rewards.base import Reward
 from tdpo_pipeline.rewards.scoring import scores as scores_of
@@ -54,7 +54,8 @@ def measure_strengths(
     tables = []
     for strength in tqdm(strengths, desc="strengths", disable=None):
         policy.set_strength(strength)
-        samples = rollout(
+        parts = []
+        for _, chunk in rollout_chunks(
             policy,
             repeated,
             seed=seed,
@@ -63,13 +64,15 @@ def measure_strengths(
             eta=training.eta,
             chunk_size=training.chunk_size,
             purpose="strengths",
-        )
+        ):
+            values = {
+                name: scores_of(reward, chunk.images, chunk.prompts, len(chunk)).cpu()
+                for name, reward in rewards.items()
+            }
+            parts.append(pd.DataFrame({k: v.numpy() for k, v in values.items()}))
         table = pd.DataFrame({"strength": strength, "prompt": repeated})
         table["image"] = numbers
-        for name, reward in rewards.items():
-            values = scores_of(reward, samples.images, repeated, training.chunk_size)
-            table[name] = values.cpu().numpy()
-        tables.append(table)
+        tables.append(pd.concat([table, pd.concat(parts, ignore_index=True)], axis=1))
     policy.set_strength(1.0)
     return pd.concat(tables, ignore_index=True)
 
