@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdpo_pipeline.rewards.base import Reward, Scores
+from tdpo_pipeline.rewards.base import PaperScale, Reward, Scores
 from tdpo_pipeline.rewards.clip import LendsClipL
 from tdpo_pipeline.rewards.head import AffineHead
 from tdpo_pipeline.rewards.loading import WeightsError, load_strict, read_tensors
@@ -173,6 +173,8 @@ class ImageReward(LendsClipL):
 
     name = "imagereward"
     differentiable = True
+    # TDPO's figures have the rewards before the z-score.
+    paper_scale = PaperScale(STD, MEAN)
 
     def __init__(
         self, network: ImageRewardNetwork, reader: PromptReader, weights: Path
