@@ -120,3 +120,33 @@ def test_weights_that_are_missing_are_named(folder, classifier):
     published.write_pickle(path, content)
     with pytest.raises(WeightsError, match="lacks 'embeddings.word_embeddings.weight'"):
         bert_scorer(folder)
+
+
+def test_the_full_size_of_deberta():
+    full = DebertaConfig(
+        vocab_size=50265,
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=48,
+        num_attention_heads=16,
+        relative_attention=True,
+        pos_att_type=["c2p", "p2c"],
+        position_biased_input=False,
+        type_vocab_size=0,
+    )
+    with torch.device("meta"):
+        names = set(DebertaForSequenceClassification(full).state_dict())
+        model = DebertaModel(full)
+    unused = {name for name in names if name.startswith(bertscore.UNUSED)}
+    assert unused == {
+        f"{part}.{kind}"
+        for part in ("pooler.dense", "classifier")
+        for kind in ("weight", "bias")
+    }
+    read = {name.removeprefix("deberta.") for name in names - unused}
+    assert read == set(model.state_dict())
+    assert len(model.encoder.layer) == 48
+    scorer = BertScorer(model, list, bertscore.LAYER)
+    assert len(scorer.model.encoder.layer) == 40
+    count = sum(p.numel() for p in scorer.parameters())
+    assert DEBERTA.loaded == pytest.approx(4 * count, rel=1e-3)

@@ -1,12 +1,15 @@
 """LLaVA's answers by a small random model, and the two rewards made of answers."""
 
 import io
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPImageProcessor,
@@ -291,3 +294,55 @@ def test_the_registered_reward_has_no_gradient_and_lends_clip_l(files):
     assert not REWARDS["llava_strict"].differentiable
     assert reward.encoder.embedding_dim == 24
     assert reward(published.images(1), ["two cats"]).values.shape == (1,)
+
+
+def published_name(name):
+    """A weight's name in the published files, which are older than transformers 5."""
+    for begin, old in (
+        ("lm_head.", "language_model.lm_head."),
+        ("model.language_model.", "language_model.model."),
+        ("model.vision_tower.", "vision_tower.vision_model."),
+        ("model.multi_modal_projector.", "multi_modal_projector."),
+    ):
+        if name.startswith(begin):
+            return name.replace(begin, old, 1)
+    raise KeyError(name)
+
+
+def test_the_published_names_are_read(files, tmp_path):
+    folder = llava_module.LLAVA.folder(tmp_path)
+    shutil.copytree(llava_module.LLAVA.folder(files), folder)
+    own = published.state(model())
+    old = {published_name(name): weight for name, weight in own.items()}
+    save_file(old, folder / "model.safetensors", {"format": "pt"})
+    read = llava(tmp_path).model.state_dict()
+    assert read.keys() == own.keys()
+    for name, weight in own.items():
+        assert torch.equal(read[name], weight), name
+
+
+def test_the_full_size_of_llava():
+    # transformers' defaults are LLaVA 1.5 7B's but for 64 more tokens.
+    text = LlamaConfig(vocab_size=32064)
+    with torch.device("meta"):
+        full = LlavaForConditionalGeneration(LlavaConfig(text_config=text))
+    # A layer of the language model: 4 x 4096^2 + 3 x 4096 x 11008 + 2 x 4096, 32 times;
+    # 2 x 32064 x 4096 for tokens, and the last norm's 4096.
+    language = 32 * (4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096)
+    language += 2 * 32064 * 4096 + 4096
+    # The projector's two layers; CLIP ViT-L/14 at 336 pixels without its projection.
+    projector = 1024 * 4096 + 4096**2 + 2 * 4096
+    tower = sum(p.numel() for p in full.model.vision_tower.parameters())
+    count = sum(p.numel() for p in full.parameters())
+    assert count == language + projector + tower
+    assert 303e6 < tower < 304e6
+    assert LLAVA.loaded == pytest.approx(2 * count, rel=1e-3)
+    small = {published_name(name) for name in model().state_dict()}
+    names = {published_name(name) for name in full.state_dict()}
+    # Layer by layer those of the small one, which is loaded by them.
+    layer = re.compile(r"layers\.\d+\.")
+    assert {layer.sub("", name) for name in names} == {
+        layer.sub("", name) for name in small
+    }
+    assert len(names) == 686
+    assert Llava(full, list, str).image_tokens == (336 // 14) ** 2

@@ -25,6 +25,8 @@ LAYER = 40
 """Layer of deberta-xlarge-mnli that the authors found best."""
 
 MAX_TOKENS = 512
+UNUSED = ("classifier.", "pooler.", "config")
+"""What MNLI checkpoints hold besides; some have their configuration in the weights."""
 
 
 def recall(reference: Tensor, candidate: Tensor) -> Tensor:
@@ -102,9 +104,7 @@ def _load(weights: Path) -> BertScorer:
     from transformers import DebertaModel, DebertaTokenizer
 
     folder = require_files(DEBERTA, weights)
-    # DeBERTa's MNLI checkpoints may hold their configuration beside the weights.
-    unused = ("classifier.", "pooler.", "config")
-    model = load_pretrained(DebertaModel, folder, unused=unused)
+    model = load_pretrained(DebertaModel, folder, unused=UNUSED)
     tokenizer = DebertaTokenizer(
         vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt")
     )
