@@ -1,5 +1,7 @@
 """Published rewards in training: their encoders in critics, their gradients in policies."""
 
+import socket
+
 import pytest
 
 from tdpo_pipeline.rewards.registry import load_reward
@@ -9,6 +11,22 @@ from tests.rewards import published
 
 DIM = 24
 DRAFT = {"algorithm": "draft", "optimizer": tiny.OPTIMIZER}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Whoever asks for a connection gets none, and fails the test even if it's caught."""
+    asked = []
+
+    def refused(*address, **_):
+        asked.append(address)
+        raise OSError("the network is off")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    yield
+    assert not asked
 
 
 @pytest.fixture(scope="module")
