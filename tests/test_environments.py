@@ -19,7 +19,7 @@ from tdpo_pipeline.config import (
 )
 from tdpo_pipeline.grid import SCALES, Run, runs
 from tdpo_pipeline.pipelines.training.nodes import RunSettings, build_config
-from tdpo_pipeline.prompts import PROMPT_SETS
+from tdpo_pipeline.prompts import PROMPT_SETS, prompt_set
 from tests.conftest import ROOT, catalog_of, parameters_of
 
 PRESETS = ("gpu_24gb", "gpu_40gb", "gpu_80gb", "gpu_141gb")
@@ -216,6 +216,39 @@ def test_diffexp_is_as_in_its_paper() -> None:
     alignprop = config(parameters, Run("alignprop_diffexp", "aesthetic", 0))
     assert alignprop.training.guidance_scale == 7.5
     assert alignprop.algorithm.model_dump()["optimizer"]["learning_rate"] == 1e-3
+
+
+def test_sdxls_alignprop_is_as_in_diffexp() -> None:
+    built = config(merged("sdxl"), Run("alignprop_diffexp", "aesthetic", 0))
+    training, settings = built.training, built.algorithm.model_dump()
+    assert (training.samples_per_epoch, training.guidance_scale) == (64, 7.5)
+    assert "1 update an epoch on 64 images" in built.summary()
+    optimizer = settings["optimizer"]
+    assert (optimizer["learning_rate"], optimizer["betas"]) == (1e-3, (0.9, 0.99))
+    # Weak guidance above step 900, words up to 1.2, for 3/4 of the epochs.
+    assert settings["exploration"]["guidance"]["threshold"] == 900
+    assert settings["exploration"]["prompt_weighting"] == {"low": 1.0, "high": 1.2}
+    assert settings["exploration"]["fraction"] == 0.75
+
+
+def test_alignprop_2023_is_as_in_its_code(sd14: dict[str, Any]) -> None:
+    built = config(sd14, Run("alignprop_2023", "aesthetic", 0))
+    training, settings = built.training, built.algorithm.model_dump()
+    # 7 epochs of two updates of 128 images.
+    assert (training.epochs, training.samples_per_epoch) == (14, 128)
+    assert training.guidance_scale == 7.5
+    assert settings["eta"] == 0.0
+    assert settings["truncation"] == {"kind": "per_step"}
+    optimizer = settings["optimizer"]
+    assert optimizer["learning_rate"] == 1e-3
+    assert optimizer["weight_decay"] == 0.1
+    assert optimizer["max_grad_norm"] == 5.0
+    assert optimizer["betas"] == (0.9, 0.999)
+
+
+def test_dpok_trains_on_prompts_with_a_period() -> None:
+    dpok = config(merged("sd15"), Run("dpok", "imagereward", 0))
+    assert prompt_set(dpok.task.train_prompts)[2] == "A cat and a dog."
 
 
 # ------------------------------------------------------------------ presets
