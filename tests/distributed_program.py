@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from tdpo_pipeline import distributed
+from tdpo_pipeline.algorithms.base import Algorithm
+from tdpo_pipeline.algorithms.optimization import PolicyOptimizer, flat_gradient
 from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.diffusion.trajectory import Trajectory
 from tdpo_pipeline.trainer.loop import train_run
 
 
@@ -61,6 +69,28 @@ def primitives() -> dict[str, object]:
     }
 
 
+@contextlib.contextmanager
+def recorded(found: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Within this context a run leaves its first samples and its first gradient."""
+    sample, step = Algorithm.sample, PolicyOptimizer.step
+
+    def sampled(self: Algorithm, *arguments: Any) -> Trajectory:
+        trajectory = sample(self, *arguments)
+        found.setdefault("latents", trajectory.latents.clone())
+        found.setdefault("images", trajectory.images.clone())
+        return trajectory
+
+    def stepped(self: PolicyOptimizer, parts: Any) -> None:
+        step(self, parts)
+        found.setdefault("gradient", flat_gradient(self.parameters).clone())
+
+    with (
+        mock.patch.object(Algorithm, "sample", sampled),
+        mock.patch.object(PolicyOptimizer, "step", stepped),
+    ):
+        yield
+
+
 def main(folder: Path) -> None:
     """The primitives, and every run whose job is in ``folder``."""
     torch.set_num_threads(1)
@@ -69,13 +99,18 @@ def main(folder: Path) -> None:
             json.dumps(primitives())
         )
         for job in sorted(folder.glob("*.job.json")):
-            train_run(
-                RunConfig.model_validate_json(job.read_text()),
-                prompts=["cat", "dog"],
-                base_model=folder / "base_model",
-                weights=folder / "no_weights",
-                state_dir=folder / "two" / job.name.removesuffix(".job.json"),
-            )
+            name = job.name.removesuffix(".job.json")
+            found: dict[str, torch.Tensor] = {}
+            with recorded(found):
+                train_run(
+                    RunConfig.model_validate_json(job.read_text()),
+                    prompts=["cat", "dog"],
+                    base_model=folder / "base_model",
+                    weights=folder / "no_weights",
+                    state_dir=folder / "two" / name,
+                )
+            path = folder / f"{name}.{distributed.rank()}.safetensors"
+            save_file(found, path)
 
 
 if __name__ == "__main__":

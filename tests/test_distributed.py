@@ -18,6 +18,7 @@ from tdpo_pipeline import distributed
 from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
 from tests.conftest import ROOT
+from tests.distributed_program import recorded
 
 BACKPROP = {"optimizer": tiny.OPTIMIZER}
 METHODS: dict[str, dict[str, Any]] = {
@@ -125,24 +126,33 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_two_processes_train_as_one_does(
     two: Path, tmp_path: Path, method: str
 ) -> None:
-    one = train_run(
-        config(method),
-        prompts=tiny.PROMPTS,
-        base_model=two / "base_model",
-        weights=tmp_path / "no_weights",
-        state_dir=tmp_path / "one",
-    )
+    found: dict[str, torch.Tensor] = {}
+    with recorded(found):
+        one = train_run(
+            config(method),
+            prompts=tiny.PROMPTS,
+            base_model=two / "base_model",
+            weights=tmp_path / "no_weights",
+            state_dir=tmp_path / "one",
+        )
+    for rank in (0, 1):
+        other = load_file(two / f"{method}.{rank}.safetensors")
+        # Samples are the same bit for bit, and gradients but for the order of their sum.
+        assert torch.equal(other["latents"], found["latents"])
+        assert torch.equal(other["images"], found["images"])
+        distance = (other["gradient"] - found["gradient"]).norm()
+        assert 0 <= distance <= 1e-5 * found["gradient"].norm()
+    assert found["gradient"].norm() > 0
     history = pd.read_csv(two / "two" / method / "history.csv")
-    first, other = one.history.iloc[0], history.iloc[0]
-    # Samples are the same bit for bit, so are their rewards.
+    alone, together = one.history.iloc[0], history.iloc[0]
     for column in ("redness_mean", "redness_std"):
-        assert first[column] == other[column]
-    assert first["kl_to_base"] == pytest.approx(other["kl_to_base"], abs=1e-9)
-    norm, spread = first["policy_grad_norm"], first["policy_grad_spread"]
+        assert alone[column] == together[column]
+    assert alone["kl_to_base"] == pytest.approx(together["kl_to_base"], abs=1e-9)
+    norm, spread = alone["policy_grad_norm"], alone["policy_grad_spread"]
     assert norm > 0
-    assert other["policy_grad_norm"] == pytest.approx(norm, rel=1e-5)
-    assert other["policy_grad_spread"] == pytest.approx(spread, rel=1e-4)
-    alone, together = weights(tmp_path / "one"), weights(two / "two" / method)
-    assert alone.keys() == together.keys()
-    for name, value in alone.items():
-        torch.testing.assert_close(together[name], value, rtol=0, atol=1e-6)
+    assert together["policy_grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert together["policy_grad_spread"] == pytest.approx(spread, rel=1e-4)
+    expected, trained = weights(tmp_path / "one"), weights(two / "two" / method)
+    assert expected.keys() == trained.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(trained[name], value, rtol=0, atol=1e-6)
