@@ -10,6 +10,7 @@ from tdpo_pipeline.overoptimization import Bootstrap, ScoreTableError
 from tdpo_pipeline.overoptimization.matched import (
     first_crossing,
     furthest_levels,
+    levels_beyond,
     matched_curves,
     matched_differences,
     matched_report,
@@ -273,7 +274,15 @@ def test_a_report_compares_with_the_reference_on_all_terms() -> None:
     assert rows["mean"].iloc[-1] == pytest.approx(2.0)
     assert set(found.loc[found["group"] == "unseen", "along"]) == {"training_reward"}
     assert (found["gap"].eq("") == found["low"].notna()).all()
-    last = furthest_levels(found)
+    # Of all that an interval was lost for, only the last level is told, and only where a
+    # lower one was kept.
+    last, told = furthest_levels(found), levels_beyond(found)
+    keys = ["group", "along", "scored"]
+    assert told["low"].isna().all()
+    both = told.merge(last, on=keys)
+    assert len(both) == len(told) > 0
+    assert (both["level_x"] > both["level_y"]).all()
+    assert both["mean_x"].notna().all()
     assert not last.duplicated(["group", "along", "scored"]).any()
     queries = last[last["along"] == "reward_queries"]
     assert set(queries["level"]) == {1024}
@@ -283,7 +292,7 @@ def test_a_report_says_what_cannot_be_compared() -> None:
     never = scores("tdpo", proxy=(0, -1, -2)).assign(kl_to_base=np.nan)
     found = report(never, scores("ddpo"))
     said = found[found["level"].isna()].groupby("along")["gap"].unique()
-    assert said["kl"].item().endswith("not recorded for every checkpoint.")
+    assert said["kl"].item().endswith("every checkpoint of tdpo on aesthetic-mini")
     assert "need the timings" in said["seconds"].item()
     assert said["training_reward"].item().startswith("never at equal trained reward")
     assert found[found["level"].isna()]["mean"].isna().all()

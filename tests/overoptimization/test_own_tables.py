@@ -10,22 +10,31 @@ import pandas as pd
 import pytest
 
 from tdpo_pipeline.overoptimization import ScoreTableError, gold_of
-from tdpo_pipeline.overoptimization.own_tables import own_scores, read_table, remarks
+from tdpo_pipeline.overoptimization.own_tables import (
+    counted,
+    own_scores,
+    read_table,
+    remarks,
+)
 from tdpo_pipeline.overoptimization.tables import (
+    SIZES,
+    checkpoint_word,
+    checkpoints_called,
     held_out_of,
     known_rewards,
     role_of,
 )
+from tdpo_pipeline.rewards.registry import REWARDS
 
 
 def table(seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
     """Two prompts, checkpoints at 0, 10 and 20 queries, one image each."""
     return pd.DataFrame(
         [
-            ("mine", seed, queries, prompt, queries / 10, 1.0)
+            ("mine", seed, queries, prompt, queries / 10 + len(prompt), height)
             for seed in seeds
             for queries in (0, 10, 20)
-            for prompt in ("a cat", "a dog")
+            for prompt, height in (("a cat", 0.3), ("a horse", 1.6))
         ],
         columns=["method", "seed", "reward_queries", "prompt", "aesthetic", "human"],
     )
@@ -71,12 +80,27 @@ def first_nan(rows: pd.DataFrame) -> pd.DataFrame:
         (lambda t: t.drop(columns=["seed", "prompt"]), r"lacks.*'seed', 'prompt'"),
         (lambda t: t[:0], "no rows"),
         (first_nan, "'human' is NaN or infinite for 1 images"),
-        (lambda t: pd.concat([t, t[3:4]]), "1 rows .* more than once"),
+        (
+            lambda t: pd.concat([t, t[3:4]]),
+            "1 rows .* more than once; the first is run mine-aesthetic-s0, epoch 1, eta "
+            "1.0, .* prompt a horse, image 0. Several images .* the column 'image'",
+        ),
+        (lambda t: t.assign(**{"Unnamed: 0": range(12)}), "no heading.*index=False"),
+        (lambda t: t.assign(epochs=1), "'epochs' would count .* did you mean 'epoch'"),
+        (lambda t: t.assign(prompt_sets="a"), "did you mean 'prompt_set'"),
+        (
+            lambda t: t.rename(columns={"seed": "sead"}),
+            r"'seed'\] \(did you mean 'sead'",
+        ),
         (lambda t: t[t["reward_queries"] > 0], "no row of the untouched base model"),
         (lambda t: t[t["reward_queries"] == 0], "only the base model"),
         (lambda t: t.assign(note="fine"), r"\['note'\] hold something else"),
         (lambda t: t.drop(columns=["aesthetic", "human"]), "no reward column"),
         (lambda t: t.drop(columns="aesthetic"), r"\['aesthetic'\] are no columns"),
+        (
+            lambda t: t.rename(columns={"aesthetic": "aestetic"}),
+            r"\['aesthetic'\] \(did you mean 'aestetic'\?\)",
+        ),
         (lambda t: t.assign(prompt=None), "'prompt' is empty in 12 rows"),
         (lambda t: t.assign(method=None), "have 0 reward queries"),
         (
@@ -123,6 +147,19 @@ def test_limits_are_told() -> None:
     assert "no interval" in remarks(own_scores(single, trained="aesthetic"))[-1]
 
 
+def test_what_counts_as_a_reward_is_told() -> None:
+    # A loss is one number a checkpoint; numbered rewards are no misspelt columns.
+    rows = table().assign(loss=[3.0, 3.0, 2.0, 2.0, 1.0, 1.0] * 2, reward_2=range(12))
+    scores = own_scores(rows, trained="aesthetic")
+    assert counted(scores) == "Counted as rewards: aesthetic, human, loss, reward_2."
+    (flat,) = remarks(scores)
+    assert "Equal for all images of each checkpoint" in flat
+    assert ": loss. To leave" in flat
+    picked = own_scores(rows, trained="aesthetic", rewards=["aesthetic", "human"])
+    assert counted(picked) == "Counted as rewards: aesthetic, human."
+    assert remarks(picked) == []
+
+
 def test_golds_are_known_inside_the_block() -> None:
     with known_rewards(golds={"aesthetic": "human"}):
         assert role_of("human", "aesthetic") == "gold"
@@ -145,6 +182,24 @@ def test_parts_of_a_trained_sum_are_not_held_out() -> None:
     assert role_of("clip", "both") == "cross"
 
 
+def test_sizes_are_held_against_nobody() -> None:
+    assert set(SIZES) == {name for name in REWARDS if name.startswith("jpeg")}
+    scored = ["jpeg_compressibility", "jpeg_incompressibility", "pick"]
+    assert held_out_of("aesthetic", scored) == ["pick"]
+    # Trained on the one, its negative holds nothing out either.
+    roles = [role_of(name, "jpeg_compressibility") for name in scored]
+    assert roles == ["trained", "size", "cross"]
+
+
+def test_checkpoints_are_called_what_they_are() -> None:
+    assert own_scores(table(), trained="human").attrs["checkpoint"] == "checkpoint"
+    numbered = table().assign(epoch=[0, 0, 5, 5, 9, 9] * 2)
+    assert own_scores(numbered, trained="human").attrs["checkpoint"] == "epoch"
+    with checkpoints_called("checkpoint"):
+        assert checkpoint_word() == "checkpoint"
+    assert checkpoint_word() == "epoch"
+
+
 def test_unseen_prompts_are_told_by_numbers_too() -> None:
     rows = table().assign(seen=[1, 0] * 6)
     assert own_scores(rows, trained="aesthetic")["seen"].tolist() == [True, False] * 6
@@ -158,6 +213,16 @@ def test_what_is_no_truth_value_or_no_whole_number_is_refused(
 ) -> None:
     rows = table().assign(**{column: value})
     with pytest.raises(ScoreTableError, match=f"'{column}' must hold"):
+        own_scores(rows, trained="aesthetic")
+
+
+def test_the_row_of_a_wrong_seed_is_named() -> None:
+    rows = table().astype({"seed": object})
+    rows.loc[3, "seed"] = "one"
+    where = (
+        r"holds 'one' in the row of mine, 10 reward queries and the prompt 'a horse'"
+    )
+    with pytest.raises(ScoreTableError, match=where):
         own_scores(rows, trained="aesthetic")
 
 

@@ -22,9 +22,11 @@ from tdpo_pipeline.overoptimization import (
     verdict,
 )
 from tdpo_pipeline.overoptimization.report import (
+    comparison_finding,
     gold_sentences,
     markdown,
     metrics,
+    onset_finding,
     screen_text,
 )
 from tests.synthetic_tables import COMPLEX, synthetic_history, synthetic_scores
@@ -250,3 +252,32 @@ def test_tiny_golds_have_a_power_of_ten_and_not_twenty_zeros() -> None:
     assert base.endswith("cannot tell, +1.50e-22 [-1.00e-23, +3.00e-22]")
     golds[["change", "low", "high"]] = [0.00123, -0.00001, 0.002]
     assert "+0.00123 [-0.00001, +0.00200]" in gold_sentences(golds, ["seen"])[1]
+
+
+def test_findings_name_the_methods_on_screen_and_in_markdown(
+    outcome: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    fall = {"high_epoch": 8, "low_epoch": 2, "onset_epoch": 4, "role": "cross"}
+    rows = [
+        {"method": "fast", "reward": "a", "scored": "pick", "trained_rise_low": 0.1},
+        {"method": "slow", "reward": "a", "scored": "pick", "high_epoch": np.nan},
+    ]
+    onsets = pd.DataFrame([fall | {"trained_rise_high": 0.3} | row for row in rows])
+    pair = {"method": "slow", "reference": "fast", "reward": "a", "scored": "a"}
+    # -1.0 [-2.0, 0.0] in units of half a base SD.
+    sizes = {"difference": -0.5, "low": -1.0, "high": 0.0, "base_sd": 0.5}
+    tested = {"n_seeds": 3, "n_reference_seeds": 3, "p_holm": 0.04, "role": "trained"}
+    found = [
+        onset_finding(onsets),
+        comparison_finding(pd.DataFrame([pair | sizes | tested])),
+    ]
+    falls = "fast on a: pick since epoch 4 (2 to 8), while the trained reward rises"
+    lower = "lower: slow minus fast on a, a -1.00 [-2.00, +0.00] base SD"
+    screen = screen_text(*outcome, FIGURES, "data", findings=found, page="curves")
+    assert max(map(len, screen.splitlines())) <= 100
+    assert "with curves,\nfor a browser" in screen
+    text = markdown(*outcome, FIGURES, findings=found, table=["Counted: a."])
+    for line in (falls, "slow on a: none was shown to fall", lower):
+        assert f"\n- {line}\n" in screen
+        assert f"\n  - {line}\n" in text
+    assert "## The table\n\n- Counted: a.\n" in text

@@ -43,11 +43,43 @@ def test_the_example(own_project: Project, table: pd.DataFrame) -> None:
     assert fast["onset_queries"].item() == 256
     matched = pd.read_csv(folder / "tables" / "matched.csv")
     assert set(matched["reference"]) == {"careful"}
-    for name in ("proxy_vs_gold", "evaluated_reward", "cross_reward", "final_rewards"):
-        assert (folder / "figures" / f"{name}.png").stat().st_size > 0
+    drawn = {"proxy_vs_gold", "evaluated_reward", "cross_reward", "final_rewards"}
+    assert {path.stem for path in (folder / "figures").iterdir()} == drawn
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<dd>fast on aesthetic</dd>" in page
-    assert "Did the true reward, human, fall" in done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    assert "Did the true reward, human, fall" in output
+    text = (folder / "summary.md").read_text(encoding="utf-8")
+    # The gold of "fast" is highest after 256 of 1024 queries.
+    falls = "fast on aesthetic: human, its gold, since checkpoint 1 ("
+    for told in (falls, "Counted as rewards: aesthetic, human, prompt_match."):
+        assert told in output
+        assert told in text
+    assert "samples" not in output[output.index("The whole summary") :]
+
+
+def test_without_a_gold_and_with_names_of_the_project(
+    own_project: Project, table: pd.DataFrame
+) -> None:
+    names = {"fast": "tdpo_r", "careful": "ddpo"}
+    renamed = table.assign(method=table["method"].replace(names), loss=1.0)
+    renamed.to_csv(own_project.root / "named.csv", index=False)
+    stale = own_project.root / "data" / "08_reporting" / "own" / "figures"
+    stale.mkdir(parents=True, exist_ok=True)
+    (stale / "proxy_vs_gold.png").write_bytes(b"of an earlier table")
+    done = own_project.kedro(
+        *("run", "--pipelines", "measure", "--params"),
+        f"measure.scores=named.csv,{TRAINED}",
+    )
+    output = done.stdout + done.stderr
+    assert not (stale / "proxy_vs_gold.png").exists()
+    assert "proxy_vs_gold.png" not in output
+    assert "tdpo_r on aesthetic: human since checkpoint 1 (" in output
+    assert "Equal for all images of each checkpoint" in output
+    folder = stale.parent
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "TDPO-R" not in page + (folder / "summary.md").read_text(encoding="utf-8")
+    assert "{'" not in page  # no Python in what is read
 
 
 def test_what_is_wrong_is_told(own_project: Project, table: pd.DataFrame) -> None:

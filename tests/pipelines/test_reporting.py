@@ -45,7 +45,7 @@ RUNS = [
 FIGURES = [
     *("proxy_vs_gold", "sample_efficiency", "cross_reward_seen"),
     *("cross_reward_untrained", "cross_reward_unseen", "cross_reward_complex"),
-    *("sample_grid", "critic_neurons"),
+    *("sample_grid", "samples_after_training", "critic_neurons"),
 ]
 EARLY_STOP = ("alpha", "min_epochs")
 PROMPTS = {
@@ -502,7 +502,7 @@ def test_one_method_without_critic_gold_or_seconds_is_reported(
     )
     catalog = report_on(RUNS[:1], tmp_path)
     text = catalog["report_text"].load()
-    assert "no gold to compare; 1 without a common level or a method" in text
+    assert "  - no common level, or no method to compare: " in text
     assert "no gold was scored in training" in text
     assert "critic_neurons.png" not in catalog["report_text"].load()
     assert not (tmp_path / "figure_critic_neurons.png").exists()

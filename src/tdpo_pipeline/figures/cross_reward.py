@@ -89,18 +89,16 @@ def _data(
     x = trained[[*_KEYS, "mean", "low", "high"]].rename(
         columns={"mean": "x_mean", "low": "x_low", "high": "x_high"}
     )
-    wanted = levels["scored"].isin(_default(levels) if held_out is None else held_out)
-    others = levels[
-        (levels["group"] == group) & levels["role"].isin(["gold", "cross"]) & wanted
-    ]
+    wanted = (
+        levels["role"].isin(["gold", "cross"])
+        if held_out is None
+        else levels["role"].isin(["gold", "cross", "size"])
+        & levels["scored"].isin(held_out)
+    )
+    others = levels[(levels["group"] == group) & wanted]
     columns = [*_KEYS, "group", "scored", "role", "mean", "low", "high"]
     sizes = ["n_seeds", "n_prompts", "n_images"]
     return x.merge(others[[*columns, *sizes]], on=_KEYS).reset_index(drop=True)
-
-
-def _default(levels: pd.DataFrame) -> list[str]:
-    """All rewards but the JPEG sizes, which nobody takes for a preference."""
-    return [name for name in levels["scored"].unique() if not name.startswith("jpeg_")]
 
 
 def _pairs(data: pd.DataFrame) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from tdpo_pipeline.overoptimization.summary import final_rows
 from tdpo_pipeline.overoptimization.tables import (
     ROLES,
     TRAINING_ETA,
+    checkpoint_word,
     group_label,
 )
 
@@ -83,8 +84,7 @@ def _data(
     rows = in_base_sd(final_rows(curves))
     rows = rows[(rows["eta"] == TRAINING_ETA) & (rows["group"] == group)]
     if scored is None:
-        jpeg = rows["scored"].str.startswith("jpeg_")
-        rows = rows[~jpeg | rows["role"].isin(["trained", "part"])]
+        rows = rows[rows["role"] != "size"]
     else:
         rows = rows[rows["scored"].isin(list(scored))]
     rows = rows.drop(columns=["mean", "low", "high"]).rename(
@@ -124,6 +124,7 @@ _TICKS = {
     "part": "\n(a part of it)",
     "gold": "\n(its gold)",
     "cross": "",
+    "size": "",
 }
 """What stands under a scored reward, by its role."""
 
@@ -133,7 +134,7 @@ def _caption(data: pd.DataFrame, group: str, unvaried: Sequence[str]) -> str:
     last = " or ".join(str(epoch) for epoch in epochs)
     without = f" Without {', '.join(unvaried)}: no such SD." if unvaried else ""
     return (
-        f"The last checkpoint (epoch {last}) minus the base model on "
+        f"The last checkpoint ({checkpoint_word()} {last}) minus the base model on "
         f"{group_label(group)}: {style.images_text(data)}, {style.seeds_text(data)}. "
         "Bars: 95 % interval of the change, paired by prompt and noise, "
         f"{style.over_text(data)}. One base SD: standard deviation over the base model's "

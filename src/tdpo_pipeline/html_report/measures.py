@@ -25,15 +25,25 @@ from tdpo_pipeline.html_report.cells import (
 )
 from tdpo_pipeline.overoptimization.curves import METHOD
 from tdpo_pipeline.overoptimization.goodhart import preferred_first
-from tdpo_pipeline.overoptimization.matched import AXES, furthest_levels
+from tdpo_pipeline.overoptimization.matched import (
+    AXES,
+    furthest_levels,
+    levels_beyond,
+)
 from tdpo_pipeline.overoptimization.report import (
     ROLE_MARKS,
+    by_statement,
     comparison_verdict,
     joint_verdict,
     judged_rows,
     last_joint,
 )
-from tdpo_pipeline.overoptimization.tables import ROLES, group_label, ordered_groups
+from tdpo_pipeline.overoptimization.tables import (
+    ROLES,
+    checkpoint_word,
+    group_label,
+    ordered_groups,
+)
 
 Verdicts = list[tuple[str, list[str]]]
 """Statements, each with the runs that it holds for."""
@@ -41,10 +51,7 @@ Verdicts = list[tuple[str, list[str]]]
 
 def _by_statement(said: Iterable[tuple[str, str]]) -> Verdicts:
     """What is said of each run, as the runs of each statement."""
-    found: dict[str, list[str]] = {}
-    for statement, run in said:
-        found.setdefault(style.sentence(statement), []).append(run)
-    return list(found.items())
+    return by_statement((style.sentence(statement), run) for statement, run in said)
 
 
 # ------------------------------------------------------------------ on equal terms
@@ -69,19 +76,20 @@ def equal_blocks(matched: pd.DataFrame) -> list[Block]:
         matched: From ``matched_report``.
     """
     table = furthest_levels(matched)
+    beyond = _beyond(matched)
     seen = table["group"] == "seen"
     blocks = [
         Block(
             f"At equal {_EQUAL[along]}",
             _equal_columns(along != "training_reward", groups=False),
-            _equal_rows(table[seen & (table["along"] == along)]),
+            _equal_rows(table[seen & (table["along"] == along)], beyond),
         )
         for along in AXES
     ]
     if (~seen).any():
         columns = _equal_columns(trained=True, groups=True)
         title = "At equal training reward, on prompts not trained on"
-        blocks.append(Block(title, columns, _equal_rows(table[~seen])))
+        blocks.append(Block(title, columns, _equal_rows(table[~seen], beyond)))
     return blocks
 
 
@@ -101,14 +109,54 @@ def _equal_columns(trained: bool, groups: bool) -> Columns:
     ]
 
 
-def _equal_rows(table: pd.DataFrame) -> list[dict[str, str]]:
+def _beyond(matched: pd.DataFrame) -> dict[tuple[str, ...], str]:
+    """What is known of the last level of a comparison where it has no interval."""
+    rows = levels_beyond(matched).to_dict("records")
+    units = groupby(rows, key=_comparison)
+    return {unit: _beyond_text(list(own)) for unit, own in units}
+
+
+def _comparison(row: dict[Any, Any]) -> tuple[str, ...]:
+    """What tells a comparison from others."""
+    return tuple(row[name] for name in (*METHOD, "group", "along"))
+
+
+def _beyond_text(rows: list[dict[Any, Any]]) -> str:
+    """The means at a level without intervals: the gold's, or else of what was held out."""
+    golds = [row for row in rows if row["role"] == "gold"]
+    told = golds or [row for row in rows if row["role"] == "cross"]
+    means = [
+        f"{row['scored']} {_signed(row['mean'] / row['base_sd'])} base SD"
+        for row in told
+        if row["base_sd"] > 0
+    ]
+    first = rows[0]
+    return (
+        f"the last level that both reached, {_level(first)}, is {first['gap']}; there: "
+        f"{', '.join(means) or 'nothing else that varies was scored'}"
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", MINUS)
+
+
+def _level(row: dict[Any, Any]) -> str:
+    return _LEVELS[row["along"]].format(row["level"]).replace("-", MINUS)
+
+
+def _equal_rows(
+    table: pd.DataFrame, beyond: dict[tuple[str, ...], str]
+) -> list[dict[str, str]]:
     """One row a comparison."""
     records = ordered(table, "group", ordered_groups(table["group"]))
     comparisons = groupby(records, key=lambda r: [r[k] for k in (*METHOD, "group")])
-    return [_equal_row(list(rows)) for _, rows in comparisons]
+    return [_equal_row(list(rows), beyond) for _, rows in comparisons]
 
 
-def _equal_row(rows: list[dict[Any, Any]]) -> dict[str, str]:
+def _equal_row(
+    rows: list[dict[Any, Any]], beyond: dict[tuple[str, ...], str]
+) -> dict[str, str]:
     first = rows[0]
     found = {
         "reward": first["reward"],
@@ -124,11 +172,14 @@ def _equal_row(rows: list[dict[Any, Any]]) -> dict[str, str]:
     others = [row for row in rows if row["role"] == "cross"]
     higher = [row["scored"] for row in others if row["low"] > 0]
     lower = [row["scored"] for row in others if row["high"] < 0]
-    level = _LEVELS[first["along"]].format(first["level"])
     seeds = (first["n_seeds"], first["n_reference_seeds"])
-    notes = [words(first["gap"]), seeds_note(*seeds)]
+    notes = [
+        words(first["gap"]),
+        beyond.get(_comparison(first), ""),
+        seeds_note(*seeds),
+    ]
     return found | {
-        "level": level.replace("-", MINUS),
+        "level": _level(first),
         "trained": of_role.get("trained", "not scored"),
         "gold": of_role.get("gold", "none known"),
         "higher": _of(higher, len(others)),
@@ -179,11 +230,11 @@ def compared_block(compared: pd.DataFrame) -> Block:
         ("p", "Corrected p", "number"),
         ("verdict", "It is", ""),
         ("needed", "Seeds needed", "number"),
-        ("epoch", "Epoch", "number"),
+        ("epoch", style.sentence(checkpoint_word()), "number"),
         SEEDS_COLUMN,
         ("note", "Note", ""),
     ]
-    return Block("At equal epochs, all rewards", columns, rows)
+    return Block(f"At equal {checkpoint_word()}s, all rewards", columns, rows)
 
 
 def _compared_row(row: dict[Any, Any]) -> dict[str, str]:
@@ -375,7 +426,7 @@ def joint_block(joint: pd.DataFrame) -> Block:
         ("rose", "All rose", "number"),
         ("fell", "All fell", "number"),
         ("chance", "Each by chance", "number"),
-        ("epoch", "Epoch", "number"),
+        ("epoch", style.sentence(checkpoint_word()), "number"),
         ("prompts", "Prompts", "number"),
         SEEDS_COLUMN,
         ("note", "Note", ""),

@@ -31,10 +31,11 @@ from tdpo_pipeline.html_report.cells import (
     ordered,
     run_name,
 )
-from tdpo_pipeline.overoptimization.report import ROLE_MARKS
+from tdpo_pipeline.overoptimization.report import ROLE_MARKS, onset_text
 from tdpo_pipeline.overoptimization.tables import (
     ROLES,
     TRAINING_ETA,
+    checkpoint_word,
     group_label,
     ordered_groups,
 )
@@ -109,6 +110,7 @@ def html_report(
     environment.filters["label"] = style.method_label
     return environment.get_template("report.html.jinja").render(
         title=title,
+        checkpoint=checkpoint_word(),
         scope=scope(summary),
         verdicts=verdicts(golds),
         rows=summary_rows(summary, golds, onsets),
@@ -261,7 +263,7 @@ def gold_block(golds: pd.DataFrame) -> Block:
         ("group", "Prompts", ""),
         ("change", "Last minus base", "number"),
         ("verdict", "Against base", ""),
-        ("peak_epoch", "Best epoch", "number"),
+        ("peak_epoch", f"Best {checkpoint_word()}", "number"),
         ("peak", "Last minus best", "number"),
         ("peak_verdict", "Against its best", ""),
     ]
@@ -272,8 +274,7 @@ def _onset(row: Mapping[Any, Any]) -> str:
     """When a reward began to fall, with the interval; or that no fall was shown."""
     if pd.isna(row["high_epoch"]):
         return "no fall shown"
-    span = f"{row['low_epoch']:.0f} to {row['high_epoch']:.0f}"
-    return f"epoch {row['onset_epoch']:.0f} ({span})"
+    return onset_text(row)
 
 
 def onset_block(onsets: pd.DataFrame) -> Block:
@@ -357,8 +358,8 @@ def script_data(curves: pd.DataFrame, prompts: pd.DataFrame, methods: list[str])
         methods: Methods in the order of the legend.
 
     Returns:
-        An object with ``methods``, ``groups``, ``rewards`` (trained), ``scored``,
-        ``curves`` and ``prompts``; numbers have five digits, and null where there is
+        An object with ``methods``, ``groups``, ``rewards`` (trained), ``checkpoint``
+        (what it is called), ``curves`` and ``prompts``; numbers have five digits, and null where there is
         none.
     """
     looks = distinct_looks(methods)
@@ -380,6 +381,7 @@ def script_data(curves: pd.DataFrame, prompts: pd.DataFrame, methods: list[str])
             for name in ordered_groups(curves["group"])
         ],
         "rewards": rewards,
+        "checkpoint": checkpoint_word(),
         "curves": [
             _curve(rows)
             for _, rows in curves.groupby(

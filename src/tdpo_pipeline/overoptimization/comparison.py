@@ -28,7 +28,12 @@ from tdpo_pipeline.overoptimization.intervals import (
     mean_over_prompts,
     mean_over_seeds,
 )
-from tdpo_pipeline.overoptimization.tables import ROLES, ScoreTableError, role_of
+from tdpo_pipeline.overoptimization.tables import (
+    ASKED,
+    ROLES,
+    ScoreTableError,
+    role_of,
+)
 
 MOST_SEEDS = 1000
 """More seeds than that are as good as "more than anyone will train"."""
@@ -116,8 +121,8 @@ def compare_report(
     Args:
         scores: Score table of any number of runs.
         references: Methods to compare with, see ``reference_method``.
-        held_out: Held-out rewards to ask about, besides the trained one and its gold; by
-            default all.
+        held_out: Rewards to ask about, besides the trained one and its gold; by default
+            all that are held out.
         power: What ``seeds_needed`` is asked for.
         bootstrap: How the intervals are made.
 
@@ -169,7 +174,7 @@ def _asked(cube: Cube, base: Cube, held_out: Collection[str] | None) -> list[str
     asked = [
         name
         for name, role in roles.items()
-        if role != "cross" or held_out is None or name in held_out
+        if role in ASKED or (role == "cross" if held_out is None else name in held_out)
     ]
     return sorted(asked, key=lambda name: ROLES.index(roles[name]))
 
@@ -357,7 +362,7 @@ def _pair(
     """The rows of one method against the reference."""
     if cube.prompts != base.prompts:
         raise ScoreTableError(
-            f"{dict(cube.names)} and {dict(base.names)} were evaluated on other "
+            f"{cube.title} and {base.title} were evaluated on other "
             "prompts. Evaluate them again with one set of prompts."
         )
     names = rewards or [name for name in cube.rewards if name in base.rewards]

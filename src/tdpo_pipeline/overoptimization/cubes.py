@@ -23,9 +23,12 @@ from tdpo_pipeline.overoptimization.tables import (
     TRAINING_ETA,
     ScoreTableError,
     check_scores,
+    group_label,
     ordered_groups,
     reward_columns,
+    run_text,
     with_group,
+    words_of,
 )
 
 
@@ -76,10 +79,15 @@ class Cube:
         missing = [name for name in rewards if name not in self.rewards]
         if missing:
             raise ScoreTableError(
-                f"{dict(self.names)} was not scored by {missing}, only by "
+                f"{self.title} was not scored by {missing}, only by "
                 f"{list(self.rewards)}."
             )
         return [self.rewards.index(name) for name in rewards]
+
+    @property
+    def title(self) -> str:
+        """What the curve is of, in words, such as "tdpo_r on aesthetic"."""
+        return _title(self.names)
 
     def sizes(self) -> dict[str, int]:
         """The columns that every table ends with."""
@@ -144,6 +152,14 @@ def one_cube(
     return found
 
 
+def _title(names: Mapping[str, object]) -> str:
+    """What a curve is of, in words; its prompt group isn't told."""
+    own = {key: name for key, name in names.items() if key != "group"}
+    if "run" in own:
+        return f"the run {own['run']}"
+    return run_text(own) if set(own) == set(METHOD) else words_of(own)
+
+
 def _ruler(unit: pd.DataFrame, rewards: list[str]) -> FloatArray:
     try:
         return base_sd(unit, rewards).to_numpy(np.float64)
@@ -158,9 +174,10 @@ def _cube(
     ruler: FloatArray,
 ) -> Cube:
     epochs = common_epochs(images)
+    where = f"{_title(names)}, {group_label(str(names['group']))}"
     if not epochs or epochs[0] != 0:
         raise ScoreTableError(
-            f"{names}: no image of epoch 0 (the untouched base model) for every seed, "
+            f"{where}: no image of epoch 0 (the untouched base model) for every seed, "
             "so that changes have nothing to start from. Evaluate epoch 0."
         )
     checkpoints = [at_epoch(images, epoch, rewards) for epoch in epochs]
@@ -168,7 +185,7 @@ def _cube(
     for epoch, checkpoint in zip(epochs, checkpoints, strict=True):
         if not checkpoint.index.equals(same):
             raise ScoreTableError(
-                f"{names}: epoch {epoch} was evaluated on other prompts or images than "
+                f"{where}: epoch {epoch} was evaluated on other prompts or images than "
                 "the base model. Evaluate all checkpoints on the same."
             )
     cells = [cell_means(checkpoint) for checkpoint in checkpoints]

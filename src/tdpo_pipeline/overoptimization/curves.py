@@ -60,7 +60,7 @@ def reward_curves(
     Returns:
         One row per curve, eta, group, epoch and scored reward: the columns ``by``,
         eta, group, epoch, reward_queries, kl_to_base (nats, mean over seeds), scored,
-        role (trained, gold, cross), base_mean, base_sd (over the base model's images
+        role (of ``ROLES``), base_mean, base_sd (over the base model's images
         of the prompts trained on), mean, difference (mean - base_mean), low and high
         (interval of the difference), n_seeds, n_prompts, n_images (over all seeds).
 

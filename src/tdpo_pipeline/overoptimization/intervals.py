@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tdpo_pipeline.overoptimization.tables import ScoreTableError
+from tdpo_pipeline.overoptimization.tables import ScoreTableError, words_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -157,8 +157,8 @@ def at_epoch(scores: pd.DataFrame, epoch: int, rewards: Sequence[str]) -> pd.Dat
     if images.index.has_duplicates:
         twice = images.index[images.index.duplicated()][0]
         raise ScoreTableError(
-            f"The image {dict(zip(PAIR_KEYS, twice, strict=True))} of epoch {epoch} "
-            "is there more than once. Pass one method trained on one reward."
+            f"The image {words_of(dict(zip(PAIR_KEYS, twice, strict=True)))} of epoch "
+            f"{epoch} is there more than once. Pass one method trained on one reward."
         )
     return images
 
@@ -177,8 +177,8 @@ def subtract(trained: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     alone = trained.index.symmetric_difference(base.index)
     if len(alone):
         raise ScoreTableError(
-            f"{len(alone)} images have no partner with the same "
-            f"{', '.join(PAIR_KEYS)}; the first is {alone[0]}. Evaluate every "
+            f"{len(alone)} images have no partner at another checkpoint; the first is "
+            f"{words_of(dict(zip(PAIR_KEYS, alone[0], strict=True)))}. Evaluate every "
             "checkpoint on the same prompts, images and etas."
         )
     return trained - base

@@ -242,13 +242,32 @@ def furthest_levels(table: pd.DataFrame) -> pd.DataFrame:
         the highest level of all, or the row without a level, where no level has an
         interval.
     """
-    keys = ["reward", "group", "along", "method"]
     known = table["level"].where(table["low"].notna())
-    units = [table[key] for key in keys]
+    units = [table[key] for key in _COMPARISON]
     best = known.groupby(units).transform("max")
     best = best.fillna(table["level"].groupby(units).transform("max"))
     chosen = (table["level"] == best) | best.isna()
     return table[chosen].reset_index(drop=True)
+
+
+_COMPARISON = ["reward", "group", "along", "method"]
+
+
+def levels_beyond(table: pd.DataFrame) -> pd.DataFrame:
+    """The last level that both methods reached, where ``furthest_levels`` leaves it out.
+
+    Args:
+        table: From ``matched_report``.
+
+    Returns:
+        Rows of it, those of the level for each comparison where the last one has means
+        and no interval, and a lower one has an interval.
+    """
+    units = [table[key] for key in _COMPARISON]
+    known = table["level"].where(table["low"].notna())
+    best = known.groupby(units).transform("max")
+    last = table["level"].where(table["mean"].notna()).groupby(units).transform("max")
+    return table[(table["level"] == last) & (last > best)].reset_index(drop=True)
 
 
 _WHAT = ["reward", "group", "along", "level", "scored", "role", "mean"]
@@ -365,7 +384,7 @@ def _path_maker(
     def make(cube: Cube) -> _Path:
         if _key(cube) not in own:
             raise ScoreTableError(
-                f"{dict(cube.names)} was not evaluated on the prompts trained on, where "
+                f"{cube.title} was not evaluated on the prompts trained on, where "
                 "its training reward is read. Evaluate these too."
             )
         # One ruler for all methods: the base model is the same, only the number of
@@ -384,7 +403,7 @@ def _ruler(cube: Cube) -> float:
     """One base standard deviation of the trained reward."""
     if cube.trained not in cube.rewards:
         raise ScoreTableError(
-            f"The trained reward '{cube.trained}' of {dict(cube.names)} was not scored."
+            f"The trained reward '{cube.trained}' of {cube.title} was not scored."
         )
     ruler = float(cube.base_sd[cube.columns([cube.trained])[0]])
     if not ruler > 0:
@@ -399,7 +418,7 @@ def _reward_path(cube: Cube, seen: Cube, ruler: float) -> _Path:
     """Along the trained reward on its own prompts, in base standard deviations."""
     if (cube.epochs, cube.seeds) != (seen.epochs, seen.seeds):
         raise ScoreTableError(
-            f"{dict(cube.names)} has other checkpoints or seeds than the prompts "
+            f"{cube.title} has other checkpoints or seeds than the prompts "
             "trained on. Evaluate all prompt sets together."
         )
     changes = seen.changes([cube.trained])[..., 0] / ruler
@@ -422,7 +441,7 @@ def _known_path(
         known = np.broadcast_to(cube.queries, cube.kl.shape)
     if np.isnan(known).any():
         raise ScoreTableError(
-            f"{AXES[along]} of {dict(cube.names)}: not recorded for every checkpoint."
+            f"{AXES[along]} was not recorded for every checkpoint of {cube.title}"
         )
 
     def x(_: FloatArray) -> FloatArray:
@@ -496,7 +515,7 @@ def _difference_rows(
     """The rows of one method minus the reference; a level of NaN is that of no overlap."""
     if path.cube.prompts != base.cube.prompts or path.sizes[1:] != base.sizes[1:]:
         raise ScoreTableError(
-            f"{dict(path.cube.names)} and {dict(base.cube.names)} were evaluated on "
+            f"{path.cube.title} and {base.cube.title} were evaluated on "
             "other prompts. Evaluate them again with one set of prompts."
         )
     rewards = [name for name in path.cube.rewards if name in base.cube.rewards]

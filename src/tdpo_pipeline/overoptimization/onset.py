@@ -99,7 +99,7 @@ def find_onsets(
 
     Args:
         scores: Score table of any number of runs.
-        rewards: Scored rewards; by default all but the trained one.
+        rewards: Scored rewards; by default all but the trained one and ``SIZES``.
         group: Prompt group of these; the trained reward is taken on the same.
         by: What a curve is of, see ``reward_curves``.
         bootstrap: How the intervals are made.
@@ -120,9 +120,15 @@ def find_onsets(
     rows = [
         _row(cube, scored, bootstrap)
         for cube in one_cube(scores, group=group, by=by)
-        for scored in rewards or [r for r in cube.rewards if r != cube.trained]
+        for scored in rewards or _watched(cube)
     ]
     return pd.DataFrame(rows, columns=[*by, *_COLUMNS])
+
+
+def _watched(cube: Cube) -> list[str]:
+    """The rewards whose fall says something."""
+    roles = {name: role_of(name, cube.trained) for name in cube.rewards}
+    return [name for name, role in roles.items() if role not in ("trained", "size")]
 
 
 _COLUMNS = [
@@ -170,7 +176,7 @@ def _row(cube: Cube, scored: str, bootstrap: Bootstrap) -> dict[str, object]:
 def _trained(cube: Cube) -> str:
     if cube.trained not in cube.rewards:
         raise ScoreTableError(
-            f"The trained reward '{cube.trained}' of {dict(cube.names)} was not scored, "
+            f"The trained reward '{cube.trained}' of {cube.title} was not scored, "
             "so that nobody knows whether it rises while others fall."
         )
     return cube.trained

@@ -6,7 +6,8 @@ what would give a wrong number is refused, with what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tdpo_pipeline.overoptimization.tables import (
     TRAINING_ETA,
     ScoreTableError,
     check_scores,
+    reward_columns,
 )
 
 REQUIRED = ("method", "seed", "reward_queries", "prompt")
@@ -30,6 +32,9 @@ OPTIONAL = (
     "prompt_set",
     "seen",
 )
+_TEXTS = ("run", "reward", "prompt_set")
+"""Optional columns that can't be meant where a column holds numbers."""
+
 _UNIT = ["method", "reward", "seed"]
 
 
@@ -58,12 +63,14 @@ def own_scores(
 
     Returns:
         A score table. Rows without a method, which are of a base model that all runs
-        share, are there once for every run.
+        share, are there once for every run. ``attrs["checkpoint"]`` says what its
+        epochs are: the table's own, or checkpoints in order.
 
     Raises:
         ScoreTableError: If the table can't be used.
     """
     _check_columns(table)
+    numbered = "epoch" in table
     if trained is not None:
         table = table.assign(reward=trained)
     elif "reward" not in table:
@@ -76,8 +83,8 @@ def own_scores(
     missing = sorted(set(table["reward"]) - set(scored))
     if missing:
         raise ScoreTableError(
-            f"The trained rewards {missing} are no columns of the table; its rewards "
-            f"are {scored}."
+            f"The trained rewards {missing}{_hint(missing, scored)} are no columns of "
+            f"the table; its rewards are {scored}."
         )
     runs = table[_UNIT].astype(str)
     table = table.assign(
@@ -86,6 +93,7 @@ def own_scores(
     made = table[[*INDEX_COLUMNS, *scored]].reset_index(drop=True)
     check_scores(made)
     _check_checkpoints(made)
+    made.attrs["checkpoint"] = "epoch" if numbered else "checkpoint"
     return made
 
 
@@ -93,8 +101,8 @@ def _check_columns(table: pd.DataFrame) -> None:
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
         raise ScoreTableError(
-            f"The table lacks the columns {missing}; it has {list(table.columns)}. "
-            f"It needs {list(REQUIRED)} and a column for each reward "
+            f"The table lacks the columns {missing}{_hint(missing, table.columns)}; it "
+            f"has {list(table.columns)}. It needs {list(REQUIRED)} and a column for each reward "
             "(docs/own_tables.md)."
         )
     if table.empty:
@@ -111,12 +119,15 @@ def _check_columns(table: pd.DataFrame) -> None:
 def _reward_columns(table: pd.DataFrame, rewards: Sequence[str]) -> list[str]:
     """The columns that hold scores; all of them numbers."""
     known = {*REQUIRED, *OPTIONAL}
-    names = list(rewards) or [name for name in table.columns if name not in known]
+    names = list(rewards)
+    if not names:
+        names = [str(name) for name in table.columns if name not in known]
+        _check_strays(table, names)
     absent = [name for name in names if name not in table.columns]
     if absent:
         raise ScoreTableError(
-            f"measure.rewards names {absent}, which aren't among the table's columns "
-            f"{list(table.columns)}."
+            f"measure.rewards names {absent}{_hint(absent, table.columns)}, which aren't "
+            f"among the table's columns {list(table.columns)}."
         )
     texts = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
     if texts or not names:
@@ -127,6 +138,33 @@ def _reward_columns(table: pd.DataFrame, rewards: Sequence[str]) -> list[str]:
             else "The table has no reward column."
         )
     return names
+
+
+def _check_strays(table: pd.DataFrame, names: Sequence[str]) -> None:
+    """Refuse columns of the table that are no rewards by their names."""
+    unnamed = [name for name in names if name.startswith("Unnamed:")]
+    if unnamed:
+        raise ScoreTableError(
+            f"The columns {unnamed} have no heading; such is the index that pandas writes "
+            "into a CSV file. Write the table with to_csv(..., index=False)."
+        )
+    absent = [name for name in OPTIONAL if name not in table.columns]
+    numbers = [name for name in absent if name not in _TEXTS]
+    for name in names:
+        among = numbers if pd.api.types.is_numeric_dtype(table[name]) else absent
+        near = difflib.get_close_matches(name.lower(), among, n=1, cutoff=0.75)
+        if near:
+            raise ScoreTableError(
+                f"The column '{name}' would count as a reward; did you mean '{near[0]}'? "
+                "Rename it, or name the reward columns: measure.rewards."
+            )
+
+
+def _hint(names: Iterable[str], known: Iterable[object]) -> str:
+    """The known names that misspelt ones are near to, in brackets, if there are any."""
+    there = [str(name) for name in known]
+    near = [m for n in names for m in difflib.get_close_matches(n, there, n=1)]
+    return f" (did you mean {' and '.join(map(repr, near))}?)" if near else ""
 
 
 def _share_base(table: pd.DataFrame) -> pd.DataFrame:
@@ -163,10 +201,13 @@ def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
     if not table["seen"].isin([True, False]).all():
         raise ScoreTableError("The column 'seen' must hold true or false in every row.")
     for name in ("seed", "epoch") if "epoch" in table else ("seed",):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        if not (numbers % 1 == 0).all():
+        whole = pd.to_numeric(table[name], errors="coerce") % 1 == 0
+        if not whole.all():
+            row = table[~whole].iloc[0]
             raise ScoreTableError(
-                f"The column '{name}' must hold a whole number in every row."
+                f"The column '{name}' must hold a whole number in every row; it holds "
+                f"{row[name]!r} in the row of {row['method']}, {row['reward_queries']} "
+                f"reward queries and the prompt '{row['prompt']}'."
             )
         table = table.astype({name: float}).astype({name: int})
     return table.astype({"seen": bool, "eta": float})
@@ -203,6 +244,15 @@ def _check_checkpoints(scores: pd.DataFrame) -> None:
             )
 
 
+def counted(scores: pd.DataFrame) -> str:
+    """Which columns count as rewards, in a sentence.
+
+    Args:
+        scores: From ``own_scores``.
+    """
+    return f"Counted as rewards: {', '.join(reward_columns(scores))}."
+
+
 def remarks(scores: pd.DataFrame) -> list[str]:
     """What a reader must know of a table's limits, a sentence each.
 
@@ -227,4 +277,19 @@ def remarks(scores: pd.DataFrame) -> list[str]:
             found.append(
                 f"{name} has one prompt and one seed: no interval can be given."
             )
+    flat = _flat_columns(scores)
+    if flat:
+        found.append(
+            f"Equal for all images of each checkpoint, and so hardly a score of images: "
+            f"{', '.join(flat)}. To leave columns out, name the others: measure.rewards."
+        )
     return found
+
+
+def _flat_columns(scores: pd.DataFrame) -> list[str]:
+    """Rewards that are the same for all images of a checkpoint, wherever it has several."""
+    checkpoints = scores.groupby(["run", "epoch", "eta"])
+    if checkpoints.size().max() == 1:
+        return []
+    different = checkpoints[reward_columns(scores)].nunique()
+    return [str(name) for name in different if different[name].max() <= 1]

@@ -112,7 +112,7 @@ def joint_report(
     Args:
         scores: Score table of any number of runs.
         held_out: Rewards that may count; by default all. Of each method those count that
-            were scored and are neither the trained reward, a part nor a gold of it.
+            were scored and are held out of its training (``held_out_of``).
         bootstrap: How the intervals are made.
 
     Returns:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from math import floor, isfinite, isnan, log10
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -12,10 +13,13 @@ from tdpo_pipeline.overoptimization.curves import METHOD
 from tdpo_pipeline.overoptimization.goodhart import preferred_first
 from tdpo_pipeline.overoptimization.matched import furthest_levels
 from tdpo_pipeline.overoptimization.tables import (
+    ASKED,
     ROLES,
     TRAINING_ETA,
+    checkpoint_word,
     group_label,
     ordered_groups,
+    run_text,
 )
 
 ROLE_MARKS = {
@@ -23,6 +27,7 @@ ROLE_MARKS = {
     "part": ", a part of it",
     "gold": ", its gold",
     "cross": "",
+    "size": "",
 }
 """What stands behind a scored reward, by its role."""
 
@@ -31,12 +36,19 @@ ALPHA = 0.05
 
 _SHORT = {"seen": "trained on", "untrained": "other animals", "unseen": "unseen"}
 _UNIT = ["method", "reward"]
+_SCREEN = 100  # columns
 _SCREEN_GROUPS = 3
 _FULL_BLOCKS = 4  # more methods than that, and the screen shows no held-out rewards
 
 
 def screen_text(
-    summary: pd.DataFrame, golds: pd.DataFrame, figures: Mapping[str, str], folder: str
+    summary: pd.DataFrame,
+    golds: pd.DataFrame,
+    figures: Mapping[str, str],
+    folder: str,
+    *,
+    findings: Iterable[Finding] = (),
+    page: str = "curves and samples",
 ) -> str:
     """A short summary, at most 100 columns wide.
 
@@ -45,6 +57,8 @@ def screen_text(
         golds: From ``gold_report``.
         figures: Name and title of each figure.
         folder: Folder that holds ``figures/``, ``tables/`` and ``summary.md``.
+        findings: Measures that are told on the screen too.
+        page: What ``report.html`` has besides.
     """
     at_eta = summary[summary["eta"] == TRAINING_ETA]
     lines = [
@@ -53,16 +67,16 @@ def screen_text(
     ]
     units = at_eta.groupby(_UNIT, sort=True)
     if units.ngroups > _FULL_BLOCKS:
-        at_eta = at_eta[at_eta["role"] != "cross"]
+        at_eta = at_eta[at_eta["role"].isin(ASKED)]
         lines.append("Held-out rewards are in the whole summary.")
     for (method, reward), rows in at_eta.groupby(_UNIT, sort=True):
         own = golds[(golds["method"] == method) & (golds["reward"] == reward)]
         lines += ["", *_screen_block(f"{method} trained on {reward}", rows, own)]
+    for finding in findings:
+        lines += ["", *_on_screen(finding)]
     lines += ["", f"Figures are in {folder}/figures, their data in {folder}/tables:"]
     lines += [f"  {name + '.png':28} {title}" for name, title in figures.items()]
-    lines.append(
-        f"The whole summary is in {folder}/summary.md; with curves and samples,"
-    )
+    lines.append(f"The whole summary is in {folder}/summary.md; with {page},")
     lines.append(f"for a browser, in {folder}/report.html")
     return "\n".join(lines)
 
@@ -81,7 +95,7 @@ def _screen_block(title: str, rows: pd.DataFrame, golds: pd.DataFrame) -> list[s
     for scored, row in _by_reward(rows):
         cells = [_interval(row, name, "_sd") for name in groups]
         lines.append(f"  {scored + _mark(row):24}" + "".join(f"{c:>24}" for c in cells))
-        if row["role"].iloc[0] != "cross":
+        if row["role"].iloc[0] in ASKED:
             cells = [_interval(row, name) for name in groups]
             lines.append(
                 f"    {'in its own units':22}"
@@ -109,7 +123,7 @@ def _effort(row: pd.Series) -> str:
     known = pd.notna(row["kl_to_base"])
     kl = f"KL {row['kl_to_base']:.3g} nats, " if known else ""
     queries = f"{row['reward_queries']:,.0f} reward queries"
-    return f"epoch {row['epoch']:.0f}, {queries}, {kl}{seeds}"
+    return f"{checkpoint_word()} {row['epoch']:.0f}, {queries}, {kl}{seeds}"
 
 
 def _interval(rows: pd.DataFrame, group: str, unit: str = "") -> str:
@@ -166,7 +180,8 @@ def gold_sentences(golds: pd.DataFrame, groups: Iterable[str]) -> list[str]:
         lines += [
             f"Did the true reward, {row['gold']}, fall on {where}?",
             f"  below the base model: {_ANSWERS[row['verdict']]}, {base}",
-            f"  below its best checkpoint (epoch {row['peak_epoch']}): {_at_best(row)}",
+            f"  below its best checkpoint ({checkpoint_word()} {row['peak_epoch']}): "
+            f"{_at_best(row)}",
         ]
     return lines
 
@@ -187,7 +202,8 @@ def markdown(
     golds: pd.DataFrame,
     figures: Mapping[str, str],
     tripwires: str = "",
-    measures: Iterable[str] = (),
+    findings: Iterable[Finding] = (),
+    table: Iterable[str] = (),
 ) -> str:
     """The whole summary.
 
@@ -196,7 +212,8 @@ def markdown(
         golds: As for ``screen_text``.
         figures: As for ``screen_text``; they are in ``figures/``.
         tripwires: What became of the image statistics, in words.
-        measures: A line for each further measure.
+        findings: What further measures say.
+        table: What to know of a table that others wrote, a sentence each.
     """
     parts = [
         "# What fine-tuning did",
@@ -207,14 +224,16 @@ def markdown(
         "prompts trained on. Several rewards and prompt groups are shown at once and "
         "their intervals are not corrected for that; the question asked beforehand is "
         "that of the trained reward and its gold on the prompts trained on.",
-        "## Did the true reward fall?",
-        _gold_table(golds),
     ]
+    about = [f"- {sentence}" for sentence in table]
+    if about:
+        parts += ["## The table", "\n".join(about)]
+    parts += ["## Did the true reward fall?", _gold_table(golds)]
     if tripwires:
         parts += ["## Did the pictures leave the base model's range?", tripwires]
-    lines = [f"- {line}" for line in measures]
-    if lines:
-        parts += ["## What else was measured", "\n".join(lines)]
+    bullets = [_as_bullets(finding) for finding in findings]
+    if bullets:
+        parts += ["## What else was measured", "\n".join(bullets)]
     ordered = summary.sort_values(
         [*_UNIT, "eta"], ascending=[True, True, False], kind="stable"
     )
@@ -226,7 +245,90 @@ def markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def matched_line(matched: pd.DataFrame) -> str:
+class Finding(NamedTuple):
+    """What one of the report's measures says.
+
+    Attributes:
+        asked: What was measured.
+        said: Statements, each with what it holds for.
+        note: What else its table holds.
+        table: The table, in the report's folder.
+    """
+
+    asked: str
+    said: list[tuple[str, list[str]]]
+    note: str
+    table: str
+
+
+def by_statement(said: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """What is said of each run, as the runs of each statement."""
+    found: dict[str, list[str]] = {}
+    for statement, run in said:
+        found.setdefault(statement, []).append(run)
+    return list(found.items())
+
+
+def _statements(finding: Finding) -> list[str]:
+    """The statements, each with what it holds for."""
+    lines = [f"{said}: {'; '.join(runs)}" for said, runs in finding.said]
+    return lines or ["nothing to compare"]
+
+
+def _on_screen(finding: Finding) -> list[str]:
+    """A finding as lines for the screen."""
+    told = [f"{finding.asked}:", *(f"- {line}" for line in _statements(finding))]
+    return [
+        line
+        for text in told
+        for line in textwrap.wrap(text, _SCREEN, subsequent_indent="  ")
+    ]
+
+
+def _as_bullets(finding: Finding) -> str:
+    """A finding as Markdown: a bullet, and one below it for each statement."""
+    head = f"- {finding.asked}. {finding.note}: `{finding.table}`."
+    return "\n".join([head, *(f"  - {line}" for line in _statements(finding))])
+
+
+def onset_finding(onsets: pd.DataFrame) -> Finding:
+    """Which rewards that weren't trained on have been falling, and since when.
+
+    Args:
+        onsets: From ``find_onsets``.
+    """
+    said = []
+    for (method, reward), rows in onsets.groupby(list(METHOD), sort=True):
+        fallen = rows[rows["high_epoch"].notna()].to_dict("records")
+        told = [_fall_text(row) for row in fallen] or ["none was shown to fall"]
+        said.append((f"{method} on {reward}", told))
+    asked = "Which rewards fall below their best checkpoint, on the prompts trained on"
+    return Finding(asked, said, "With intervals", "tables/onsets.csv")
+
+
+def onset_text(row: Mapping[Any, Any]) -> str:
+    """When a reward began to fall, such as "epoch 4 (2 to 8)".
+
+    Args:
+        row: Of ``find_onsets``, of a reward that was shown to fall.
+    """
+    span = f"({row['low_epoch']:.0f} to {row['high_epoch']:.0f})"
+    return f"{checkpoint_word()} {row['onset_epoch']:.0f} {span}"
+
+
+def _fall_text(row: Mapping[Any, Any]) -> str:
+    """Such as "hps since epoch 4 (2 to 8), while the trained reward rises"."""
+    meanwhile = ""
+    if row["trained_rise_low"] > 0:
+        meanwhile = ", while the trained reward rises"
+    elif row["trained_rise_high"] < 0:
+        meanwhile = ", and so does the trained reward"
+    mark = ROLE_MARKS[row["role"]]
+    name = f"{row['scored']}{mark}," if mark else row["scored"]
+    return f"{name} since {onset_text(row)}{meanwhile}"
+
+
+def matched_finding(matched: pd.DataFrame) -> Finding:
     """How the golds compare at equal training reward.
 
     Args:
@@ -234,26 +336,28 @@ def matched_line(matched: pd.DataFrame) -> str:
     """
     rows = furthest_levels(matched)
     rows = rows[(rows["along"] == "training_reward") & (rows["group"] == "seen")]
-    apart = int(rows["level"].isna().sum())
-    golds = rows[rows["role"] == "gold"]
-    found = {
-        "higher": int((golds["low"] > 0).sum()),
-        "lower": int((golds["high"] < 0).sum()),
-    }
-    counts = [f"{count} {name}" for name, count in found.items()]
-    counts.append(f"{len(golds) - sum(found.values())} cannot tell")
-    told = (
-        f"the gold against a reference method's: {', '.join(counts)}"
-        if len(golds)
-        else "no gold to compare"
-    )
-    without = (
-        f"; {apart} without a common level or a method to compare" if apart else ""
-    )
-    return (
-        f"At equal training reward, {told}{without}. Other rewards, and equal queries, KL "
-        "and seconds: `tables/matched.csv`."
-    )
+    said = []
+    for _, unit in rows.groupby(list(METHOD), sort=True):
+        first = unit.iloc[0].to_dict()
+        golds = unit[unit["role"] == "gold"]
+        if pd.isna(first["level"]):
+            said.append(("no common level, or no method to compare", run_text(first)))
+        elif golds.empty:
+            said.append(("no gold to compare", _against(first)))
+        elif golds["low"].iloc[0] > 0:
+            said.append(("higher", _against(first)))
+        elif golds["high"].iloc[0] < 0:
+            said.append(("lower", _against(first)))
+        else:
+            said.append(("cannot tell", _against(first)))
+    asked = "At equal training reward, the gold against a reference method's"
+    note = "Other rewards, and equal queries, KL and seconds"
+    return Finding(asked, by_statement(said), note, "tables/matched.csv")
+
+
+def _against(row: Mapping[Any, Any]) -> str:
+    """Such as "tdpo_r minus ddpo_2 on pick-mini"."""
+    return f"{row['method']} minus {row['reference']} on {row['reward']}"
 
 
 def comparison_verdict(row: Mapping[Any, Any]) -> str:
@@ -283,23 +387,34 @@ def judged_rows(compared: pd.DataFrame) -> pd.DataFrame:
     return judged.sort_index()
 
 
-def comparison_line(compared: pd.DataFrame) -> str:
+def comparison_finding(compared: pd.DataFrame) -> Finding:
     """How the methods compare with a reference at equal epochs.
 
     Args:
         compared: From ``compare_report``.
     """
     judged = judged_rows(compared).to_dict("records")
-    said = [comparison_verdict(row) for row in judged]
-    counts = "; ".join(f"{said.count(text)} {text}" for text in sorted(set(said)))
-    return (
-        "At equal epochs, the gold (the trained reward where none was scored) against a "
-        f"reference method's, corrected for the number of rewards: {counts}. With the "
-        "number of seeds that it takes: `tables/compared.csv`."
+    said = [(comparison_verdict(row), _compared_text(row)) for row in judged]
+    asked = (
+        f"At equal {checkpoint_word()}s, the gold (the trained reward where none was "
+        "scored) against a reference method's, corrected for the number of rewards"
     )
+    note = "All rewards, with the number of seeds that it takes"
+    return Finding(asked, by_statement(said), note, "tables/compared.csv")
 
 
-def hypervolume_line(volumes: pd.DataFrame) -> str:
+def _compared_text(row: Mapping[Any, Any]) -> str:
+    """What is compared, and by how much it differs, in base standard deviations."""
+    if pd.isna(row["difference"]):
+        return run_text(row)
+    text = f"{_against(row)}, {row['scored']}"
+    if not row["base_sd"] > 0:
+        return text
+    mean, low, high = (row[k] / row["base_sd"] for k in ("difference", "low", "high"))
+    return f"{text} {interval_text(mean, low, high, 2)} base SD"
+
+
+def hypervolume_finding(volumes: pd.DataFrame) -> Finding:
     """Which method offers the most of both, by trained reward.
 
     Args:
@@ -308,29 +423,34 @@ def hypervolume_line(volumes: pd.DataFrame) -> str:
     known = volumes.dropna(subset="hypervolume")
     largest = known.sort_values("hypervolume", ascending=False, kind="stable")
     largest = largest.drop_duplicates("reward").sort_values("reward")
-    told = "; ".join(
-        f"{row['method']} on {row['reward']} ({row['rewards']})"
+    said = [
+        (f"on {row['reward']}", [f"{row['method']} ({row['rewards']})"])
         for row in largest.to_dict("records")
-    )
-    return (
-        f"Largest hypervolume over the base model, by trained reward: {told or 'none'}. "
-        "With intervals: `tables/hypervolumes.csv`."
-    )
+    ]
+    asked = "Largest hypervolume over the base model, by trained reward"
+    return Finding(asked, said, "With intervals", "tables/hypervolumes.csv")
 
 
-def goodhart_line(goodhart: pd.DataFrame) -> str:
+def goodhart_finding(goodhart: pd.DataFrame) -> Finding:
     """What the preferred fits say.
 
     Args:
         goodhart: From ``goodhart_report``.
     """
     fits = preferred_first(goodhart).drop_duplicates([*METHOD, "scored"])
-    statements = fits["statement"].value_counts(sort=False)
-    said = "; ".join(f"{statements[text]} {text}" for text in sorted(statements.index))
-    return (
+    ordered = fits.sort_values([*METHOD, "scored"], kind="stable")
+    said = [(row["statement"], _fit_text(row)) for row in ordered.to_dict("records")]
+    asked = (
         "Held-out rewards, the gold where there is one, against the distance from the "
-        f"base model: {said}. Peaks: `tables/goodhart.csv`."
+        "base model"
     )
+    return Finding(asked, by_statement(said), "Peaks", "tables/goodhart.csv")
+
+
+def _fit_text(row: Mapping[Any, Any]) -> str:
+    """Such as "tdpo_r on pick-mini, gold_match"."""
+    known = isinstance(row["scored"], str)
+    return f"{run_text(row)}, {row['scored']}" if known else run_text(row)
 
 
 def last_joint(joint: pd.DataFrame) -> pd.DataFrame:
@@ -361,37 +481,39 @@ def joint_verdict(row: Mapping[Any, Any]) -> str:
     return "neither was shown beyond chance"
 
 
-def joint_line(joint: pd.DataFrame) -> str:
+def joint_finding(joint: pd.DataFrame) -> Finding:
     """What all held-out rewards did together.
 
     Args:
         joint: The rates of ``joint_report``.
     """
-    said = [joint_verdict(row) for row in last_joint(joint).to_dict("records")]
-    counts = "; ".join(f"{said.count(text)} {text}" for text in sorted(set(said)))
-    return (
-        f"All held-out rewards at once, by method: {counts}. Rates: `tables/joint.csv`, "
-        "prompts: `tables/joint_prompts.csv`."
+    last = last_joint(joint).to_dict("records")
+    said = by_statement((joint_verdict(row), run_text(row)) for row in last)
+    asked = (
+        "All held-out rewards at once: did all rise, or all fall, on the same prompts"
     )
+    note = "Prompts: `tables/joint_prompts.csv`. Rates"
+    return Finding(asked, said, note, "tables/joint.csv")
 
 
-def stopping_line(regrets: pd.DataFrame) -> str:
-    """Which rules had the lowest regret.
+def stopping_finding(regrets: pd.DataFrame) -> Finding:
+    """Which rules had the lowest regret, ties counted for each.
 
     Args:
         regrets: From ``summarise_regrets``.
     """
     rules = regrets[regrets["regret"].notna() & (regrets["rule"] != "best")]
-    methods = len(regrets[list(METHOD)].drop_duplicates())
+    said = []
     if rules.empty:
-        told = "no gold was scored in training, so that no stop can be judged"
+        runs = regrets.drop_duplicates(list(METHOD)).to_dict("records")
+        why = "no gold was scored in training, so that no stop can be judged"
+        said = [(why, run_text(row)) for row in runs]
     else:
         lowest = rules.groupby(list(METHOD))["regret"].transform("min")
-        best = rules.loc[rules["regret"] == lowest, "rule"].value_counts(sort=False)
-        told = "lowest mean regret, ties counted for each: " + "; ".join(
-            f"{rule} for {best[rule]} of {methods}" for rule in sorted(best.index)
-        )
-    return f"Rules for stopping early: {told}. With intervals: `tables/regrets.csv`."
+        best = rules[rules["regret"] == lowest].sort_values("rule", kind="stable")
+        said = [(row["rule"], run_text(row)) for row in best.to_dict("records")]
+    asked = "Rules for stopping early: the lowest mean regret, ties counted for each"
+    return Finding(asked, by_statement(said), "With intervals", "tables/regrets.csv")
 
 
 def _markdown_block(title: str, trained: bool, rows: pd.DataFrame) -> list[str]:
@@ -431,7 +553,7 @@ def _gold_table(golds: pd.DataFrame) -> str:
         "last minus base",
         "against base",
     ]
-    head += ["best epoch", "last minus best", "against its best"]
+    head += [f"best {checkpoint_word()}", "last minus best", "against its best"]
     body = []
     for row in golds.to_dict("records"):
         base = interval_text(row["change"], row["low"], row["high"])

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -71,6 +71,9 @@ _parts: ContextVar[Mapping[str, Collection[str]]] = ContextVar(
 )
 
 
+_checkpoint: ContextVar[str] = ContextVar("checkpoint", default="epoch")
+
+
 @contextmanager
 def known_rewards(
     *,
@@ -88,6 +91,23 @@ def known_rewards(
     """
     with _set(_golds, golds), _set(_parts, parts):
         yield
+
+
+@contextmanager
+def checkpoints_called(word: str) -> Iterator[None]:
+    """Inside the block texts call a checkpoint this, with its number behind it.
+
+    Args:
+        word: "epoch", as outside; or "checkpoint", where a table from elsewhere doesn't
+            number its epochs.
+    """
+    with _set(_checkpoint, word):
+        yield
+
+
+def checkpoint_word() -> str:
+    """What texts call a checkpoint."""
+    return _checkpoint.get()
 
 
 @contextmanager
@@ -113,9 +133,17 @@ def gold_of(reward: str) -> str | None:
     return _golds.get().get(reward)
 
 
-ROLES = ("trained", "part", "gold", "cross")
+ROLES = ("trained", "part", "gold", "cross", "size")
 """How a scored reward may stand to the trained one, in the order of tables: it is that
-one, a part of that ensemble, its gold, or none of these. The last is *held out*."""
+one, a part of that ensemble, its gold, none of these ("cross", which is *held out*), or a
+size that nobody takes for a preference."""
+
+ASKED = ("trained", "part", "gold")
+"""Roles of what training was for."""
+
+SIZES = ("jpeg_compressibility", "jpeg_incompressibility")
+"""Measurements that some runs train on, and none is held against: each is the other's
+negative, and that a file is smaller makes a picture neither better nor worse."""
 
 
 def role_of(scored: str, trained: str) -> str:
@@ -128,11 +156,16 @@ def role_of(scored: str, trained: str) -> str:
         return "trained"
     if scored in _parts.get().get(trained, ()):
         return "part"
-    return "gold" if scored == gold_of(trained) else "cross"
+    if scored == gold_of(trained):
+        return "gold"
+    return "size" if scored in SIZES else "cross"
 
 
 def held_out_of(trained: str, scored: Iterable[str]) -> list[str]:
-    """Those of the scored rewards that are held out of training, golds apart."""
+    """Those of the scored rewards that are held out of training.
+
+    Golds are apart, and ``SIZES`` say nothing for or against a run.
+    """
     return [name for name in scored if role_of(name, trained) == "cross"]
 
 
@@ -159,6 +192,16 @@ IMAGE_KEYS = ("run", "epoch", "eta", "prompt_set", "prompt", "image")
 """What one row of the score table is of."""
 
 
+def run_text(row: Mapping[Any, object]) -> str:
+    """What a row of runs of one method is of, such as "tdpo_r on aesthetic"."""
+    return f"{row['method']} on {row['reward']}"
+
+
+def words_of(names: Mapping[Any, object]) -> str:
+    """What a row is of, in words, such as "run a-b-s0, epoch 1, prompt a cat"."""
+    return ", ".join(f"{name} {value}" for name, value in names.items())
+
+
 def check_scores(scores: pd.DataFrame) -> None:
     """Refuse a score table that would give wrong numbers without a word.
 
@@ -177,7 +220,8 @@ def check_scores(scores: pd.DataFrame) -> None:
         first = scores[list(IMAGE_KEYS)][twice].iloc[0].to_dict()
         raise ScoreTableError(
             f"{int(twice.sum())} rows of the score table are there more than once; the "
-            f"first is {first}. Were tables put together twice?"
+            f"first is {words_of(first)}. Several images of a prompt are told apart by "
+            "the column 'image'; or were tables put together twice?"
         )
     for name in rewards:
         values = scores[name].astype("float64")
@@ -188,7 +232,7 @@ def check_scores(scores: pd.DataFrame) -> None:
         scored = values.notna().groupby(method).transform("any")
         bad = ~good & scored
         if bad.any():
-            where = scores[["run", "epoch", "prompt"]][bad].iloc[0].to_dict()
+            where = words_of(scores[["run", "epoch", "prompt"]][bad].iloc[0].to_dict())
             raise ScoreTableError(
                 f"The reward '{name}' is NaN or infinite for {int(bad.sum())} images; "
                 f"the first is {where}. A mean over the others would compare other "

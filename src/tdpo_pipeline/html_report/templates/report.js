@@ -7,7 +7,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 360, HEIGHT = 235;
 const BOX = { left: 56, right: 10, top: 10, bottom: 36 };
 const AXES = {
-  queries: "reward queries", epoch: "epoch", kl: "KL to the base model, nats",
+  queries: "reward queries", epoch: data.checkpoint, kl: "KL to the base model, nats",
   trained: "change of the trained reward on its own prompts",
 };
 const shown = new Set(data.methods.filter((m) => m.shown).map((m) => m.name));
@@ -264,7 +264,7 @@ function wordsOf(curve, i, y, low, high) {
   const interval = low === null ? "no interval" : `[${signed(low)}, ${signed(high)}]`;
   const kl = curve.kl[i] === null ? "" : `, KL ${number(curve.kl[i])}`;
   const seeds = curve.seeds === 1 ? "one seed" : `${curve.seeds} seeds`;
-  return `${curve.scored} ${signed(y)} ${interval}\nepoch ${curve.epoch[i]}, `
+  return `${curve.scored} ${signed(y)} ${interval}\n${data.checkpoint} ${curve.epoch[i]}, `
     + `${number(curve.queries[i], 7)} reward queries${kl}\n`
     + `${seeds}, ${curve.prompts} prompts, ${curve.images} images`;
 }
@@ -284,6 +284,7 @@ function seriesOf(scored, { reward, group, along, unit }) {
 // ---------------------------------------------------------------- the sections
 const ROLES = {
   trained: "trained", part: "a part of it", gold: "its gold", cross: "held out",
+  size: "a size",
 };
 
 function unitLabel(unit) {

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict
 
 from tdpo_pipeline import figures, html_report, overoptimization
+from tdpo_pipeline.config import Settings
 from tdpo_pipeline.figures import FigureSettings
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.html_report.prompts import prompt_changes
 from tdpo_pipeline.overoptimization import own_tables
 from tdpo_pipeline.overoptimization import report as words
-from tdpo_pipeline.overoptimization.tables import known_rewards
+from tdpo_pipeline.overoptimization.tables import checkpoints_called, known_rewards
 
 logger = logging.getLogger("tdpo_pipeline.report")
 
@@ -35,7 +37,7 @@ FIGURES = {
 """What a table of scores alone is enough for."""
 
 
-class MeasureSettings(BaseModel):
+class MeasureSettings(Settings):
     """The table, and what its rewards are.
 
     Attributes:
@@ -48,8 +50,6 @@ class MeasureSettings(BaseModel):
             first by name.
         folder: Folder of the report.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     scores: str | None
     trained: str | None
@@ -98,15 +98,31 @@ def read(settings: MeasureSettings) -> pd.DataFrame:
             f"measure.reference names '{settings.reference}', which is no method of the "
             f"table; it has {methods}."
         )
-    for remark in own_tables.remarks(scores):
-        logger.info("%s", remark)
+    for sentence in _about(scores):
+        logger.info("%s", sentence)
     return scores
+
+
+def _about(scores: pd.DataFrame) -> list[str]:
+    """What to know of the table: what counts as a reward, and its limits."""
+    return [own_tables.counted(scores), *own_tables.remarks(scores)]
+
+
+@contextmanager
+def _as_given(scores: pd.DataFrame, settings: MeasureSettings) -> Iterator[None]:
+    """Inside the block rewards, methods and checkpoints are those of the table."""
+    with (
+        known_rewards(golds=settings.golds, parts=settings.parts),
+        figures.names_as_written(),
+        checkpoints_called(scores.attrs["checkpoint"]),
+    ):
+        yield
 
 
 def measure(scores: pd.DataFrame, settings: MeasureSettings) -> dict[str, pd.DataFrame]:
     """Everything that the report says: ``TABLES`` and joint_prompts, by name."""
     references = [settings.reference] if settings.reference else []
-    with known_rewards(golds=settings.golds, parts=settings.parts):
+    with _as_given(scores, settings):
         curves = overoptimization.reward_curves(scores)
         joint = overoptimization.joint_report(scores)
         tables = html_report.Tables(
@@ -126,13 +142,18 @@ def measure(scores: pd.DataFrame, settings: MeasureSettings) -> dict[str, pd.Dat
 
 
 def draw(
-    curves: pd.DataFrame, settings: MeasureSettings
-) -> tuple[Figure | pd.DataFrame, ...]:
-    """Draw all of ``FIGURES``: a figure and its data each, in turn."""
-    with known_rewards(golds=settings.golds):
-        return tuple(
-            part for figure in FIGURES.values() for part in figures.draw(figure, curves)
-        )
+    curves: pd.DataFrame, scores: pd.DataFrame, settings: MeasureSettings
+) -> tuple[dict[str, Figure] | pd.DataFrame, ...]:
+    """Draw those of ``FIGURES`` that show something.
+
+    Returns:
+        The figures by the names of their files; then the data of each of ``FIGURES``,
+        empty where there was nothing to draw.
+    """
+    with _as_given(scores, settings):
+        drawn = {name: figures.draw(figure, curves) for name, figure in FIGURES.items()}
+    shown = {f"{n}.png": d.figure for n, d in drawn.items() if not d.data.empty}
+    return shown, *(d.data for d in drawn.values())
 
 
 def report(
@@ -154,14 +175,27 @@ def report(
         folder=settings.folder,
     )
     found = html_report.Tables(**{name: tables[name] for name in TABLES})
-    page = html_report.html_report(found, lineage=traced)
-    screen = words.screen_text(found.summary, found.golds, shown, settings.folder)
+    with _as_given(scores, settings):
+        page = html_report.html_report(found, lineage=traced)
+        falls = words.onset_finding(found.onsets)
+        compared = words.comparison_finding(found.compared)
+        screen = words.screen_text(
+            *(found.summary, found.golds, shown, settings.folder),
+            findings=[falls, compared],
+            page="curves",
+        )
+        findings = [
+            falls,
+            words.matched_finding(found.matched),
+            compared,
+            words.hypervolume_finding(found.hypervolumes),
+            words.goodhart_finding(found.goodhart),
+            words.joint_finding(found.joint),
+        ]
+        text = words.markdown(
+            *(found.summary, found.golds, shown),
+            findings=findings,
+            table=_about(scores),
+        )
     logger.info("%s", screen)
-    lines = [
-        words.matched_line(found.matched),
-        words.comparison_line(found.compared),
-        words.hypervolume_line(found.hypervolumes),
-        words.goodhart_line(found.goodhart),
-        words.joint_line(found.joint),
-    ]
-    return page, words.markdown(found.summary, found.golds, shown, measures=lines)
+    return page, text

@@ -22,12 +22,8 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 nodes.draw,
-                ["own_table_curves", "params:measure"],
-                [
-                    part
-                    for name in nodes.FIGURES
-                    for part in (f"own_figure_{name}", f"own_table_{name}")
-                ],
+                ["own_table_curves", "own_scores", "params:measure"],
+                ["own_figures", *(f"own_table_{name}" for name in nodes.FIGURES)],
                 name="draw_own",
             ),
             Node(

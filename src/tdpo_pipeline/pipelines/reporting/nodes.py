@@ -366,6 +366,7 @@ def report(
     hypervolumes: pd.DataFrame,
     goodhart: pd.DataFrame,
     joint: pd.DataFrame,
+    onsets: pd.DataFrame,
     regrets: pd.DataFrame,
     folder: str,
     configured: dict[str, Any],
@@ -383,6 +384,7 @@ def report(
         hypervolumes: What the methods' checkpoints dominate.
         goodhart: Fits against the distance from the base model.
         joint: What all held-out rewards did together.
+        onsets: Since when rewards have been falling.
         regrets: Mean regrets of stopping rules.
         folder: Folder of the report.
         configured: Settings of every figure, in the order of the summary.
@@ -399,13 +401,14 @@ def report(
         if name in drawn and not drawn[name].empty
     }
     logger.info("%s", words.screen_text(summary, golds, shown, folder))
-    lines = [
-        words.matched_line(matched),
-        words.comparison_line(compared),
-        words.hypervolume_line(hypervolumes),
-        words.goodhart_line(goodhart),
-        words.joint_line(joint),
-        words.stopping_line(regrets),
+    findings = [
+        words.onset_finding(onsets),
+        words.matched_finding(matched),
+        words.comparison_finding(compared),
+        words.hypervolume_finding(hypervolumes),
+        words.goodhart_finding(goodhart),
+        words.joint_finding(joint),
+        words.stopping_finding(regrets),
     ]
-    text = words.markdown(summary, golds, shown, tripwires_markdown(wires), lines)
+    text = words.markdown(summary, golds, shown, tripwires_markdown(wires), findings)
     return text, words.metrics(summary, golds)

@@ -235,6 +235,7 @@ def _report(drawn: Sequence[str]) -> Node:
         "hypervolumes": "table_hypervolumes",
         "goodhart": "table_goodhart",
         "joint": "table_joint",
+        "onsets": "table_onsets",
         "regrets": "table_regrets",
         "folder": "params:reporting.folder",
         "configured": "params:reporting.figures",
