@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 from kedro.framework.cli.utils import find_run_command
 from kedro.io import DatasetError
+from kedro.validation.exceptions import ParameterValidationError
+from kedro.validation.parameter_validator import ParameterValidator
 from pydantic import ValidationError
 
 from tdpo_pipeline import cli
+from tdpo_pipeline.config import TrainingSettings
 from tdpo_pipeline.diffusion.policy import CheckpointError
+from tdpo_pipeline.hooks import PreflightError
+from tdpo_pipeline.pipelines.measure.nodes import MeasureSettings
 from tdpo_pipeline.rewards.model_files import MissingWeightsError
+from tests.conftest import ROOT
 from tests.tiny import training
 
 
@@ -64,3 +74,65 @@ def test_a_message_is_all_that_is_printed(monkeypatch: pytest.MonkeyPatch) -> No
     done = CliRunner().invoke(cli.run, [])
     assert done.exit_code == 1
     assert done.output == "Error: There are no checkpoints in x.\n"
+
+
+def test_wrong_parameters_are_told_without_pydantics_types() -> None:
+    given = {
+        "measure": {"train": "x"},
+        "training": training().model_dump() | {"epochs": 0, "early_stop": {"alfa": 1}},
+    }
+    types = {"measure": MeasureSettings, "training": TrainingSettings}
+    with pytest.raises(ParameterValidationError) as caught:
+        ParameterValidator({})._apply_validation(given, types)
+    assert "type=" in str(caught.value)  # what Kedro says
+    assert cli.message_for_user(caught.value) == (
+        "Parameter validation failed:\n"
+        "- measure: unknown key 'train'; did you mean 'trained'?\n"
+        "- training.epochs: Input should be greater than 0\n"
+        "- training.early_stop: unknown key 'alfa'; did you mean 'alpha'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"env": "sd41"},
+            "no environment 'sd41'; did you mean sd14 or sd15? There are base, ",
+        ),
+        (
+            {"pipeline": "train-eval"},
+            "no pipeline 'train-eval'; did you mean train_eval?",
+        ),
+        ({"pipelines": ["sample", "x"]}, "no pipeline 'x'. There are all, audit, "),
+    ],
+)
+def test_unknown_names_are_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object], message: str
+) -> None:
+    names = dict.fromkeys(["train_eval", "sample", "audit", "all", "__default__"])
+    monkeypatch.setattr(cli, "pipelines", names)
+    told = cli._plainly(lambda **_: pytest.fail("it ran"))
+    with pytest.raises(ClickException, match=re.escape(message)) as caught:
+        told(**options)
+    assert isinstance(caught.value.__cause__, PreflightError)
+    assert "__default__" not in str(caught.value)
+
+
+def test_known_names_run_and_errors_are_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cli, "pipelines", {"__default__": None})
+    logger = logging.getLogger("kedro.pipeline.node")
+
+    def command(**_: object) -> str:
+        logger.info("Running node: a")
+        logger.error("Node a failed")
+        return "ran"
+
+    with caplog.at_level(logging.INFO, logger="kedro.pipeline.node"):
+        assert cli._plainly(command)(env="smoke") == "ran"
+        logger.error("outside of a run")
+    said = [record.message for record in caplog.records]
+    assert said == ["Running node: a", "outside of a run"]
+    assert (ROOT / "conf" / "smoke").is_dir()

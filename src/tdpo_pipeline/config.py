@@ -9,6 +9,7 @@ This module imports neither torch nor Kedro.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -25,6 +26,7 @@ from pydantic import (
     SerializeAsAny,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from tdpo_pipeline.rewards.registry import check_task, reward_path
 
@@ -40,6 +42,23 @@ class Settings(BaseModel):
     """Parent of all parameter classes: unknown keys are errors, values are fixed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        """Name the keys that are near an unknown one, as ``extra="forbid"`` does not."""
+        if isinstance(values, Mapping):
+            unknown = [str(key) for key in values if key not in cls.model_fields]
+            if unknown:
+                problems = "; ".join(cls._unknown(key) for key in unknown)
+                raise PydanticCustomError("unknown_key", "{what}", {"what": problems})
+        return values
+
+    @classmethod
+    def _unknown(cls, key: str) -> str:
+        near = difflib.get_close_matches(key, cls.model_fields, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else ""
+        return f"unknown key '{key}'; {hint or 'known are ' + ', '.join(cls.model_fields)}"
 
 
 class LoraSettings(Settings):

@@ -151,7 +151,7 @@ def test_another_reward_of_its_name_is_an_error():
         ({RED: {"mean": 0.0, "std": -1.0}}, "greater than 0"),
         ({RED: {"mean": float("nan"), "std": 1.0}}, "finite number"),
         ({RED: {"weight": 0.0, "mean": 0.0, "std": 1.0}}, "weight of 0 says nothing"),
-        ({RED: {"mean": 0.0, "std": 1.0, "wait": 1.0}}, "Extra inputs"),
+        ({RED: {"mean": 0.0, "std": 1.0, "wait": 1.0}}, "unknown key 'wait'"),
     ],
 )
 def test_parts_that_say_nothing_are_refused(parts, message):
