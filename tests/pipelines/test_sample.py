@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
+from tdpo_pipeline.figures.strips import labelled
 from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
 from tdpo_pipeline.pipelines.sample.nodes import SampleSettings, sample
 from tdpo_pipeline.prompts import PromptError
@@ -24,19 +26,32 @@ def settings(**changes: object) -> SampleSettings:
         "guidance_scale": 2.0,
         "eta": 1.0,
         "seed": 0,
+        "folder": "data/08_reporting",
     }
     return SampleSettings.model_validate(values | changes)
 
 
-def test_a_row_a_prompt(base_model: Path, tmp_path: Path) -> None:
+def test_a_row_a_prompt(
+    base_model: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("tdpo_pipeline.report"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="tdpo_pipeline.report")
     path = tmp_path / "mine.txt"
     path.write_text("cat\ndog\n")
     pictures, index = sample(
         settings(prompts=str(path)), MENAGERIE, COMPUTE, base_model
     )
-    assert pictures.shape == (2 * 8, 2 * 8, 3)
+    # 16 pixels hold 2 letters a line: "ca", "t" and "do", "g", of 12 pixels each, and 2
+    # more of air.
+    assert pictures.shape == (2 * (8 + 26), 2 * 8, 3)
     assert pictures.dtype == np.uint8
     assert index["prompts"] == ["cat", "dog"]
+    assert "folder" not in index
+    assert "in data/08_reporting/samples.png" in caplog.text
+    assert "replaces" in caplog.text
 
 
 def test_a_picture_depends_on_its_seed_and_prompt_alone(base_model: Path) -> None:
@@ -44,8 +59,21 @@ def test_a_picture_depends_on_its_seed_and_prompt_alone(base_model: Path) -> Non
     second, _ = sample(
         settings(images_per_prompt=1, seed=1), MENAGERIE, COMPUTE, base_model
     )
+    # The pictures are below their label, which is as high as it must be for its width.
+    both, second = both[-8:], second[-8:]
     np.testing.assert_allclose(both[:, 8:].astype(int), second.astype(int), atol=1)
     assert (both[:, :8] != both[:, 8:]).any()
+
+
+def test_every_row_has_its_prompt_above_it() -> None:
+    tiles = np.full((2 * 8, 64, 3), 128, np.uint8)
+    picture = labelled(tiles, ["cat", "dog"])
+    assert picture.shape == (2 * (14 + 8), 64, 3)
+    rows = picture.reshape(2, 22, 64, 3)
+    assert (rows[:, 14:] == 128).all()
+    labels = rows[:, :14]
+    assert labels.min() < 64 and labels.max() == 255
+    assert (labels[0] != labels[1]).any()
 
 
 @pytest.mark.parametrize("lora", [tiny.LORA, None])

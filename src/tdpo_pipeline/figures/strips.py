@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -92,3 +94,29 @@ def unpack_strips(picture: Pixels, index: Mapping[str, Any]) -> dict[str, Strip]
         images.setdefault(entry["run"], {})[int(entry["epoch"])] = tiles
         prompts[entry["run"]] = tuple(entry["prompts"])
     return {run: Strip(images[run], prompts[run]) for run in images}
+
+
+_LETTERS = 12  # height of a prompt's line, in pixels
+_LETTER_WIDTH = 6  # about; lines are broken by it
+
+
+def labelled(picture: Pixels, prompts: Sequence[str]) -> Pixels:
+    """A picture of tiles with every row's prompt above it.
+
+    Args:
+        picture: uint8, shape (prompts * H, W, 3), no gaps.
+        prompts: Prompt of each row, broken into as many lines as it takes.
+
+    Returns:
+        uint8, shape (prompts * H plus the lines, W, 3): black letters on white.
+    """
+    parts = []
+    for prompt, tiles in zip(prompts, np.split(picture, len(prompts)), strict=True):
+        width = picture.shape[1]
+        lines = textwrap.wrap(prompt, max(1, width // _LETTER_WIDTH)) or [""]
+        label = Image.new("RGB", (width, _LETTERS * len(lines) + 2), "white")
+        pen = ImageDraw.Draw(label)
+        for place, line in enumerate(lines):
+            pen.text((1, _LETTERS * place), line, fill="black")
+        parts += [np.asarray(label), tiles]
+    return np.concatenate(parts)

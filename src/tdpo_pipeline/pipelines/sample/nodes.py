@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from tdpo_pipeline.pipelines.prompts.nodes import (
 )
 from tdpo_pipeline.prompts import PROMPT_SETS, is_prompt_source
 
+# A logger of its own, so that the logging configuration can print it as it is.
+logger = logging.getLogger("tdpo_pipeline.report")
+
 
 class SampleSettings(Settings):
     """What to draw, and from what.
@@ -31,6 +35,7 @@ class SampleSettings(Settings):
         guidance_scale: Classifier-free guidance weight.
         eta: DDIM's eta.
         seed: Picture i of every prompt is drawn from ``seed + i``.
+        folder: Where the pictures go.
     """
 
     checkpoint: str | None
@@ -40,6 +45,7 @@ class SampleSettings(Settings):
     guidance_scale: NonNegativeFloat
     eta: NonNegativeFloat
     seed: NonNegativeInt
+    folder: str
 
 
 def sample(
@@ -48,7 +54,7 @@ def sample(
     compute: TrainingSettings,
     base_model: Path,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Draw pictures.
+    """Draw pictures, and say where they are.
 
     Args:
         settings: What to draw, and from what.
@@ -57,19 +63,26 @@ def sample(
         base_model: Folder of the base model.
 
     Returns:
-        Pictures, a row a prompt, uint8 (H, W, 3); and what they are.
+        Pictures, a row a prompt below its text, uint8 (H, W, 3); and what they are.
 
     Raises:
         PromptError: If the prompts can't be used.
     """
+    from tdpo_pipeline.figures.strips import labelled
     from tdpo_pipeline.sampling import load_checkpoint, sample_grid
 
     prompts = _prompts(settings.prompts, allowed)
     checkpoint = None if settings.checkpoint is None else ROOT / settings.checkpoint
-    options = settings.model_dump(exclude={"checkpoint", "prompts"})
+    options = settings.model_dump(exclude={"checkpoint", "prompts", "folder"})
     pipeline = load_checkpoint(base_model, checkpoint, compute)
     pictures = sample_grid(pipeline, prompts, **options)
-    return pictures, settings.model_dump() | {"prompts": prompts}
+    logger.info(
+        "The pictures are in %s/samples.png, what they are of in samples.json beside it. "
+        "The next run of this pipeline replaces both.",
+        settings.folder,
+    )
+    index = settings.model_dump(exclude={"folder"}) | {"prompts": prompts}
+    return labelled(pictures, prompts), index
 
 
 def _prompts(source: str, allowed: PromptSettings) -> list[str]:
