@@ -89,6 +89,14 @@ def test_a_pipeline_of_an_environment_has_its_own_entries(
     assert free <= {"parameters", "base_model", "reward_weights", "prompt_files"}
 
 
+def test_one_run_starts_from_what_is_fetched(registry: dict[str, Pipeline]) -> None:
+    one = registry["sd14"].to_outputs("tdpo_r.aesthetic.s0.metrics")
+    free = {name for name in one.inputs() if not name.startswith("params:")}
+    assert free <= {"parameters", "base_model", "reward_weights", "prompt_files"}
+    trained = [node.name for node in one.nodes if node.name.endswith(".train")]
+    assert trained == ["tdpo_r.aesthetic.s0.train"]
+
+
 def test_all_starts_from_parameters_alone(registry: dict[str, Pipeline]) -> None:
     free = {name for name in registry["all"].inputs() if not name.startswith("params:")}
     assert free <= {"parameters"}
