@@ -58,7 +58,9 @@ class Settings(BaseModel):
     def _unknown(cls, key: str) -> str:
         near = difflib.get_close_matches(key, cls.model_fields, n=1)
         hint = f"did you mean '{near[0]}'?" if near else ""
-        return f"unknown key '{key}'; {hint or 'known are ' + ', '.join(cls.model_fields)}"
+        return (
+            f"unknown key '{key}'; {hint or 'known are ' + ', '.join(cls.model_fields)}"
+        )
 
 
 class LoraSettings(Settings):
