@@ -4,8 +4,8 @@
     python docs/lineage.py
 
 Needs Chromium and its driver. Builds the static Kedro-Viz site of the project, serves
-it from this machine, opens the main job with all namespaces collapsed, and saves what
-the browser shows to docs/images/lineage.png.
+it from this machine, opens the main job with all namespaces collapsed and four of the
+report's results, and saves what the browser shows to docs/images/lineage.png.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import functools
 import http.server
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {"theme": "light", "showFeatureHints": False}
+SHOWN = ("figure_proxy_vs_gold", "figure_sample_grid", "report_text", "report_metrics")
+"""Results that the picture shows. With all that the report makes it would be far wider than
+a page, and no name could be read."""
 LIGHT = (
     "document.querySelectorAll('.kui-theme--dark').forEach("
     "e => e.classList.replace('kui-theme--dark', 'kui-theme--light'))"
@@ -46,6 +50,9 @@ ZOOM_OUT = (
 HIDDEN = (
     '[class*="feature-hints"], [class*="update-reminder"], .pipeline-minimap,'
     " .pipeline-global-toolbar, .pipeline-sidebar, .pipeline-warning {display: none}"
+    # Where the sidebar was: beside the graph, and not on it.
+    " .pipeline-flowchart__layer-names {left: -60px !important}"
+    " .pipeline-layer-name {font-size: 1.2em}"
 )
 
 
@@ -64,9 +71,33 @@ def served(folder: Path) -> Iterator[str]:
 
 def build() -> Path:
     """Build the static site; gives its folder."""
-    command = [sys.executable, "-m", "kedro", "viz", "build"]
-    subprocess.run(command, cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "kedro", "viz", "build", "--include-previews"]
+    environment = {**os.environ, "KEDRO_ENV": "study"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
     return ROOT / "build"
+
+
+def shorten(site: Path) -> None:
+    """Leave out of a site's graphs what the report makes, except ``SHOWN``."""
+    for path in [site / "api" / "main", *(site / "api" / "pipelines").iterdir()]:
+        graph = json.loads(path.read_text())
+        boxes = graph["modular_pipelines"]
+        results = set(boxes["report"]["outputs"]) if "report" in boxes else set()
+        left_out = {
+            node["id"]
+            for node in graph["nodes"]
+            if node["id"] in results and node["name"] not in SHOWN
+        }
+        graph["nodes"] = [n for n in graph["nodes"] if n["id"] not in left_out]
+        graph["edges"] = [
+            edge
+            for edge in graph["edges"]
+            if not {edge["source"], edge["target"]} & left_out
+        ]
+        for box in boxes.values():
+            box["outputs"] = [name for name in box["outputs"] if name not in left_out]
+            box["children"] = [c for c in box["children"] if c["id"] not in left_out]
+        path.write_text(json.dumps(graph))
 
 
 def browser(width: int, height: int, profile: str) -> webdriver.Chrome:
@@ -102,7 +133,7 @@ def picture(address: str, pipeline: str, width: int, height: int) -> bytes:
             driver.get(f"{address}/?pid={pipeline}")
             driver.execute_script(store)
             driver.refresh()
-            WebDriverWait(driver, 60).until(
+            WebDriverWait(driver, 120).until(
                 lambda d: d.find_elements(By.CSS_SELECTOR, ".pipeline-node")
             )
             driver.execute_script(
@@ -141,12 +172,13 @@ def main() -> None:
     """Build, open, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pipeline", default="train_eval")
-    parser.add_argument("--size", type=int, nargs=2, default=[1500, 800])
+    parser.add_argument("--size", type=int, nargs=2, default=[960, 800])
     parser.add_argument(
         "--output", type=Path, default=ROOT / "docs" / "images" / "lineage.png"
     )
     options = parser.parse_args()
     site = build()
+    shorten(site)
     with served(site) as address:
         options.output.write_bytes(picture(address, options.pipeline, *options.size))
     print(options.output)
