@@ -13,10 +13,8 @@ from matplotlib.image import imread
 
 from tdpo_pipeline.figures import (
     Strip,
-    pack_strips,
     sample_grid,
     save_png,
-    unpack_strips,
 )
 from tdpo_pipeline.figures.sample_grid import (
     last_checkpoints,
@@ -145,26 +143,6 @@ def test_a_picture_is_cut_into_the_right_tiles() -> None:
 def test_a_picture_of_another_size_is_an_error() -> None:
     with pytest.raises(ValueError, match="2 checkpoints and 3 prompts"):
         Strip.from_picture(np.zeros((8, 13, 3), np.uint8), [0, 8], ["a", "b", "c"])
-
-
-def test_strips_survive_packing() -> None:
-    short = Strip({0: strip(3).images[0][:2]}, PROMPTS[:2])
-    strips = {"a": strip(1), "b": short, "c": strip(2)}
-    picture, index = pack_strips(strips)
-    assert picture.shape == (7 * 4, 4 * 4, 3)
-    assert (picture[3 * 4 : 4 * 4, 2 * 4 :] == 255).all()
-    found = unpack_strips(picture, index)
-    assert list(found) == ["a", "b", "c"]
-    for run, expected in strips.items():
-        assert found[run].prompts == expected.prompts
-        assert list(found[run].images) == list(expected.images)
-        for epoch, tiles in expected.images.items():
-            assert (found[run].images[epoch] == tiles).all()
-
-
-def test_tiles_of_two_sizes_cannot_be_packed() -> None:
-    with pytest.raises(ValueError, match="one size"):
-        pack_strips({"a": strip(0, size=4), "b": strip(0, size=5)})
 
 
 def test_grid_shows_every_pixel_as_a_square(tmp_path: Path) -> None:

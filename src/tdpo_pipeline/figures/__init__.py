@@ -14,7 +14,7 @@ from tdpo_pipeline.figures.prompt_curves import prompt_curves
 from tdpo_pipeline.figures.proxy_vs_gold import proxy_vs_gold
 from tdpo_pipeline.figures.sample_efficiency import sample_efficiency
 from tdpo_pipeline.figures.sample_grid import sample_grid
-from tdpo_pipeline.figures.strips import Strip, pack_strips, unpack_strips
+from tdpo_pipeline.figures.strips import Strip
 from tdpo_pipeline.figures.style import (
     Drawn,
     names_as_written,
@@ -34,12 +34,10 @@ __all__ = [
     "final_rewards",
     "names_as_written",
     "neurons",
-    "pack_strips",
     "paper_scales",
     "prompt_curves",
     "proxy_vs_gold",
     "sample_efficiency",
     "sample_grid",
     "save_png",
-    "unpack_strips",
 ]

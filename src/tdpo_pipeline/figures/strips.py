@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,50 +49,6 @@ class Strip:
         tiles = picture.reshape(rows, height // rows, columns, width // columns, 3)
         images = dict(zip(epochs, tiles.swapaxes(1, 2), strict=True))
         return cls(images, tuple(prompts))
-
-
-def pack_strips(strips: Mapping[str, Strip]) -> tuple[Pixels, dict[str, Any]]:
-    """Put the strips of several runs under each other, in one picture.
-
-    Args:
-        strips: Keyed by run; all tiles of one size.
-
-    Returns:
-        The picture, uint8 (rows * H, widest row, 3), white where a row is shorter;
-        and what is where: ``tile`` [H, W] and ``rows``, each with run, epoch, prompts.
-
-    Raises:
-        ValueError: If the tiles differ in size.
-    """
-    sizes = {
-        row.shape[1:3] for strip in strips.values() for row in strip.images.values()
-    }
-    if len(sizes) != 1:
-        raise ValueError(f"Sample strips hold tiles of one size; got {sorted(sizes)}.")
-    ((height, width),) = sizes
-    columns = max(len(strip.prompts) for strip in strips.values())
-    lines, rows = [], []
-    for run, strip in strips.items():
-        for epoch, tiles in strip.images.items():
-            line = np.full((height, columns * width, 3), 255, np.uint8)
-            line[:, : len(tiles) * width] = np.concatenate(list(tiles), axis=1)
-            lines.append(line)
-            rows.append({"run": run, "epoch": epoch, "prompts": list(strip.prompts)})
-    return np.concatenate(lines), {"tile": [height, width], "rows": rows}
-
-
-def unpack_strips(picture: Pixels, index: Mapping[str, Any]) -> dict[str, Strip]:
-    """The strips that ``pack_strips`` put into one picture."""
-    height, width = index["tile"]
-    images: dict[str, dict[int, Pixels]] = {}
-    prompts: dict[str, tuple[str, ...]] = {}
-    for row, entry in enumerate(index["rows"]):
-        line = picture[row * height : (row + 1) * height]
-        line = line[:, : len(entry["prompts"]) * width]
-        tiles = line.reshape(height, -1, width, 3).swapaxes(0, 1)
-        images.setdefault(entry["run"], {})[int(entry["epoch"])] = tiles
-        prompts[entry["run"]] = tuple(entry["prompts"])
-    return {run: Strip(images[run], prompts[run]) for run in images}
 
 
 _LETTERS = 12  # height of a prompt's line, in pixels
