@@ -59,7 +59,7 @@ def test_methods_and_rewards_that_are_shown(
             r"has no options \['colour'\]; it has \['x'\]",
         ),
         ({"options": {"title": "x"}}, "has no options"),
-        ({"method": ["a"]}, "unknown key 'method'; did you mean 'methods'"),
+        ({"method": ["a"]}, "Extra inputs are not permitted"),
     ],
 )
 def test_settings_that_make_no_figure(given: dict[str, Any], message: str) -> None:

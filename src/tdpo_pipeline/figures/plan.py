@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, Self
 
 import pandas as pd
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tdpo_pipeline.config import Settings
 from tdpo_pipeline.figures import style
 from tdpo_pipeline.figures.cross_reward import cross_reward
 from tdpo_pipeline.figures.evaluated_reward import evaluated_reward
@@ -55,7 +54,7 @@ FORMS: dict[str, Form] = {
 }
 
 
-class FigureSettings(Settings):
+class FigureSettings(BaseModel):
     """A figure of the report.
 
     Attributes:
@@ -67,6 +66,8 @@ class FigureSettings(Settings):
         rewards: Trained rewards to draw, where there are runs; none: all.
         options: Further arguments of the function that draws.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     draws: str
     title: str = Field(min_length=1, max_length=LONGEST_TITLE)
