@@ -293,7 +293,11 @@ def problems_of_a_run(folder: Path, run: Run, *nodes: str) -> str:
             catalog[name] = MemoryDataset(
                 model.model_validate(value) if model else value
             )
-    with pytest.raises(PreflightError) as caught:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(PreflightError) as caught,
+    ):
+        patch.setattr(hooks, "pipelines", {"sd14": pipeline})
         PreflightHooks().before_pipeline_run(
             run_params={
                 "runtime_params": None,

@@ -45,7 +45,8 @@ def test_groups_roles_and_sizes() -> None:
     roles = curves.groupby("role")["scored"].unique().map(set).to_dict()
     assert roles["trained"] == {"aesthetic-mini"}
     assert roles["gold"] == {"gold_taste"}
-    assert len(roles["cross"]) == 6
+    assert len(roles["cross"]) == 4
+    assert roles["size"] == {"jpeg_compressibility", "jpeg_incompressibility"}
     # 3 groups, 3 epochs, 8 rewards
     assert len(curves) == 72
     last = row(curves, group="seen", epoch=8, scored="gold_taste")
