@@ -103,7 +103,9 @@ def report(log: pd.DataFrame) -> dict[str, object]:
     at = levels(log)
     for (method, rate), table in log.groupby(["method", "learning_rate"], sort=False):
         runs = [history for _, history in table.groupby("seed")]
-        late = table[table["epoch"] > EPOCHS // 2].groupby("seed").mean(numeric_only=True)
+        late = (
+            table[table["epoch"] > EPOCHS // 2].groupby("seed").mean(numeric_only=True)
+        )
         last = pd.DataFrame([history.iloc[-1] for history in runs])
         line: dict[str, object] = {
             name: interval(late[name]) for name in CRITIC if name in late

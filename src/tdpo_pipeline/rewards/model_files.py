@@ -189,9 +189,18 @@ def missing_from(folder: Path, files: Iterable[ModelFile]) -> list[ModelFile]:
     return [file for file in files if not (folder / file.name).is_file()]
 
 
+_TEXT = (".json", ".txt")
+"""Files of some kilobytes, whose size says nothing to somebody who waits."""
+
+
 def listed(files: Iterable[ModelFile]) -> str:
-    """Names and sizes of files, for a message."""
-    return ", ".join(f"{file.name} ({size(file.size)})" for file in files)
+    """Names of files and the sizes of those that are large, for a message."""
+    return ", ".join(
+        file.name
+        if file.size is None and file.name.endswith(_TEXT)
+        else f"{file.name} ({size(file.size)})"
+        for file in files
+    )
 
 
 def require_files(repository: Repository, weights: Path) -> Path:
