@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -30,7 +32,8 @@ from tdpo_pipeline.config import (
     TrainingSettings,
 )
 from tdpo_pipeline.rewards.base import ImageEncoder, Reward, Scores
-from tdpo_pipeline.trainer.loop import TrainingResult
+from tdpo_pipeline.trainer.loop import Trainer, TrainingResult
+from tdpo_pipeline.trainer.state import RunState
 
 PROMPTS = ["cat", "dog"]
 LORA = LoraSettings(rank=2, target_modules=("to_q", "to_v", "conv1"))
@@ -276,6 +279,25 @@ def run_config(
             scorer=scorer, train_prompts="simple_animals", critic_encoder=critic_encoder
         ),
     )
+
+
+class _KilledError(Exception):
+    """Ends a run as a crash would."""
+
+
+@contextlib.contextmanager
+def killed_after(epoch: int) -> Iterator[None]:
+    """A training run in here, which must get that far, dies after an epoch."""
+    original = Trainer.run_epoch
+
+    def run_epoch(self: Trainer, state: RunState) -> None:
+        original(self, state)
+        if self.epoch == epoch:
+            raise _KilledError
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(_KilledError):
+        patch.setattr(Trainer, "run_epoch", run_epoch)
+        yield
 
 
 def saved_weights(result: TrainingResult) -> dict[str, bytes]:

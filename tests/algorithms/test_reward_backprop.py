@@ -31,7 +31,6 @@ from tdpo_pipeline.diffusion.randomness import generator, noise
 from tdpo_pipeline.diffusion.trajectory import Trajectory
 from tdpo_pipeline.rewards.base import Reward, Scores
 from tdpo_pipeline.rewards.registry import NoGradientError
-from tdpo_pipeline.trainer import loop
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 from tests import tiny
 from tests.conftest import ROOT
@@ -555,7 +554,7 @@ def weights(result):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_and_resumes_bitwise(train, monkeypatch, method):
+def test_every_method_trains_and_resumes_bitwise(train, method):
     config = tiny.run_config(METHODS[method], epochs=3)
     whole = train(config, "whole")
     history = whole.history
@@ -571,19 +570,8 @@ def test_every_method_trains_and_resumes_bitwise(train, monkeypatch, method):
             history["loss_reward"], history["redness_mean"], rtol=1e-5
         )
 
-    class KilledError(Exception):
-        pass
-
-    original = loop.Trainer.run_epoch
-
-    def killed(self, state):
-        original(self, state)
-        raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "run_epoch", killed)
-        with pytest.raises(KilledError):
-            train(config, "killed")
+    with tiny.killed_after(1):
+        train(config, "killed")
     resumed = train(config, "killed")
     assert weights(resumed) == weights(whole)
     pd.testing.assert_frame_equal(resumed.history, history, check_exact=True)

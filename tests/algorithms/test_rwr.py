@@ -25,7 +25,6 @@ from tdpo_pipeline.algorithms.rwr import (
 )
 from tdpo_pipeline.config import AlgorithmSettings, RunConfig
 from tdpo_pipeline.diffusion.policy import Policy
-from tdpo_pipeline.trainer import loop
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 from tests import tiny
 from tests.conftest import ROOT
@@ -394,24 +393,12 @@ def test_every_method_trains_and_records(train, method):
 
 
 @pytest.mark.parametrize(("method", "at"), [("rwr", 1), ("rwr", 3), ("rwr_sparse", 2)])
-def test_resume_is_bitwise(train, monkeypatch, method, at):
+def test_resume_is_bitwise(train, method, at):
     config = tiny.run_config(METHODS[method])
     whole = train(config, "whole")
 
-    class KilledError(Exception):
-        pass
-
-    original = loop.Trainer.run_epoch
-
-    def killed(self, state):
-        original(self, state)
-        if self.epoch == at:
-            raise KilledError
-
-    monkeypatch.setattr(loop.Trainer, "run_epoch", killed)
-    with pytest.raises(KilledError):
+    with tiny.killed_after(at):
         train(config, "killed")
-    monkeypatch.setattr(loop.Trainer, "run_epoch", original)
     resumed = train(config, "killed")
     for name in ("epoch_0002", "epoch_0004"):
         one, other = (

@@ -8,7 +8,6 @@ from tdpo_pipeline.config import AlgorithmSettings, ComputeSettings
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import kl_to_base, replay, rollout
 from tdpo_pipeline.rewards.registry import load_reward
-from tdpo_pipeline.trainer import loop
 from tests import tiny
 
 pytestmark = pytest.mark.gpu
@@ -94,23 +93,12 @@ def test_an_epoch_of_tdpo_trains_policy_and_critic(device, precision, train):
     assert parts.le(seconds["total_s"]).all()
 
 
-def test_a_killed_run_resumes(device, train, monkeypatch):
+def test_a_killed_run_resumes(device, train):
     config = tiny.run_config(tiny.TDPO, epochs=2, device=device)
     whole = train(config, "whole")
 
-    class KilledError(Exception):
-        pass
-
-    original = loop.Trainer.run_epoch
-
-    def killed(self, state):
-        original(self, state)
-        raise KilledError
-
-    monkeypatch.setattr(loop.Trainer, "run_epoch", killed)
-    with pytest.raises(KilledError):
+    with tiny.killed_after(1):
         train(config, "killed")
-    monkeypatch.setattr(loop.Trainer, "run_epoch", original)
     resumed = train(config, "killed")
     assert resumed.history["epoch"].tolist() == [1, 2]
     # The second epoch is trained from the first one's state: but for the order in which

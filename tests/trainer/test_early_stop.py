@@ -69,25 +69,11 @@ def test_without_the_rule_nothing_ends(train):
 
 @pytest.mark.parametrize("action", ["stop", "rollback"])
 @pytest.mark.parametrize("at", [3, 6])
-def test_an_interrupted_run_ends_where_the_other_one_does(
-    train, monkeypatch, action, at
-):
+def test_an_interrupted_run_ends_where_the_other_one_does(train, action, at):
     whole = train(config(action=action), "whole")
 
-    class KilledError(Exception):
-        pass
-
-    original = loop.Trainer.run_epoch
-
-    def killed(self, state):
-        original(self, state)
-        if self.epoch == at:
-            raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "run_epoch", killed)
-        with pytest.raises(KilledError):
-            train(config(action=action), "killed")
+    with tiny.killed_after(at):
+        train(config(action=action), "killed")
     resumed = train(config(action=action), "killed")
     assert tiny.saved_weights(resumed) == tiny.saved_weights(whole)
     pd.testing.assert_frame_equal(resumed.history, whole.history, check_exact=True)

@@ -122,24 +122,12 @@ def test_official_overlap_is_always_100(train):
         ("ddpo, exploring", 2, "lora"),
     ],
 )
-def test_resume_is_bitwise(train, monkeypatch, method, at, finetune):
+def test_resume_is_bitwise(train, method, at, finetune):
     config = tiny.run_config(METHODS[method], finetune=finetune)
     whole = train(config, "whole")
 
-    class KilledError(Exception):
-        pass
-
-    original = loop.Trainer.run_epoch
-
-    def killed(self, state):
-        original(self, state)
-        if self.epoch == at:
-            raise KilledError
-
-    monkeypatch.setattr(loop.Trainer, "run_epoch", killed)
-    with pytest.raises(KilledError):
+    with tiny.killed_after(at):
         train(config, "killed")
-    monkeypatch.setattr(loop.Trainer, "run_epoch", original)
     resumed = train(config, "killed")
     assert tiny.saved_weights(resumed) == tiny.saved_weights(whole)
     pd.testing.assert_frame_equal(resumed.history, whole.history, check_exact=True)

@@ -8,7 +8,6 @@ import torch
 from tdpo_pipeline.algorithms.policy_gradient import RatioError
 from tdpo_pipeline.diffusion import policy
 from tdpo_pipeline.diffusion.devices import DeviceError
-from tdpo_pipeline.trainer import loop
 from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
 
@@ -64,24 +63,14 @@ def test_methods_train_in_half_precision(train, algorithm, name, precision):
         assert history["ratio_error"].eq(0).all()
 
 
-def test_a_resumed_fp16_run_ends_where_the_whole_one_does(train, monkeypatch):
-    class KilledError(Exception):
-        pass
-
-    def killed(self, state):
-        original(self, state)
-        raise KilledError
-
+def test_a_resumed_fp16_run_ends_where_the_whole_one_does(train):
     def weights(result):
         folder = result.checkpoints / "epoch_0002"
         return (folder / policy.LORA_FILE).read_bytes()
 
     whole = train(tiny.TDPO, state="whole", precision="fp16")
-    original = loop.Trainer.run_epoch
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "run_epoch", killed)
-        with pytest.raises(KilledError):
-            train(tiny.TDPO, precision="fp16")
+    with tiny.killed_after(1):
+        train(tiny.TDPO, precision="fp16")
     assert weights(train(tiny.TDPO, precision="fp16")) == weights(whole)
 
 
