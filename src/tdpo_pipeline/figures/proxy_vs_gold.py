@@ -52,7 +52,7 @@ def proxy_vs_gold(
         text = f"No trained reward has a gold that was scored on {group_label(group)}."
         return style.Drawn(style.notice(title, text), data)
     rewards = sorted(data["reward"].unique())
-    legend = [*style.handles(data["method"]), *_roles()]
+    legend = [*map(_method, style.sort_methods(data["method"])), *_roles()]
     caption = _caption(data, group)
     figure, axes = style.page(
         len(rewards), 2, panel=(4.8, 3.5), legend=legend, caption=caption
@@ -117,6 +117,12 @@ def _as_role(look: style.MethodStyle, role: str) -> style.MethodStyle:
     if role == "trained":
         return look._replace(line="-", filled=True)
     return look._replace(line="--", filled=False)
+
+
+def _method(name: str) -> Artist:
+    """The legend entry of a method, its line that of a proxy."""
+    look = _as_role(style.method_style(name), "trained")
+    return style.handle(style.method_label(name), look)
 
 
 def _roles() -> list[Artist]:
