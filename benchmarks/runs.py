@@ -135,7 +135,7 @@ def _train(where: Path) -> None:
             state_dir=where,
         )
     except TrainingStoppedError as error:
-        (where / STOPPED).write_text(str(error))
+        (where / STOPPED).write_text(str(error).replace(f"{ROOT}/", ""))
     (where / COMMIT).write_text(context()["commit"])
     (where / "done").touch()
 
