@@ -49,7 +49,6 @@ def sd14() -> dict[str, Any]:
     return merged("sd14")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("env", SCALES)
 def test_kedro_reads_the_same(env: str) -> None:
     found, expected = parameters_of(env), merged(env)
@@ -59,7 +58,7 @@ def test_kedro_reads_the_same(env: str) -> None:
     assert found["methods"]["tdpo_r"]["critic"]["hidden"] == [1024, 128, 64, 16]
     catalog = catalog_of(env)
     roots = ROOT / "data" / env, ROOT / "data" / "06_models"
-    for name in catalog.list():
+    for name in catalog.keys():
         path = getattr(catalog[name], "_filepath", None)
         if path is not None:
             assert any(Path(str(path)).is_relative_to(root) for root in roots), name
