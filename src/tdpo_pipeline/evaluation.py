@@ -402,8 +402,7 @@ def _look(eyes: _Eyes, chunk: Trajectory, start: int, shown: Sequence[int]) -> _
         start: Row of its first image.
         shown: Those of its rows that are in the sample strip.
     """
-    # The rounding of a score depends on the layout in memory, not on the values alone.
-    samples = chunk.images.contiguous()
+    samples = chunk.images
     values = {
         reward.name: _numbers(scores(reward, samples, chunk.prompts, len(chunk)))
         for reward in eyes.rewards

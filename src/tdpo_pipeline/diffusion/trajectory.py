@@ -233,21 +233,20 @@ def rollout_chunks(
         options: Other arguments of :func:`rollout`.
 
     Yields:
-        Place of the chunk's first sample, and the chunk's trajectories.
+        Place of the chunk's first sample, and the chunk's trajectories, its images laid
+        out as those of all samples together are: a score's rounding depends on that.
     """
     numbers = range(len(prompts)) if addresses is None else addresses
     for start in range(0, len(prompts), chunk_size):
         part = slice(start, start + chunk_size)
-        yield (
-            start,
-            rollout(
-                policy,
-                prompts[part],
-                chunk_size=chunk_size,
-                addresses=numbers[part],
-                **options,
-            ),
+        chunk = rollout(
+            policy,
+            prompts[part],
+            chunk_size=chunk_size,
+            addresses=numbers[part],
+            **options,
         )
+        yield start, replace(chunk, images=chunk.images.contiguous())
 
 
 def _rollout_chunk(
