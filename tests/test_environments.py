@@ -146,6 +146,8 @@ def test_the_models_are_pinned(environment: tuple[str, dict[str, Any]]) -> None:
     for model in models.values():
         assert len(model["revision"]) == 40
         assert int(model["revision"], 16)
+        weights = {name for name in model["files"] if name.endswith(".safetensors")}
+        assert set(model["sizes_gb"]) == weights
     assert {"model_index.json", "unet/diffusion_pytorch_model.safetensors"} < set(
         models["base_model"]["files"]
     )

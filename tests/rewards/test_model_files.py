@@ -37,27 +37,24 @@ def test_revisions_and_checksums_are_whole():
             assert file.sha256 is None or file.size is not None
 
 
-OF_UNKNOWN_SIZE = {
-    *(f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)),
-    "pytorch_model.bin",
-}
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
-def test_every_file_of_weights_has_a_size_or_is_known_to_have_none():
+def test_every_file_of_weights_has_a_size():
     weights = [
         file
         for repository in repositories_of(PUBLISHED)
         for file in repository.files
-        if Path(file.name).suffix in (".safetensors", ".bin", ".pt", ".pth")
+        if Path(file.name).suffix in WEIGHTS
     ]
     assert len(weights) == 10
-    assert {file.name for file in weights if file.size is None} == OF_UNKNOWN_SIZE
+    assert all(file.size for file in weights)
 
 
 def test_what_is_loaded_is_no_more_than_the_files_in_full_precision():
     for repository in repositories_of(PUBLISHED):
-        sizes = [file.size for file in repository.files]
-        if None not in sizes and repository.loaded:
+        sizes = [f.size for f in repository.files if Path(f.name).suffix in WEIGHTS]
+        if repository.loaded:
             # The files may be of half precision, and hold more than is loaded.
             assert repository.loaded <= 2.01 * sum(sizes)
             assert repository.loaded >= 0.7 * sum(sizes)
@@ -91,7 +88,7 @@ def test_missing_files_are_named_with_their_size_and_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape("vocab.txt (232 kB)")):
         require_files(BERT_TOKENIZER, tmp_path)
     with pytest.raises(
-        FileNotFoundError, match=re.escape("pytorch_model.bin (size not known)")
+        FileNotFoundError, match=re.escape("pytorch_model.bin (3.04 GB)")
     ):
         require_files(DEBERTA, tmp_path)
 

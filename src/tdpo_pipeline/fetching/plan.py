@@ -60,13 +60,7 @@ class ModelSettings(Settings):
 def remote_files(repository: Repository) -> list[RemoteFile]:
     """What is to be fetched of a repository."""
     return [
-        RemoteFile(
-            name=file.name,
-            url=repository.url(file),
-            # A size is exact only where the checksum is known.
-            size=file.size if file.sha256 else None,
-            sha256=file.sha256,
-        )
+        RemoteFile(name=file.name, url=repository.url(file), sha256=file.sha256)
         for file in repository.files
     ]
 

@@ -37,7 +37,8 @@ class ModelFile(NamedTuple):
 
     Attributes:
         name: Its name in the repository.
-        size: Bytes; exact where ``sha256`` is known, else rounded; None: not known.
+        size: Bytes, perhaps rounded: for messages (a fetch asks for the exact one).
+            None: some kilobytes, whose number says nothing to somebody who waits.
         sha256: Of its content, in hexadecimal, where it is known beforehand.
     """
 
@@ -154,10 +155,22 @@ LLAVA = Repository(
         ModelFile("config.json"),
         ModelFile("generation_config.json"),
         ModelFile("model.safetensors.index.json"),
-        ModelFile("model-00001-of-00003.safetensors"),
-        ModelFile("model-00002-of-00003.safetensors"),
-        ModelFile("model-00003-of-00003.safetensors"),
-        ModelFile("tokenizer.json"),
+        ModelFile(
+            "model-00001-of-00003.safetensors",
+            4_990_000_000,
+            "c11dbf016ee7d35ee130c19b67e20eb04873996006f424b7bcbd453b6517ee66",
+        ),
+        ModelFile(
+            "model-00002-of-00003.safetensors",
+            4_960_000_000,
+            "46df6c6e5fad297fe7fbca4963dcf180cb1d0528cabc884d1f603311fed01328",
+        ),
+        ModelFile(
+            "model-00003-of-00003.safetensors",
+            4_180_000_000,
+            "4f06177c37ca13944e73b57dd6d051767b950dffc12400c700dfa2509c24c697",
+        ),
+        ModelFile("tokenizer.json", 3_620_000),
         ModelFile("tokenizer_config.json"),
     ),
     loaded=HALF * 7063e6,
@@ -167,9 +180,13 @@ DEBERTA = Repository(
     "5b07a9086c1dbb79981ff7b05b4d1ad83b3af51c",
     (
         ModelFile("config.json"),
-        ModelFile("pytorch_model.bin"),
-        ModelFile("vocab.json"),
-        ModelFile("merges.txt"),
+        ModelFile(
+            "pytorch_model.bin",
+            3_040_000_000,
+            "60a1cac3b855e6994dd09daee5f697bd13f34bc1bada78d60844574872b092c3",
+        ),
+        ModelFile("vocab.json", 899_000),
+        ModelFile("merges.txt", 456_000),
     ),
     loaded=FLOAT32 * 640e6,  # 40 of its 48 layers
 )
@@ -189,16 +206,10 @@ def missing_from(folder: Path, files: Iterable[ModelFile]) -> list[ModelFile]:
     return [file for file in files if not (folder / file.name).is_file()]
 
 
-_TEXT = (".json", ".txt")
-"""Files of some kilobytes, whose size says nothing to somebody who waits."""
-
-
 def listed(files: Iterable[ModelFile]) -> str:
     """Names of files and the sizes of those that are large, for a message."""
     return ", ".join(
-        file.name
-        if file.size is None and file.name.endswith(_TEXT)
-        else f"{file.name} ({size(file.size)})"
+        file.name if file.size is None else f"{file.name} ({size(file.size)})"
         for file in files
     )
 
@@ -221,10 +232,8 @@ def require_files(repository: Repository, weights: Path) -> Path:
     return folder
 
 
-def size(count: int | None) -> str:
+def size(count: int) -> str:
     """A number of bytes, in a unit for people."""
-    if count is None:
-        return "size not known"
     for unit, bytes_ in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= bytes_:
             return f"{count / bytes_:.3g} {unit}"
