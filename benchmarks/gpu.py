@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from architectures import ATTENTION, SD1_UNET, TEXT, VAE
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -72,28 +73,12 @@ from tdpo_pipeline.trainer.state import RunState
 
 PROMPTS = prompt_set("simple_animals")
 GUIDANCE = 5.0
-LORA = LoraSettings(rank=4, target_modules=("to_q", "to_k", "to_v", "to_out.0"))
+LORA = LoraSettings(rank=4, target_modules=ATTENTION)
 TARGETS = {"sampling": 4.3, "training": 99.0, "ddpo": 1.35, "tdpo": 0.9}
 """On one H200; in the units of the parts."""
 CHUNK, CRITIC_BATCH_SIZE = 32, 16
 """As in sd14's preset for an H200."""
 
-UNET = {
-    "sample_size": 64,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-}
-VAE = {
-    "sample_size": 512,
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-}
-TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
 VISION = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -102,13 +87,13 @@ VISION = {
     "patch_size": 14,
     "projection_dim": 768,
 }
-TINY_UNET = UNET | {
+TINY_UNET = SD1_UNET | {
     "sample_size": 16,
     "block_out_channels": (32, 32, 32, 32),
     "cross_attention_dim": 16,
     "layers_per_block": 1,
 }
-TINY_VAE = VAE | {"sample_size": 128, "block_out_channels": (32, 32, 32, 32)}
+TINY_VAE = VAE | {"block_out_channels": (32, 32, 32, 32)}
 TINY_TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
 TINY_VISION = VISION | {
     "hidden_size": 16,
@@ -142,7 +127,9 @@ class TinyAesthetic(RandomAesthetic):
 def save_base_model(folder: Path, tiny: bool) -> None:
     """Write a pipeline of random weights."""
     torch.manual_seed(0)
-    unet, vae, text = (TINY_UNET, TINY_VAE, TINY_TEXT) if tiny else (UNET, VAE, TEXT)
+    unet, vae, text = (
+        (TINY_UNET, TINY_VAE, TINY_TEXT) if tiny else (SD1_UNET, VAE, TEXT)
+    )
     tokenizer = build_tokenizer(PROMPTS, 77)
     heads = text["hidden_size"] // 64 or 1
     pipeline = StableDiffusionPipeline(
