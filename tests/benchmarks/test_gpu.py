@@ -31,7 +31,7 @@ def gpu(monkeypatch):
 
 def test_its_unet_is_that_of_stable_diffusion_1(gpu):
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**gpu.UNET).requires_grad_(False)
+        unet = UNet2DConditionModel(**gpu.SD1_UNET).requires_grad_(False)
         assert sum(p.numel() for p in unet.parameters()) == 859_520_964
         targets = list(gpu.LORA.target_modules)
         unet.add_adapter(LoraConfig(r=gpu.LORA.rank, target_modules=targets))

@@ -4,6 +4,7 @@ import logging
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, PNDMScheduler
+from safetensors.torch import load_file, save_file
 
 from tdpo_pipeline.diffusion.loading import (
     BaseModelError,
@@ -127,7 +128,9 @@ def test_pipelines_of_other_models_are_refused(tmp_path):
 
 def test_pickled_weights_are_refused(tmp_path):
     tiny.pipeline().save_pretrained(tmp_path, safe_serialization=False)
-    with pytest.raises(BaseModelError, match="incomplete"):
+    with pytest.raises(
+        BaseModelError, match="can't be loaded: .*no file named|safetensors"
+    ):
         load_pipeline(tmp_path)
 
 
@@ -136,6 +139,74 @@ def test_a_missing_part_is_named(tmp_path):
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(BaseModelError, match=r"diffusion_pytorch_model\.safetensors"):
         load_pipeline(tmp_path)
+
+
+WEIGHTS = {
+    "unet": ("diffusion_pytorch_model.safetensors", "conv_in.weight"),
+    "vae": ("diffusion_pytorch_model.safetensors", "decoder.conv_in.weight"),
+    "text_encoder": ("model.safetensors", "final_layer_norm.weight"),
+    "text_encoder_2": ("model.safetensors", "text_projection.weight"),
+}
+"""File of each network, and one of its names."""
+
+
+def rewrite(path, change):
+    """Change the tensors of a file."""
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_networks_are_loaded_strictly(part, tmp_path):
+    tiny.xl_pipeline().save_pretrained(tmp_path)
+    file, name = WEIGHTS[part]
+    path = tmp_path / part / file
+    whole = path.read_bytes()
+
+    def refused(change, match):
+        rewrite(path, change)
+        with pytest.raises(BaseModelError, match=match) as told:
+            load_pipeline(tmp_path)
+        assert str(path.parent) in str(told.value)
+        path.write_bytes(whole)
+
+    refused(lambda t: t.pop(name), f"lacks '.*{name}'")
+    refused(lambda t: t.update(other=torch.zeros(1)), "has the unknown 'other'")
+    refused(lambda t: t.update({name: torch.zeros(3, 5)}), name)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BaseModelError, match="can't be loaded"):
+        load_pipeline(tmp_path)
+
+
+def test_the_names_of_older_files_are_known(tmp_path):
+    """As Stable Diffusion 1 is published: text encoder and VAE have other names."""
+    original = tiny.pipeline()
+    original.save_pretrained(tmp_path)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def older_vae(tensors):
+        for name in [n for n in tensors if "attentions" in n]:
+            renamed = name
+            for new, before in old.items():
+                renamed = renamed.replace(f".{new}.", f".{before}.")
+            tensors[renamed] = tensors.pop(name)
+
+    def older_text(tensors):
+        for name in list(tensors):
+            tensors[f"text_model.{name.removeprefix('text_model.')}"] = tensors.pop(
+                name
+            )
+        tensors["text_model.embeddings.position_ids"] = torch.arange(4)[None]
+
+    for part, change in (("vae", older_vae), ("text_encoder", older_text)):
+        path = tmp_path / part / WEIGHTS[part][0]
+        names = load_file(path).keys()
+        rewrite(path, change)
+        assert load_file(path).keys() != names
+        expected = getattr(original, part).state_dict()
+        found = getattr(load_pipeline(tmp_path), part).state_dict()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_weights_that_are_published_in_half_precision_alone(tmp_path):

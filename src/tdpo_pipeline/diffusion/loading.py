@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,12 +13,18 @@ from diffusers import (
     DDIMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from tdpo_pipeline.config import TINY_DECODER
-from tdpo_pipeline.rewards.loading import load_strict, read_tensors
+from tdpo_pipeline.rewards.loading import (
+    WeightsError,
+    load_pretrained,
+    load_strict,
+    quiet_libraries,
+    read_tensors,
+)
 from tdpo_pipeline.rewards.model_files import MissingWeightsError
 
 BasePipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
@@ -45,6 +49,12 @@ PIPELINES: dict[str, tuple[type[BasePipeline], dict[str, Any]]] = {
         },
     ),
 }
+NETWORKS: dict[str, type[torch.nn.Module]] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+}
 
 
 class BaseModelError(ValueError):
@@ -54,41 +64,53 @@ class BaseModelError(ValueError):
 def load_pipeline(base_model: Path) -> BasePipeline:
     """Load a pipeline directory in float32, its scheduler made DDIM's.
 
+    The networks are loaded strictly: from safetensors that hold all of their weights and
+    no others.
+
     Raises:
-        BaseModelError: If there is no pipeline at that path, a part of it or its
-            safetensors file is missing, it is of another class, or its scheduler is not
-            one that the log-prob is made for.
+        BaseModelError: If there is no pipeline at that path, a part of it is missing,
+            damaged, doesn't fit or is of another class, or its scheduler is not one that
+            the log-prob is made for.
     """
-    index = base_model / "model_index.json"
-    if not index.is_file():
+    path = base_model / "model_index.json"
+    if not path.is_file():
         raise BaseModelError(
             f"There is no diffusers pipeline in {base_model} (model_index.json is "
             "missing). Menagerie's is made by: kedro run --pipelines base_model; any "
             "other is downloaded by: kedro run --env <its environment> --pipelines fetch"
         )
-    name = json.loads(index.read_text()).get("_class_name")
+    index = json.loads(path.read_text())
+    name = index.get("_class_name")
     if name not in PIPELINES:
         raise BaseModelError(
-            f"{index} is of a {name}; a base model is one of {', '.join(PIPELINES)}."
+            f"{path} is of a {name}; a base model is one of {', '.join(PIPELINES)}."
         )
     cls, unused = PIPELINES[name]
-    with _without_progress_bars():
-        try:
+    try:
+        networks = {
+            part: _network(base_model, part) for part in NETWORKS if part in index
+        }
+        with quiet_libraries():
             pipeline = cls.from_pretrained(
-                base_model,
-                dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                variant=_variant(base_model),
-                **unused,
+                base_model, local_files_only=True, **networks, **unused
             )
-        except OSError as error:
-            raise BaseModelError(
-                f"The base model in {base_model} is incomplete: {error}"
-            ) from error
+    except (OSError, WeightsError) as error:
+        raise BaseModelError(
+            f"The base model in {base_model} can't be loaded: {error}"
+        ) from error
     pipeline.scheduler = ddim_scheduler(pipeline.scheduler.config, base_model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _network(base_model: Path, part: str) -> Any:
+    """One of a pipeline's networks, in float32 and frozen."""
+    return load_pretrained(
+        NETWORKS[part],
+        base_model / part,
+        use_safetensors=True,
+        variant=_variant(base_model),
+    )
 
 
 class TinyDecoderError(ValueError):
@@ -195,14 +217,3 @@ def ddim_scheduler(config: dict[str, Any], base_model: Path) -> DDIMScheduler:
             f"for { ({key: expected[key] for key in wrong}) }, as Stable Diffusion has it."
         )
     return scheduler
-
-
-@contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in (diffusers_logging, transformers_logging):
-            library.enable_progress_bar()

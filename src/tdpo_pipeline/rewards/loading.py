@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -84,13 +84,8 @@ def load_strict(network: M, tensors: Mapping[str, Tensor], source: Path | str) -
     """
     expected = network.state_dict()
     check_names(expected, tensors, source)
-    other = [k for k, v in expected.items() if v.shape != tensors[k].shape]
-    if other:
-        name = other[0]
-        raise WeightsError(
-            f"{source} doesn't fit: '{name}' has shape {tuple(tensors[name].shape)} and "
-            f"not {tuple(expected[name].shape)}{_more(other)}."
-        )
+    shapes = {k: (tensors[k].shape, v.shape) for k, v in expected.items()}
+    _check_shapes({k: (a, b) for k, (a, b) in shapes.items() if a != b}, source)
     filled = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     network.load_state_dict(filled, assign=True)
     return frozen(network)
@@ -111,6 +106,17 @@ def check_names(
         raise WeightsError(f"{source} doesn't fit: it {' and '.join(parts)}.")
 
 
+def _check_shapes(
+    other: Mapping[str, tuple[Sequence[int], Sequence[int]]], source: Path | str
+) -> None:
+    """Raise WeightsError if there are weights of another shape: found, and expected."""
+    for name, (found, expected) in other.items():
+        raise WeightsError(
+            f"{source} doesn't fit: '{name}' has shape {tuple(found)} and not "
+            f"{tuple(expected)}{_more(other)}."
+        )
+
+
 def _more(names: Collection[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
@@ -126,49 +132,65 @@ def load_pretrained(
     *,
     unused: tuple[str, ...] = (),
     dtype: torch.dtype | str = torch.float32,
+    **options: Any,
 ) -> M:
-    """A frozen model of transformers, from a folder laid out as on the hub.
+    """A frozen model of transformers or diffusers, from a folder laid out as on the hub.
 
     Args:
-        model_class: A class of transformers.
+        model_class: A class with ``from_pretrained``.
         folder: With ``config.json`` and the weights.
         unused: Beginnings of names of weights that the class has no use for.
         dtype: Of its weights; ``auto`` as they are stored.
+        **options: Of ``from_pretrained``.
 
     Raises:
         WeightsError: If weights are missing or surplus, or a file is damaged.
     """
+    from safetensors import SafetensorError
+    from transformers import PreTrainedModel
+
     pretrained: Any = model_class
+    offline = {"local_files_only": True, "output_loading_info": True}
+    if issubclass(model_class, PreTrainedModel):
+        # Else it says that there are some, and not which. Diffusers names the first.
+        options["ignore_mismatched_sizes"] = True
     try:
-        with _quiet_transformers():
+        with quiet_libraries():
             model, info = pretrained.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, output_loading_info=True
+                folder, dtype=dtype, **offline, **options
             )
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise _not_just_tensors(folder, reason) from error
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise WeightsError(f"The model in {folder} can't be loaded: {error}") from error
     surplus = [
         name for name in info["unexpected_keys"] if not name.startswith(tuple(unused))
     ]
     check_names(info["missing_keys"], surplus, folder)
+    _check_shapes(
+        {name: (theirs, ours) for name, theirs, ours in info["mismatched_keys"]}, folder
+    )
     return frozen(model)
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without transformers' progress bars and its report of names, checked here."""
-    from transformers.utils import logging
+def quiet_libraries() -> Iterator[None]:
+    """Without the libraries' progress bars and their report of names, checked here."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
 
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    libraries = (of_diffusers, of_transformers)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()
 
 
 _ALIVE: WeakValueDictionary[tuple[str, Path], Any] = WeakValueDictionary()
