@@ -20,6 +20,10 @@ from tdpo_pipeline.algorithms.optimization import PolicyOptimizer, flat_gradient
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.trajectory import Trajectory
 from tdpo_pipeline.trainer.loop import train_run
+from tdpo_pipeline.trainer.state import RunState
+
+WRITERS = ("open", "save_checkpoint", "save_tables", "save", "finish")
+"""Methods of ``RunState`` that write into the run's folder."""
 
 
 def primitives() -> dict[str, object]:
@@ -91,6 +95,26 @@ def recorded(found: dict[str, torch.Tensor]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def writes() -> Iterator[list[str]]:
+    """Within this context the calls of ``WRITERS`` by this process, in order."""
+    made: list[str] = []
+
+    def noted(name: str) -> Any:
+        original = getattr(RunState, name)
+
+        def write(self: RunState, *arguments: Any) -> Any:
+            made.append(name)
+            return original(self, *arguments)
+
+        return mock.patch.object(RunState, name, write)
+
+    with contextlib.ExitStack() as patches:
+        for name in WRITERS:
+            patches.enter_context(noted(name))
+        yield made
+
+
 def main(folder: Path) -> None:
     """The primitives, and every run whose job is in ``folder``."""
     torch.set_num_threads(1)
@@ -101,7 +125,7 @@ def main(folder: Path) -> None:
         for job in sorted(folder.glob("*.job.json")):
             name = job.name.removesuffix(".job.json")
             found: dict[str, torch.Tensor] = {}
-            with recorded(found):
+            with recorded(found), writes() as made:
                 train_run(
                     RunConfig.model_validate_json(job.read_text()),
                     prompts=["cat", "dog"],
@@ -109,8 +133,9 @@ def main(folder: Path) -> None:
                     weights=folder / "no_weights",
                     state_dir=folder / "two" / name,
                 )
-            path = folder / f"{name}.{distributed.rank()}.safetensors"
-            save_file(found, path)
+            mine = f"{name}.{distributed.rank()}"
+            save_file(found, folder / f"{mine}.safetensors")
+            (folder / f"{mine}.writes.json").write_text(json.dumps(made))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from tdpo_pipeline import distributed
 from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
 from tests.conftest import ROOT
-from tests.distributed_program import recorded
+from tests.distributed_program import WRITERS, recorded
 
 BACKPROP = {"optimizer": tiny.OPTIMIZER}
 METHODS: dict[str, dict[str, Any]] = {
@@ -115,6 +115,16 @@ def test_one_process_alone() -> None:
     assert weight.grad.tolist() == [1, 1]
     (result,) = distributed.compute_parts(lambda part: (part,), [weight])
     assert result[0] is weight
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_the_main_process_writes(two: Path, method: str) -> None:
+    written = [
+        json.loads((two / f"{method}.{rank}.writes.json").read_text())
+        for rank in (0, 1)
+    ]
+    # In one epoch, whose checkpoint is kept, each once.
+    assert written == [list(WRITERS), []]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
