@@ -306,19 +306,20 @@ def collected(runs: list[Run]) -> dict[str, pd.DataFrame]:
 
 
 def test_what_has_no_columns_of_its_run_gets_them() -> None:
-    tables = collected([Run("tdpo_r", "aesthetic-mini", 0), Run("tdpo_r", "a-b", 12)])
+    tables = collected([Run("tdpo_r", "aesthetic-mini", 0), Run("my-own", "a-b", 12)])
     found = tables["history"]
     assert list(found.columns[:5]) == ["run", "method", "reward", "seed", "epoch"]
+    assert found["method"].tolist() == ["tdpo_r"] * 8 + ["my-own"] * 8
     assert found["reward"].tolist() == ["aesthetic-mini"] * 8 + ["a-b"] * 8
     assert found["seed"].tolist() == [0] * 8 + [12] * 8
     assert found.index.tolist() == list(range(16))
     assert tables["timings"]["run"].unique().tolist() == [
-        *("tdpo_r-aesthetic-mini-s0", "tdpo_r-a-b-s12")
+        *("tdpo_r-aesthetic-mini-s0", "my-own-a-b-s12")
     ]
     names = ["run", "epoch", "group", "scored", "base", "final", "change"]
     assert tables["metrics"][names].to_numpy().tolist() == [
         ["tdpo_r-aesthetic-mini-s0", 8, "seen", "gold_taste", 0.25, 1.0, 0.75],
-        ["tdpo_r-a-b-s12", 8, "seen", "gold_taste", 0.25, 13.0, 12.75],
+        ["my-own-a-b-s12", 8, "seen", "gold_taste", 0.25, 13.0, 12.75],
     ]
 
 
@@ -335,9 +336,10 @@ def test_papers_scales_of_all_runs_are_kept(tmp_path: Path) -> None:
     assert nodes.concatenate(none, none).attrs == {}
 
 
-def test_what_is_no_run_key_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'tdpo_r' is no run key"):
-        nodes.collect(**{"history tdpo_r": pd.DataFrame({"epoch": [1]})})
+def test_scores_of_another_run_are_an_error() -> None:
+    mistaken = {f"scores {RUNS[2].key}": scores(RUNS[1])}
+    with pytest.raises(ValueError, match=r"run 'tdpo_r-.*-s1' are those of '.*-s0'"):
+        nodes.collect(**mistaken)
 
 
 def test_tables_of_all_methods_come_under_each_other(tmp_path: Path) -> None:

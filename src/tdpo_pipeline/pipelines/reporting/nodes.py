@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
@@ -36,7 +35,8 @@ image or a prompt, and the rest."""
 Collected = Mapping[str, Callable[[], pd.DataFrame]]
 """The tables of one method, by kind; each is loaded when it is called."""
 
-_RUN_KEY = re.compile(r"(?P<method>[^-]+)-(?P<reward>.+)-s(?P<seed>\d+)")
+_NAMES = ("run", "method", "reward", "seed")
+"""What a table's rows of several runs are told apart by."""
 
 
 def collect(**parts: Any) -> dict[str, pd.DataFrame]:
@@ -54,7 +54,7 @@ def collect(**parts: Any) -> dict[str, pd.DataFrame]:
         the picture's bytes), of all the runs.
 
     Raises:
-        ValueError: If a part is of what is no run.
+        ValueError: If the scores of a run are another one's.
     """
     of: dict[str, dict[str, Any]] = {
         kind: {} for kind in (*PER_EPOCH, *PER_IMAGE, *PER_RUN)
@@ -62,34 +62,49 @@ def collect(**parts: Any) -> dict[str, pd.DataFrame]:
     for name, part in parts.items():
         kind, key = name.split(" ")
         of[kind][key] = part
+    names = {key: _names(key, scores) for key, scores in of["scores"].items()}
     outcomes = {key: _outcome(metrics) for key, metrics in of["metrics"].items()}
     pictures = {
         key: _packed(strip, of["strip_index"][key])
         for key, strip in of["strip"].items()
     }
     return {
-        **{kind: _of_runs(of[kind]) for kind in PER_EPOCH},
+        **{kind: _of_runs(of[kind], names) for kind in PER_EPOCH},
         **{kind: concatenate(*of[kind].values()) for kind in PER_IMAGE},
-        "metrics": _of_runs(outcomes),
-        "strips": _of_runs(pictures),
+        "metrics": _of_runs(outcomes, names),
+        "strips": _of_runs(pictures, names),
     }
 
 
-def _of_runs(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def _names(key: str, scores: pd.DataFrame) -> dict[str, Any]:
+    """Key, method, reward and seed of a run, as its scores have them.
+
+    They aren't read off the key: names of methods and rewards may have hyphens too.
+    """
+    names = scores[list(_NAMES)].iloc[0].to_dict()
+    if names["run"] != key:
+        raise ValueError(
+            f"The scores of the run '{key}' are those of '{names['run']}'. Evaluate it "
+            "again."
+        )
+    return names
+
+
+def _of_runs(
+    tables: Mapping[str, pd.DataFrame], names: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame:
     """The tables of several runs in one, with the columns run, method, reward, seed.
 
     Args:
-        tables: Table of each run, by its key ``<method>-<reward>-s<seed>``.
+        tables: Table of each run, by the run's key.
+        names: What these columns hold, by the run's key.
     """
-    named = []
-    for key, table in tables.items():
-        match = _RUN_KEY.fullmatch(key)
-        if match is None:
-            raise ValueError(f"'{key}' is no run key, <method>-<reward>-s<seed>.")
-        names = {"run": key, **match.groupdict(), "seed": int(match["seed"])}
-        front = pd.DataFrame(names, index=table.index)
-        named.append(pd.concat([front, table], axis=1))
-    return concatenate(*named)
+    return concatenate(
+        *(
+            pd.concat([pd.DataFrame(names[key], index=table.index), table], axis=1)
+            for key, table in tables.items()
+        )
+    )
 
 
 def _outcome(metrics: Mapping[str, Any]) -> pd.DataFrame:
