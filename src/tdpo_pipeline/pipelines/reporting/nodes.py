@@ -81,7 +81,7 @@ def _names(key: str, scores: pd.DataFrame) -> dict[str, Any]:
 
     They aren't read off the key: names of methods and rewards may have hyphens too.
     """
-    names = scores[list(_NAMES)].iloc[0].to_dict()
+    names = {name: scores[name].iloc[0] for name in _NAMES}
     if names["run"] != key:
         raise ValueError(
             f"The scores of the run '{key}' are those of '{names['run']}'. Evaluate it "
