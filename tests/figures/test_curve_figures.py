@@ -313,6 +313,9 @@ def test_epochs_that_sampled_with_the_same_weights_are_one_round() -> None:
     found = by_round(rounds_history())
     assert found["epoch"].tolist() == [0, 1]
     assert found["reward_queries"].tolist() == [200, 500]
+    assert found["samples"].tolist() == [200, 300]
+    often = by_round(rounds_history().assign(samples=25))  # 4 queries a sample
+    assert often["samples"].tolist() == [50, 75]
     assert found["pick-mini_mean"].tolist() == [2.0, 5.0]
     # Within 2^2 and between 1^2 make 5; within 1 and between 2/3 make 5/3.
     assert found["pick-mini_std"].tolist() == pytest.approx([5**0.5, (5 / 3) ** 0.5])

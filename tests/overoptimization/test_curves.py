@@ -188,6 +188,19 @@ def test_training_curve_of_one_seed_by_hand() -> None:
     assert 2 - found["low"] == pytest.approx(1.959964 * 0.5 / 10, rel=1e-6)
 
 
+def test_a_mean_is_over_samples_however_often_each_was_scored() -> None:
+    # 100 queries an epoch, 4 a sample: 25 samples, and a standard error of 0.5 / 5.
+    # Another run's history may have been written without the column.
+    scored_often = history(1.0, 0).assign(samples=25)
+    other = history(1.0, 0).assign(run="ddpo-aesthetic-mini-s0", method="ddpo")
+    found = training_curves(pd.concat([scored_often, other])).query("epoch == 2")
+    assert found["reward_queries"].tolist() == [200, 200]
+    assert found.set_index("method")["n_samples"].to_dict() == {"tdpo": 25, "ddpo": 100}
+    half = found.set_index("method").eval("(high - low) / 2")
+    assert half["tdpo"] == pytest.approx(1.959964 * 0.5 / 5, rel=1e-6)
+    assert half["ddpo"] == pytest.approx(1.959964 * 0.5 / 10, rel=1e-6)
+
+
 def test_training_curve_of_three_seeds_is_a_t_interval() -> None:
     table = pd.concat(
         [history(mean, seed) for seed, mean in enumerate((1.0, 2.0, 3.0))]

@@ -99,6 +99,9 @@ def test_changes_by_prompt_are_preferred_to_means() -> None:
     means, errors = epoch_means(run, HELD)
     assert means.tolist() == run[f"{HELD}_mean"].tolist()
     assert errors == pytest.approx(np.full(30, 0.5 / 128**0.5))
+    # 128 queries an epoch, 8 a sample: 16 samples, and a standard error of 0.5 / 4.
+    _, errors = epoch_means(run.assign(samples=16), HELD)
+    assert errors == pytest.approx(np.full(30, 0.125))
     run[f"{HELD}_change"], run[f"{HELD}_change_se"] = 3.0, 0.01
     assert [v[0] for v in epoch_means(run, HELD)] == [3.0, 0.01]
 

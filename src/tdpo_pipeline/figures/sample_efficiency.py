@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.figures import style
-from tdpo_pipeline.overoptimization.curves import training_curves
+from tdpo_pipeline.overoptimization.curves import epoch_samples, training_curves
 from tdpo_pipeline.overoptimization.tables import ScoreTableError
 
 _X = {
@@ -78,7 +78,7 @@ def by_round(history: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A history with a row per run and round: ``epoch`` counts the rounds trained
         before it, from 0; ``reward_queries`` are those up to its end; mean and
-        standard deviation are over all its samples.
+        standard deviation are over all its ``samples``.
 
     Raises:
         ScoreTableError: If the column ``updates`` is missing.
@@ -97,6 +97,7 @@ def by_round(history: pd.DataFrame) -> pd.DataFrame:
 def _rounds(run: pd.DataFrame) -> pd.DataFrame:
     """The rounds of one run; every epoch of it has as many samples."""
     run = run.sort_values("epoch")
+    run = run.assign(samples=epoch_samples(run))
     reward = run["reward"].iloc[0]
     mean, std = f"{reward}_mean", f"{reward}_std"
     trained = run["updates"].fillna(0) > 0
@@ -106,6 +107,7 @@ def _rounds(run: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         epoch=table.index,
         reward_queries=rounds["reward_queries"].max(),
+        samples=rounds["samples"].sum(),
         **{mean: rounds[mean].mean(), std: np.sqrt(inner + outer)},
     )
 

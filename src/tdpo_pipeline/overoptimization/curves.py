@@ -204,13 +204,26 @@ def _trained_reward(run: pd.DataFrame) -> pd.DataFrame:
             f"it has {list(run.columns)}."
         )
     run = run.sort_values("epoch")
-    queries = run["reward_queries"]
     columns = ["run", "method", "reward", "seed", "epoch", "reward_queries"]
     return run[columns].assign(
         mean=run[f"{reward}_mean"],
         std=run[f"{reward}_std"],
-        samples=queries.diff().fillna(queries.iloc[0]),
+        samples=epoch_samples(run),
     )
+
+
+def epoch_samples(run: pd.DataFrame) -> pd.Series:
+    """How many samples each epoch's mean is over.
+
+    The column ``samples``; where a history has none, the epoch's reward queries, which
+    are as many unless a method scores a sample more than once.
+
+    Args:
+        run: History of one run, in the order of its epochs.
+    """
+    queries = run["reward_queries"]
+    added = queries.diff().fillna(queries)
+    return run["samples"].fillna(added) if "samples" in run.columns else added
 
 
 def _epoch_mean(epoch: pd.DataFrame, confidence: float) -> dict[str, float]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tdpo_pipeline.overoptimization.curves import METHOD, t_interval
+from tdpo_pipeline.overoptimization.curves import METHOD, epoch_samples, t_interval
 from tdpo_pipeline.overoptimization.intervals import BOOTSTRAP, FloatArray
 from tdpo_pipeline.overoptimization.sequential import Alarm, first_alarm
 from tdpo_pipeline.overoptimization.tables import ScoreTableError, gold_of, role_of
@@ -40,7 +40,7 @@ def epoch_means(run: pd.DataFrame, reward: str) -> tuple[FloatArray, FloatArray]
 
     The columns ``<reward>_change`` and ``_change_se`` if the history has them: changes
     since the first epoch, prompt by prompt. Else ``_mean``, with ``_std`` over the square
-    root of the epoch's reward queries as error, in which the prompts' differences count as
+    root of the epoch's samples as error, in which the prompts' differences count as
     chance, so that falls are found later.
 
     Args:
@@ -59,8 +59,7 @@ def epoch_means(run: pd.DataFrame, reward: str) -> tuple[FloatArray, FloatArray]
             f"The history of {_name(run)} has no columns {reward}_mean and "
             f"{reward}_std. Put '{reward}' into training.monitor, and train again."
         )
-    queries = run["reward_queries"].to_numpy(np.float64)
-    samples = np.diff(queries, prepend=0.0)
+    samples = epoch_samples(run).to_numpy(np.float64)
     error = run[f"{reward}_std"].to_numpy(np.float64) / np.sqrt(np.maximum(samples, 1))
     return run[f"{reward}_mean"].to_numpy(np.float64), error
 
