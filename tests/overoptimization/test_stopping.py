@@ -76,8 +76,10 @@ def test_a_part_of_the_trained_reward_is_not_watched() -> None:
 def test_a_proxy_that_stops_rising_is_a_plateau() -> None:
     run = history()
     run[f"{PROXY}_mean"] = np.minimum(run[f"{PROXY}_mean"], 1.0)
-    # 1.0 is reached at row 10; 5 rows later nothing has risen.
-    assert proxy_plateau(run, PROXY, patience=5) == 15
+    # 1.0 is reached at row 10; 5 rows later nothing has risen, and that epoch's update
+    # has been made.
+    assert proxy_plateau(run, PROXY, patience=5) == 16
+    assert proxy_plateau(run[:16], PROXY, patience=5) == 15
 
 
 def test_onset_rules_go_to_the_alarm_or_back_to_the_peak() -> None:

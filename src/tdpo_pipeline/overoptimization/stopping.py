@@ -8,7 +8,8 @@ rule has seen.
 The row of epoch t holds what the policy scored that sampled in that epoch, before its
 update: the checkpoint of epoch t - 1. Positions below are those of rows, counted from 0,
 so position i is the checkpoint of epoch i; the checkpoint after the last update is not
-measured.
+measured. A rule that stops at the sight of row i keeps position i + 1, if that was
+measured: the epoch's update has been made by then.
 
 The best of many noisy means is noisy too and looks better than it is, so every rule's
 regret is overstated by the same amount: compare rules, and don't wait for one at 0.
@@ -155,14 +156,19 @@ def proxy_plateau(run: pd.DataFrame, trained: str, patience: int = PATIENCE) -> 
         else:
             waited += 1
         if waited >= patience:
-            return position
+            return _stopped_at(position, run)
     return len(run) - 1
 
 
 def onset_stop(run: pd.DataFrame, held_out: Sequence[str], **how: Any) -> int:
     """Stop where the sequential test gives its alarm (``action: stop``)."""
     alarm = alarm_of_run(run, held_out, **how)
-    return len(run) - 1 if alarm is None else min(alarm.position + 1, len(run) - 1)
+    return len(run) - 1 if alarm is None else _stopped_at(alarm.position, run)
+
+
+def _stopped_at(position: int, run: pd.DataFrame) -> int:
+    """What is kept by a rule that stops at the sight of the row at ``position``."""
+    return min(position + 1, len(run) - 1)
 
 
 def onset_rollback(run: pd.DataFrame, held_out: Sequence[str], **how: Any) -> int:
