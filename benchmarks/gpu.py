@@ -9,8 +9,8 @@ is the aesthetic predictor at random weights. Every part is meant to take less t
 minutes on one H200, and is saved as soon as it is done. A part that fails is saved with its
 error, and the others go on; the next time it is measured again. One that has been measured
 is skipped, unless it is asked for ``--again``. Speeds are also given as a share of the
-machine's own rate of multiplying large matrices in bf16, which the part ``matmul`` measures
-first. Kedro isn't needed.
+machine's own rate of multiplying large matrices in bf16, which the part ``matmul``
+measures. Kedro isn't needed.
 """
 
 from __future__ import annotations
@@ -458,6 +458,15 @@ def key(part: str, options: argparse.Namespace) -> str:
     return " ".join([part, options.precision, *sizes, *used, *tiny])
 
 
+def share_of_matmul(rows: dict[str, dict[str, Any]]) -> None:
+    """Add to each row its share of the matrix rate, in whichever order they came."""
+    for name, row in rows.items():
+        tiny = " tiny" if name.endswith(" tiny") else ""
+        matmul = rows.get(f"matmul{tiny}", {})
+        if "tflop_per_s" in row and "value" in matmul:
+            row["share_of_matmul"] = row["tflop_per_s"] / matmul["value"]
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """What is measured on, and with."""
     packages = ("torch", "diffusers", "transformers", "peft")
@@ -555,12 +564,10 @@ def main() -> None:
             if "value" in rows.get(name, {}) and not options.again:
                 continue
             row = Bench(one, Path(folder), device).row(part)
-            matmul = rows.get(key("matmul", one), {})
-            if "tflop_per_s" in row and "value" in matmul:
-                row["share_of_matmul"] = row["tflop_per_s"] / matmul["value"]
             rows[name] = row | {"machine": about}
+            share_of_matmul(rows)
             path.write_text(json.dumps(found, indent=2) + "\n")
-            print(text(name, row), flush=True)
+            print(text(name, rows[name]), flush=True)
             failed += [name] * ("error" in row)
     if failed:
         raise SystemExit(f"Not measured: {'; '.join(failed)}.")

@@ -157,6 +157,26 @@ def test_what_is_asked_for_again_is_measured_again_once(run):
     assert run.found["matmul tiny"]["value"] == 2.0
 
 
+def test_a_share_of_the_matrix_rate_is_added_whichever_is_measured_first(
+    gpu, run, capsys
+):
+    fast = {"value": 8.0, "unit": "img/s", "target": None, "tflop_per_s": 100.0}
+    run("--parts", "sampling", sampling=lambda: fast)
+    sampled = "sampling bf16 chunk 2 tiny"
+    assert "share_of_matmul" not in run.found[sampled]
+    matrices = {"value": 400.0, "unit": "TFLOP/s"}
+    run("--parts", "matmul", matmul=lambda: matrices)
+    assert run.found[sampled]["share_of_matmul"] == 0.25
+    assert "share_of_matmul" not in run.found["matmul tiny"]
+    capsys.readouterr()
+    run("--parts", "training", training=lambda: fast)
+    assert "25% of the matrix rate" in capsys.readouterr().out
+    # The rate of large matrices is no measure of tiny networks.
+    rows = {sampled: dict(fast), "matmul": matrices}
+    gpu.share_of_matmul(rows)
+    assert rows == {sampled: fast, "matmul": matrices}
+
+
 def test_the_context_needs_no_git(gpu, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert gpu.machine(torch.device("cpu"))["commit"] is None
