@@ -221,7 +221,7 @@ def test_settings_that_can_not_be_evaluated_are_errors(change, message):
 
 
 def test_no_checkpoints_name_the_command(folder, trained, tmp_path):
-    with pytest.raises(CheckpointError, match="kedro run --pipelines training"):
+    with pytest.raises(CheckpointError, match="--env .* --namespaces ddpo.redness.s0"):
         evaluate(folder, trained[0], tmp_path)
 
 

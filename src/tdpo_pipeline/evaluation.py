@@ -259,8 +259,9 @@ def checkpoint_folders(
             run, another configuration or other inputs.
     """
     train = (
-        f"Train {config.key} again: kedro run --pipelines training --namespaces "
-        f"{config.method}.{config.reward}.s{config.seed}"
+        f"Train {config.key} again, with the --env and the pipeline that its other "
+        "files are made by (training, or that of a Stable Diffusion environment): "
+        f"--namespaces {config.method}.{config.reward}.s{config.seed}"
     )
     folders = [p for p in checkpoints.glob("epoch_*") if p.is_dir()]
     folders.sort(key=epoch_of)

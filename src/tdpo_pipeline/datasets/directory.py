@@ -21,7 +21,6 @@ class DirectoryDataset(AbstractDataset[Path, Path]):
 
     Args:
         filepath: The folder.
-        made_by: Command that makes the folder, named by the error when it is missing.
         metadata: For plugins, such as Kedro-Viz' layer.
     """
 
@@ -29,11 +28,9 @@ class DirectoryDataset(AbstractDataset[Path, Path]):
         self,
         *,
         filepath: str | os.PathLike[str],
-        made_by: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._filepath = Path(filepath)
-        self._made_by = made_by
         self.metadata = metadata
 
     def load(self) -> Path:
@@ -43,8 +40,10 @@ class DirectoryDataset(AbstractDataset[Path, Path]):
             DatasetError: If the folder is missing or empty.
         """
         if not self._exists():
-            hint = f" Make it with: {self._made_by}" if self._made_by else ""
-            raise DatasetError(f"The folder {self._filepath} is missing.{hint}")
+            raise DatasetError(
+                f"The folder {self._filepath} is missing or empty. What makes it "
+                "depends on the environment: a `kedro run --env ...` that needs it says."
+            )
         return self._filepath
 
     def save(self, data: Path) -> None:
@@ -80,4 +79,4 @@ class DirectoryDataset(AbstractDataset[Path, Path]):
         return self._filepath.is_dir() and any(self._filepath.iterdir())
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "made_by": self._made_by}
+        return {"filepath": str(self._filepath)}
