@@ -6,6 +6,7 @@ import torch
 from tdpo_pipeline.config import ComputeSettings
 from tdpo_pipeline.diffusion.devices import (
     DeviceError,
+    check_memory,
     resolve_device,
     set_float32_arithmetic,
 )
@@ -37,9 +38,13 @@ def device(**settings):
     return resolve_device(ComputeSettings(**settings))
 
 
+def memory(gigabytes, **settings):
+    check_memory(device(**settings), gigabytes)
+
+
 def test_a_cpu_is_a_cpu_whatever_else_is_there(gpu):
     assert device() == torch.device("cpu")
-    assert device(gpu_memory_gb=1000) == torch.device("cpu")
+    memory(1000)
 
 
 def test_auto_takes_the_gpu_if_there_is_one(gpu):
@@ -57,17 +62,19 @@ def test_a_gpu_that_is_not_there_is_an_error(no_gpu):
 
 
 def test_too_little_memory_is_an_error(gpu):
-    device(device="cuda", gpu_memory_gb=20)
+    # Work that trains nothing needs less, and isn't held to it.
+    device(device="cuda", gpu_memory_gb=22)
+    memory(20, device="cuda")
     with pytest.raises(DeviceError, match=r"need 22 GB.*20\.0 GB of its 24\.0 GB free"):
-        device(device="cuda", gpu_memory_gb=22)
+        memory(22, device="cuda")
 
 
 def test_what_the_run_before_has_used_is_free(gpu, monkeypatch):
     # torch's allocator keeps 2 GB of a run that is over: 20 + 2 GB are to be had.
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda *_: 2e9)
-    device(device="cuda", gpu_memory_gb=22)
+    memory(22, device="cuda")
     with pytest.raises(DeviceError, match=r"has 22\.0 GB of its 24\.0 GB free"):
-        device(device="cuda", gpu_memory_gb=23)
+        memory(23, device="cuda")
 
 
 def test_a_gpu_without_bf16_is_an_error(gpu):

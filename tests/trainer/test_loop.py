@@ -183,16 +183,55 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(train):
 def test_a_finished_run_is_not_trained_again(train, monkeypatch):
     config = tiny.run_config()
     first = train(config)
-    monkeypatch.setattr(loop.Trainer, "run_epoch", None)
+    # Nothing is loaded for it, and no GPU is asked for.
+    monkeypatch.setattr(loop.Trainer, "create", None)
+    monkeypatch.setattr(loop, "resolve_device", None)
     again = train(config)
     assert tiny.saved_weights(again) == tiny.saved_weights(first)
-    pd.testing.assert_frame_equal(again.history, first.history, check_exact=True)
+    for name in ("history", "timings"):
+        found, expected = getattr(again, name), getattr(first, name)
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
-def test_a_finished_run_makes_room_for_another_configuration(train):
+def test_a_finished_run_makes_room_for_another_configuration(train, tmp_path, caplog):
     first = tiny.saved_weights(train(tiny.run_config()))
-    assert tiny.saved_weights(train(tiny.run_config(guidance_scale=3.0))) != first
+    assert not caplog.records
+    other = train(tiny.run_config(guidance_scale=3.0))
+    assert tiny.saved_weights(other) != first
+    aside = tmp_path / ".state.replaced"
+    assert "(changed: config.training.guidance_scale)" in caplog.text
+    assert str(aside) in caplog.text
+    left = sorted(str(p.relative_to(aside)) for p in aside.rglob("epoch_*"))
+    assert left == ["checkpoints/epoch_0002", "checkpoints/epoch_0004"]
     assert tiny.saved_weights(train(tiny.run_config())) == first
+
+
+def test_two_processes_do_not_train_in_one_folder(train, tmp_path):
+    config = tiny.run_config()
+    with (
+        state.RunState(tmp_path / "state", config, {}).locked(),
+        pytest.raises(CheckpointError, match="Another process is training in"),
+    ):
+        train(config)
+    train(config)
+
+
+def test_code_of_ones_own_is_part_of_a_run(tmp_path, monkeypatch):
+    module = tmp_path / "sharpness_of_mine.py"
+    mine = "from tests.tiny import Redness\n\nclass Mine(Redness):\n    name = 'mine'\n"
+    module.write_text(mine)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def identity():
+        config = tiny.run_config(monitor=("sharpness_of_mine:Mine",))
+        return run_identity(config, ["cat"], tmp_path / "no_model", tmp_path / "none")
+
+    before = identity()
+    assert identity() == before
+    module.write_text(mine + "    value_range = (-2.0, 2.0)\n")
+    after = identity()
+    assert after.pop("code") != before.pop("code")
+    assert after == before
 
 
 def test_states_without_a_record_are_not_resumed(train, tmp_path):
@@ -377,6 +416,17 @@ def test_weights_that_are_not_finite_stop_the_run(train, monkeypatch, tmp_path, 
     facts = json.loads((folder / "checkpoints/epoch_0002/checkpoint.json").read_text())
     assert facts["epoch"] == 2
     assert len(pd.read_csv(folder / "history.csv")) == 2
+
+
+def test_what_a_stop_has_kept_is_gone_once_the_run_goes_on(train, monkeypatch):
+    config = tiny.run_config(epochs=3, checkpoint_every=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "all_finite", lambda _: patched.pop())
+        patched = [False, True]
+        with pytest.raises(TrainingStoppedError, match="after epoch 1 .* are kept"):
+            train(config)
+    result = train(config)
+    assert list(tiny.saved_weights(result)) == ["epoch_0003"]
 
 
 def test_a_policy_that_diverges_stops_the_run(train, monkeypatch, tmp_path):

@@ -19,8 +19,7 @@ def resolve_device(settings: ComputeSettings) -> torch.device:
     """The device that the settings ask for; of several GPUs torch's current one.
 
     Raises:
-        DeviceError: If it isn't there, has less memory than the settings need, or can't
-            compute in their precision.
+        DeviceError: If it isn't there, or can't compute in their precision.
     """
     found = torch.cuda.is_available()
     if settings.device == "cpu" or (settings.device == "auto" and not found):
@@ -37,11 +36,17 @@ def resolve_device(settings: ComputeSettings) -> torch.device:
             f"{torch.cuda.get_device_name(device)} can't compute in bf16; set "
             "training.precision to fp16."
         )
-    _check_memory(device, settings.gpu_memory_gb)
     return device
 
 
-def _check_memory(device: torch.device, needed_gb: float) -> None:
+def check_memory(device: torch.device, needed_gb: float) -> None:
+    """Hold the memory that a training needs against what a GPU has free.
+
+    Raises:
+        DeviceError: If it has less.
+    """
+    if device.type == "cpu":
+        return
     free, total = (size / 1e9 for size in torch.cuda.mem_get_info(device))
     # What this process has is its own: torch keeps what the run before it gave back.
     free += torch.cuda.memory_reserved(device) / 1e9

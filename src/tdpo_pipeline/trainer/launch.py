@@ -26,12 +26,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from tdpo_pipeline import distributed
 from tdpo_pipeline.config import RunConfig, TrainingSettings
 from tdpo_pipeline.trainer.loop import TrainingResult, train_run
+from tdpo_pipeline.trainer.state import read_tables
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +92,7 @@ def launch_run(
         raise ProcessError(_first_error(config, errors, done.returncode))
     errors.rmdir()
     job.unlink()
-    return TrainingResult(
-        checkpoints=state_dir / "checkpoints",
-        history=pd.read_csv(state_dir / "history.csv"),
-        timings=pd.read_csv(state_dir / "timings.csv"),
-    )
+    return TrainingResult(state_dir / "checkpoints", *read_tables(state_dir))
 
 
 def release_gpu() -> None:

@@ -24,7 +24,7 @@ from tdpo_pipeline.diffusion.adapter_neurons import (
     adapter_neuron_scores,
     dormant_percents,
 )
-from tdpo_pipeline.diffusion.devices import resolve_device
+from tdpo_pipeline.diffusion.devices import check_memory, resolve_device
 from tdpo_pipeline.diffusion.loading import load_pipeline, load_tiny_decoder
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator
@@ -82,7 +82,8 @@ def train_run(
     """Train one run of the grid, resuming it if it was interrupted.
 
     A run that has already been finished, with this configuration, inputs and code,
-    gives its result at once. Of several processes each calls this; the main one writes.
+    gives its result at once, and needs no GPU for it. Of several processes each calls
+    this; the main one writes.
 
     Args:
         config: The run.
@@ -94,14 +95,41 @@ def train_run(
     Raises:
         TrainingStoppedError: On weights that are not finite, or collapsed rewards; the
             last good checkpoint and the history so far are kept.
-        CheckpointError: If the folder holds another run's unfinished state, or lacks
-            a checkpoint that can't be made again.
+        CheckpointError: If the folder holds another run's unfinished state, lacks a
+            checkpoint that can't be made again, or another process trains in it.
         TaskError: If there is no prompt, or the task has not its reward's name.
         DiskError: If the run would write more than its budget, or than there is room.
         RewardError: If a reward can't score the base model's pictures.
         DeviceError: If the device is not there, or too small.
     """
+    state = RunState(
+        state_dir, config, run_identity(config, prompts, base_model, weights)
+    )
+    ended = state.ended()
+    if ended is not None:
+        log.info("%s has been trained: its result is in %s.", config.key, state_dir)
+        return TrainingResult(state.checkpoints, *ended)
+    with contextlib.ExitStack() as held:
+        distributed.main_first(lambda: held.enter_context(state.locked()), lambda: None)
+        trainer = _trainer(config, prompts, base_model, weights, state)
+        trainer.run(state)
+    return TrainingResult(
+        checkpoints=state.checkpoints,
+        history=pd.DataFrame(trainer.history),
+        timings=pd.DataFrame(trainer.timings),
+    )
+
+
+def _trainer(
+    config: RunConfig,
+    prompts: Sequence[str],
+    base_model: Path,
+    weights: Path,
+    state: RunState,
+) -> Trainer:
+    """A run's trainer where it goes on, once all is checked that can be beforehand."""
     device = resolve_device(config.training)
+    check_memory(device, config.training.gpu_memory_gb)
     if device.type == "cuda" and distributed.is_main():
         log.info(announce(config, base_model, device))
     if config.training.threads:
@@ -111,23 +139,16 @@ def train_run(
     trainer = Trainer.create(config, prompts, base_model, weights)
     distributed.main_first(  # the folder is the main process' own
         lambda: check_disk_budget(
-            config, trainer.policy, trainer.algorithm.state_dict(), state_dir
+            config, trainer.policy, trainer.algorithm.state_dict(), state.directory
         ),
         lambda: None,
     )
-    identity = run_identity(config, prompts, base_model, weights)
-    state = RunState(state_dir, config, identity)
     resumed = distributed.main_first(state.open, state.newest)
     log.info(config.summary())
     if resumed is not None:
         trainer.resume(state, resumed)
         log.info("%s: resumed after epoch %d", config.key, trainer.epoch)
-    trainer.run(state)
-    return TrainingResult(
-        checkpoints=state.checkpoints,
-        history=pd.DataFrame(trainer.history),
-        timings=pd.DataFrame(trainer.timings),
-    )
+    return trainer
 
 
 class Trainer:
@@ -362,8 +383,11 @@ class Trainer:
 
         Rewards and KL are those of the policy that sampled, before its updates.
         """
-        queries = self.reward_queries()
-        row: dict[str, Any] = {"epoch": self.epoch, "reward_queries": queries}
+        row: dict[str, Any] = {
+            "epoch": self.epoch,
+            "reward_queries": self.reward_queries(),
+            "samples": len(prompts),
+        }
         row |= reward_columns(self.baselines, prompts, scores)
         self.history.append(row | {"kl_to_base": kl} | dict(metrics))
         features = seconds.get("critic_features", 0.0)

@@ -4,34 +4,41 @@
     <state_dir>/checkpoints/epoch_0004/      weights and checkpoint.json, of kept epochs
     <state_dir>/states/epoch_0004.pt         everything a bitwise resume needs
     <state_dir>/history.csv, timings.csv     rewritten after every epoch
-    <state_dir>/finished                     the run has ended
+    <state_dir>/finished                     the run has ended, with these checkpoints
 
 All writes are atomic (written aside, then renamed). States are kept for the epochs
 whose checkpoints are kept, and for the newest epoch; a kept checkpoint that somebody
 deleted is made again from its state. A run is known by its identity: configuration,
 inputs and the code that trains. A finished run of the same identity is not trained
-again; one of another identity makes room for the new one; an unfinished one of another
-identity is an error, so that nothing is lost unasked.
+again; one of another identity is set aside for the new one, without its states, until
+the next comes; an unfinished one of another identity is an error, so that nothing is
+lost unasked. One process at a time works in a run's folder.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from tdpo_pipeline.config import TINY_DECODER, RunConfig
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
 from tdpo_pipeline.fetching.manifest import MANIFEST, known_checksums, sha256_of
 from tdpo_pipeline.rewards.repositories import files_of_others
+
+log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 TRAINING_CODE = (
@@ -122,7 +129,8 @@ def run_identity(
     """What a run's result depends on: configuration, inputs and code.
 
     Of published reward weights, which several environments share, only those that the run
-    loads count, and so does the base model's tiny decoder.
+    loads count, and so does the base model's tiny decoder. Of code of one's own, the files
+    count in which the classes are that configuration names.
 
     Settings of the disk, the threads and the processes are left out, and so are those
     that have their default, so that checkpoints outlive settings that are added later.
@@ -140,8 +148,26 @@ def run_identity(
             [weights], leave_out=files_of_others(config.rewards_in_use, weights)
         ),
         "prompts": list(prompts),
-        "code": fingerprint([_PACKAGE / name for name in TRAINING_CODE], "*.py"),
+        "code": fingerprint(
+            [*(_PACKAGE / name for name in TRAINING_CODE), *own_code(config)], "*.py"
+        ),
     }
+
+
+def own_code(config: RunConfig) -> list[Path]:
+    """Files of the algorithm and the rewards that a run names as ``module:Class``."""
+    names = {config.algorithm.algorithm, *config.rewards_in_use}
+    modules = sorted({name.partition(":")[0] for name in names if ":" in name})
+    return [path for module in modules if (path := _source(module)) is not None]
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module; None if it has none, which is told where it is imported."""
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
 def identity_digest(identity: dict[str, Any]) -> str:
@@ -184,12 +210,50 @@ class RunState:
         found = json.loads(record.read_text()) if record.exists() else None
         finished = (self.directory / "finished").exists()
         saved = any(self.states.glob("epoch_*.pt"))
-        if found != self.identity and (finished or found is None or not saved):
+        if found != self.identity and finished and found is not None:
+            self._set_aside(found)
+        elif found != self.identity and (found is None or not saved):
             self.clear()
         elif found is not None:
             self._check_identity(found)
         _write_text(record, json.dumps(self.identity, indent=2))
         return self.newest()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within this context no other process opens the run.
+
+        Raises:
+            CheckpointError: If another one has.
+            PermissionError: If the folder can't be written.
+        """
+        lock = FileLock(self.directory.with_name(f".{self.directory.name}.lock"))
+        try:
+            self.directory.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise CheckpointError(
+                f"Another process is training in {self.directory}. Wait for it, or end "
+                "it: what it has done is kept, and resumed."
+            ) from None
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def ended(self) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+        """History and timings of this run, if it has ended and nothing of it is missing."""
+        record, finished = self.directory / "run.json", self.directory / "finished"
+        if not (record.exists() and finished.exists()):
+            return None
+        left = json.loads(finished.read_text() or "null")
+        if left is None or json.loads(record.read_text()) != self.identity:
+            return None
+        if not all(self._checkpoint_path(epoch).is_dir() for epoch in left):
+            return None
+        return read_tables(self.directory)
 
     def newest(self) -> dict[str, Any] | None:
         """The newest state, or None."""
@@ -204,10 +268,13 @@ class RunState:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise PermissionError(
-                f"The output folder {self.directory} can't be written ({error}). Give "
-                "another data root in conf/base/globals.yml, or mend its permissions."
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> PermissionError:
+        return PermissionError(
+            f"The output folder {self.directory} can't be written ({error}). Give "
+            "another data root in conf/base/globals.yml, or mend its permissions."
+        )
 
     def _check_identity(self, found: dict[str, Any]) -> None:
         if found == self.identity:
@@ -256,7 +323,11 @@ class RunState:
             ) from error
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Write the full state after ``epoch``; drop the states no longer needed."""
+        """Write the full state after ``epoch``; drop what is no longer needed before it.
+
+        That is states of epochs that aren't kept, and the checkpoint that a run left there
+        when it was stopped.
+        """
         path = self._state_path(epoch)
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
@@ -264,6 +335,9 @@ class RunState:
         for other in self.states.glob("epoch_*.pt"):
             if epoch_of(other) not in self.kept and epoch_of(other) < epoch:
                 other.unlink()
+        for checkpoint in self.checkpoints.glob("epoch_*"):
+            if epoch_of(checkpoint) not in self.kept and epoch_of(checkpoint) < epoch:
+                shutil.rmtree(checkpoint)
 
     def save_checkpoint(self, policy: Policy, facts: dict[str, Any]) -> None:
         """Write the weights after an epoch, with ``facts`` (run, epoch, queries)."""
@@ -289,8 +363,25 @@ class RunState:
             _write_text(self.directory / f"{name}.csv", text)
 
     def finish(self) -> None:
-        """Mark the run as ended."""
-        (self.directory / "finished").touch()
+        """Mark the run as ended, with the checkpoints that it has."""
+        left = sorted(epoch_of(path) for path in self.checkpoints.glob("epoch_*"))
+        _write_text(self.directory / "finished", json.dumps(left))
+
+    def _set_aside(self, found: dict[str, Any]) -> None:
+        """Make room for this run where another one has ended."""
+        aside = self.directory.with_name(f".{self.directory.name}.replaced")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(self.directory, aside)
+        shutil.rmtree(aside / "states", ignore_errors=True)
+        self._make_writable()
+        log.warning(
+            "%s held a finished run of other settings, inputs or code (changed: %s), and "
+            "is trained anew. The former run's checkpoints and history are in %s, until "
+            "the next is replaced.",
+            self.directory,
+            ", ".join(_changed_keys(found, self.identity)),
+            aside,
+        )
 
     def clear(self) -> None:
         """Delete everything of the run that was here.
@@ -302,6 +393,14 @@ class RunState:
         os.replace(self.directory, old)
         shutil.rmtree(old)
         self._make_writable()
+
+
+def read_tables(state_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """History and timings of a run, from its folder."""
+    return (
+        pd.read_csv(state_dir / "history.csv"),
+        pd.read_csv(state_dir / "timings.csv"),
+    )
 
 
 class DiskError(ValueError):
