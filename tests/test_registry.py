@@ -89,12 +89,18 @@ def test_a_pipeline_of_an_environment_has_its_own_entries(
     assert free <= {"parameters", "base_model", "reward_weights", "prompt_files"}
 
 
-def test_one_run_starts_from_what_is_fetched(registry: dict[str, Pipeline]) -> None:
-    one = registry["sd14"].to_outputs("tdpo_r.aesthetic.s0.metrics")
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [("sd14", "tdpo_r.aesthetic.s0"), ("study", "tdpo_r.aesthetic-mini.s0")],
+)
+def test_one_run_starts_from_what_is_fetched(
+    registry: dict[str, Pipeline], name: str, run: str
+) -> None:
+    one = registry[name].to_outputs(f"{run}.metrics")
     free = {name for name in one.inputs() if not name.startswith("params:")}
     assert free <= {"parameters", "base_model", "reward_weights", "prompt_files"}
     trained = [node.name for node in one.nodes if node.name.endswith(".train")]
-    assert trained == ["tdpo_r.aesthetic.s0.train"]
+    assert trained == [f"{run}.train"]
 
 
 def test_all_starts_from_parameters_alone(registry: dict[str, Pipeline]) -> None:
