@@ -26,7 +26,7 @@ from tqdm import tqdm
 from tdpo_pipeline.config import RewardSettings, TrainingSettings
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import Policy
-from tdpo_pipeline.diffusion.trajectory import rollout
+from tdpo_pipeline.diffusion.trajectory import rollout_chunks
 from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings, checked_prompts
 from tdpo_pipeline.rewards.base import Reward
 from tdpo_pipeline.rewards.registry import load_rewards
@@ -53,6 +53,7 @@ def main() -> None:
         load_pipeline(ROOT / folders["base_model"]),
         num_inference_steps=training.num_inference_steps,
         lora=None,
+        trained=False,
         compute=training,
     )
     for reward in rewards.values():
@@ -114,22 +115,21 @@ def statistics(
 ) -> dict[str, dict[str, float]]:
     """Mean and deviation of each reward, over an image of each of ``prompts``."""
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in rewards}
-    # A chunk at a time, because the trajectories of all take gigabytes.
-    for start in tqdm(range(0, len(prompts), training.chunk_size), disable=None):
-        chunk = prompts[start : start + training.chunk_size]
-        images = rollout(
-            policy,
-            chunk,
-            seed=seed,
-            epoch=0,
-            guidance_scale=training.guidance_scale,
-            eta=training.eta,
-            chunk_size=training.chunk_size,
-            purpose="reward statistics",
-            addresses=range(start, start + len(chunk)),
-        ).images
+    chunks = rollout_chunks(
+        policy,
+        prompts,
+        seed=seed,
+        epoch=0,
+        guidance_scale=training.guidance_scale,
+        eta=training.eta,
+        chunk_size=training.chunk_size,
+        purpose="reward statistics",
+    )
+    total = math.ceil(len(prompts) / training.chunk_size)
+    for _, chunk in tqdm(chunks, total=total, disable=None):
         for name, reward in rewards.items():
-            scores[name].append(reward(images, chunk).values.double().cpu())
+            values = reward(chunk.images, chunk.prompts).values
+            scores[name].append(values.double().cpu())
     return {name: moments(torch.cat(values)) for name, values in scores.items()}
 
 

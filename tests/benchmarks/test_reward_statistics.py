@@ -19,7 +19,7 @@ def reward_statistics(monkeypatch):
 
 def test_chunks_give_the_statistics_of_the_whole(reward_statistics):
     training = tiny.training(num_inference_steps=2, samples_per_epoch=8, chunk_size=2)
-    policy = Policy(tiny.pipeline(), num_inference_steps=2, lora=None)
+    policy = Policy(tiny.pipeline(), num_inference_steps=2, lora=None, trained=False)
     reward, prompts = tiny.Redness(), tiny.PROMPTS * 3
     found = reward_statistics.statistics(
         policy, {"red": reward}, prompts, training, seed=5

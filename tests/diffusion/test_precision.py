@@ -66,6 +66,27 @@ def test_ratio_is_one_in_half_precision(model, precision, lora):
     assert_ratio_is_one(target, sample(target))
 
 
+@pytest.mark.parametrize("precision", ["fp32", *HALF])
+@pytest.mark.parametrize("model", tiny.PIPELINES)
+def test_a_unet_that_is_not_trained_is_the_base_model_in_the_precision(
+    model, precision
+):
+    def untouched(**options):
+        compute = ComputeSettings(precision=precision)
+        pipeline = tiny.PIPELINES[model]()
+        return Policy(pipeline, num_inference_steps=4, compute=compute, **options)
+
+    frozen = untouched(lora=None, trained=False)
+    assert frozen.parameters() == []
+    expected = HALF.get(precision, torch.float32)
+    assert {p.dtype for p in frozen.unet.parameters()} == {expected}
+    # New adapters add nothing to the base model.
+    lora = sample(untouched(lora=tiny.LORA))
+    assert torch.equal(sample(frozen).latents, lora.latents)
+    with pytest.raises(ValueError, match="keeps no base model"), frozen.reference():
+        pass
+
+
 @pytest.mark.parametrize(
     "switch",
     ["gradient_checkpointing", "channels_last", "attention_slicing", "vae_slicing"],

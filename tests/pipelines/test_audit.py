@@ -6,9 +6,13 @@ from typing import Any, get_type_hints
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from tdpo_pipeline.auditing.perturbations import UnknownPerturbationError
+from tdpo_pipeline.config import TrainingSettings
+from tdpo_pipeline.diffusion import trajectory
+from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.pipelines.audit import create_pipeline, nodes
 from tdpo_pipeline.pipelines.audit.nodes import AuditSettings, probe, report
 from tdpo_pipeline.pipelines.prompts.nodes import PromptSettings
@@ -51,9 +55,11 @@ def settings(folder: Path, **changes: Any) -> AuditSettings:
     return AuditSettings.model_validate(values | changes)
 
 
-def run(folder: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    given = settings(folder, **changes)
-    return probe(given, tiny.training(), TASKS, OPEN, folder, folder / "no_weights")
+def run(
+    folder: Path, sampler: TrainingSettings | None = None, **changes: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    given, sampler = settings(folder, **changes), sampler or tiny.training()
+    return probe(given, sampler, TASKS, OPEN, folder, folder / "no_weights")
 
 
 def test_an_audit_from_the_name_to_the_words(base_model: Path) -> None:
@@ -86,6 +92,33 @@ def test_a_picture_depends_on_the_seed(base_model: Path) -> None:
     (key,) = first
     np.testing.assert_array_equal(first[key][column], again[key][column])
     assert (first[key][column] != other[key][column]).any()
+
+
+def test_pictures_are_drawn_in_chunks_by_a_base_model_that_is_not_trained(
+    base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks: list[int] = []
+    policies: list[Policy] = []
+
+    def rollout(policy: Policy, prompts: list[str], **options: Any) -> Any:
+        policies.append(policy)
+        chunks.append(len(prompts))
+        return whole(policy, prompts, **options)
+
+    whole = trajectory.rollout
+    monkeypatch.setattr(trajectory, "rollout", rollout)
+    (scores,) = run(base_model, tiny.training(precision="bf16"))[0].values()
+    assert chunks == [4, 2]
+    unet = policies[0].unet
+    assert {p.dtype for p in unet.parameters()} == {torch.bfloat16}
+    assert not any(p.requires_grad for p in unet.parameters())
+    images = whole(
+        policies[0], ["cat"] * 3 + ["dog"] * 3, seed=0, epoch=0, guidance_scale=2.0,
+        eta=1.0, chunk_size=4, purpose="audit",
+    ).images  # fmt: skip
+    clean = scores[scores["perturbation"] == "clean"]
+    expected = tiny.Redness()(images, ["cat"] * 6).values
+    assert clean["redness"].tolist() == expected.tolist()
 
 
 def test_a_gold_of_ones_own(base_model: Path) -> None:

@@ -15,7 +15,7 @@ from tdpo_pipeline.auditing.probe import examples, probe_reward
 from tdpo_pipeline.config import RewardSettings, TrainingSettings
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import Policy
-from tdpo_pipeline.diffusion.trajectory import rollout
+from tdpo_pipeline.diffusion.trajectory import rollout_chunks
 from tdpo_pipeline.rewards.probe import probe_rewards
 from tdpo_pipeline.rewards.registry import load_rewards
 
@@ -72,12 +72,13 @@ def audit_reward(
         load_pipeline(base_model),
         num_inference_steps=sampler.num_inference_steps,
         lora=None,
+        trained=False,
         compute=sampler,
     )
     for reward in loaded:
         reward.to(policy.device)
     probe_rewards(loaded, policy, asked_for)
-    images = rollout(
+    chunks = rollout_chunks(
         policy,
         asked_for,
         seed=seed,
@@ -86,7 +87,8 @@ def audit_reward(
         eta=sampler.eta,
         chunk_size=sampler.chunk_size,
         purpose="audit",
-    ).images
+    )
+    images = torch.cat([chunk.images for _, chunk in chunks])
     scores = probe_reward(
         loaded, images, asked_for, strengths, seed=seed, chunk_size=sampler.chunk_size
     )

@@ -59,6 +59,9 @@ class Policy:
         pipeline: The base model in float32. It is changed in place.
         num_inference_steps: Denoising steps T.
         lora: Adapters to add, or None to train the whole UNet.
+        trained: False for a UNet without adapters that is only sampled from: it is
+            frozen and in the precision, as the other parts are, and no copy of it is
+            kept.
         seed: Seed of the adapters' initial weights.
         compute: Device, precision and what trades memory for time; by default the CPU
             and float32.
@@ -75,6 +78,7 @@ class Policy:
         *,
         num_inference_steps: int,
         lora: LoraSettings | None,
+        trained: bool = True,
         seed: int = 0,
         compute: ComputeSettings | None = None,
         tiny_decoder: AutoencoderTiny | None = None,
@@ -91,13 +95,13 @@ class Policy:
         for part in _networks(pipeline):
             part.requires_grad_(False).eval()
         self.lora = lora
-        if lora is None:
-            self.unet.requires_grad_(True)
-        else:
+        if lora is not None:
             self._add_adapters(lora, seed)
+        elif trained:
+            self.unet.requires_grad_(True)
         self._place(device)
         self._base: dict[str, Tensor] | None = None
-        if lora is None:
+        if lora is None and trained:
             self._base = {k: v.clone() for k, v in self.unet.state_dict().items()}
         self.scheduler.set_timesteps(num_inference_steps, device)
         self._time_ids = self._image_sizes()
@@ -350,7 +354,12 @@ class Policy:
         """Within this context the UNet is the untouched base model, without gradient.
 
         With LoRA the adapters are switched off; else the base weights are swapped in.
+
+        Raises:
+            ValueError: If nothing is trained, and so no base model kept.
         """
+        if self.lora is None and self._base is None:
+            raise ValueError("A policy that isn't trained keeps no base model.")
         with torch.no_grad():
             if self._base is None:
                 self.pipeline.unet.disable_adapters()
