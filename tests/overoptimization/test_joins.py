@@ -1,4 +1,4 @@
-"""Diversity and statistics beside the scores."""
+"""Diversity beside the scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tdpo_pipeline.overoptimization import ScoreTableError, reward_curves
-from tdpo_pipeline.overoptimization.joins import with_diversity, with_statistics
+from tdpo_pipeline.overoptimization.joins import with_diversity
 from tests.synthetic_tables import synthetic_scores
 
 KEYS = ["run", "method", "reward", "seed", "epoch", "eta", "prompt_set", "prompt"]
@@ -46,17 +46,6 @@ def test_diversity_becomes_a_curve_like_a_rewards() -> None:
     np.testing.assert_allclose(row["difference"], -0.5)
     assert (row["role"] == "cross").all()
     pd.testing.assert_frame_equal(joined[table.columns], table)
-
-
-def test_statistics_go_by_image() -> None:
-    table = scores()
-    rows = table[[*KEYS, "image"]]
-    names = ["edge_density", "colour_entropy", "dark_fraction", "saturation"]
-    statistics = rows.assign(**dict.fromkeys(names, 0.5))
-    statistics["saturation"] = rows["image"] / 10
-    shuffled = statistics.sample(frac=1, random_state=0)
-    joined = with_statistics(table, shuffled)
-    np.testing.assert_allclose(joined["saturation"], table["image"] / 10)
 
 
 def test_what_does_not_fit_is_an_error() -> None:

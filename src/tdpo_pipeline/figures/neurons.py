@@ -19,7 +19,6 @@ _NAMES = {
 _TICK = 0.03  # height of a reset's tick, in parts of the panel's
 
 CRITIC = ("critic_dormant_pct", "critic_overlap_pct")
-POLICY = ("lora_dormant_pct_t0", "lora_dormant_pct_t01")
 
 
 def neurons(
@@ -35,8 +34,8 @@ def neurons(
     Args:
         history: History table with the columns run, method, reward and seed.
         title: Title of the figure.
-        quantities: Columns of the history, a panel each: ``CRITIC`` (figure 8) or
-            ``POLICY`` (figure 9, left).
+        quantities: Columns of the history, a panel each: ``CRITIC`` (figure 8), or
+            those of the policy's LoRA layers (figure 9, left).
 
     Returns:
         The figure and its data, the table of ``neuron_curves``; if nothing was

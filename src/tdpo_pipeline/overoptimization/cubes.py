@@ -48,7 +48,6 @@ class Cube:
             prompts trained on; NaN if these were not evaluated.
         queries: Reward queries at each checkpoint, mean over seeds, shape (epochs,).
         kl: KL to the base model in nats, shape (seeds, epochs); NaN if not recorded.
-        left_out: Checkpoints that only some seeds have.
         n_images: Images behind one checkpoint, all seeds together.
     """
 
@@ -62,7 +61,6 @@ class Cube:
     base_sd: FloatArray
     queries: FloatArray
     kl: FloatArray
-    left_out: tuple[int, ...]
     n_images: int
 
     def changes(self, rewards: Sequence[str]) -> FloatArray:
@@ -206,6 +204,5 @@ def _cube(
         base_sd=ruler,
         queries=queries.mean(axis=0),
         kl=kl,
-        left_out=tuple(sorted(int(e) for e in set(images["epoch"]) - set(epochs))),
         n_images=cells[0].n_images,
     )

@@ -82,13 +82,12 @@ def joint_outcomes(
     Raises:
         ScoreTableError: If the table is not what it should be, or lacks a reward.
     """
-    rates, prompts = [], []
+    rates: list[dict[str, object]] = []
+    prompts: list[pd.DataFrame] = []
     for cube in one_cube(scores, group=group, by=by):
-        changes = cube.changes(rewards)
-        for position, epoch in enumerate(cube.epochs[1:], start=1):
-            at = changes[:, :, position]
-            rates.append(_rates(cube, position, at, rewards, bootstrap))
-            prompts.append(_prompts(cube, epoch, at.mean(axis=0), rewards))
+        found, by_prompt = _joint(cube, rewards, bootstrap)
+        rates += found
+        prompts += by_prompt
     front = [*by, "group", "epoch"]
     if not rates:
         return Joint(
@@ -131,27 +130,43 @@ def joint_report(
             for name in held_out_of(cube.trained, cube.rewards)
             if held_out is None or name in held_out
         ]
-        if len(rewards) < 2:
-            found = f"of {', '.join(rewards)} alone" if rewards else "of none"
-            note = f"joint outcomes take two held-out rewards; there are scores {found}"
+        if note := _why_no_joint(cube, rewards):
             rates.append({**cube.names, "note": note} | cube.sizes())
             continue
-        if len(cube.epochs) == 1:
-            note = "no checkpoint besides the base model"
-            rates.append({**cube.names, "note": note} | cube.sizes())
-            continue
-        changes = cube.changes(rewards)
-        for position in range(1, len(cube.epochs)):
-            at = changes[:, :, position]
-            rates.append(_rates(cube, position, at, rewards, bootstrap) | {"note": ""})
-        last = changes[:, :, -1].mean(axis=0)
-        prompts.append(_prompts(cube, cube.epochs[-1], last, rewards))
+        found, by_prompt = _joint(cube, rewards, bootstrap)
+        rates += [row | {"note": ""} for row in found]
+        prompts.append(by_prompt[-1])
     columns = [*METHOD, "group", "epoch", *_RATE_COLUMNS, "note"]
     every = pd.concat(prompts, ignore_index=True) if prompts else pd.DataFrame()
     head = [*METHOD, "group", "epoch", "prompt_set", "prompt", "outcome"]
     changed = [name for name in every.columns if name not in head]
     return Joint(
         pd.DataFrame(rates, columns=columns), every.reindex(columns=[*head, *changed])
+    )
+
+
+def _why_no_joint(cube: Cube, rewards: Sequence[str]) -> str:
+    """Why a report has no joint outcomes of a curve; empty if it has."""
+    if len(rewards) < 2:
+        found = f"of {', '.join(rewards)} alone" if rewards else "of none"
+        return f"joint outcomes take two held-out rewards; there are scores {found}"
+    if len(cube.epochs) == 1:
+        return "no checkpoint besides the base model"
+    return ""
+
+
+def _joint(
+    cube: Cube, rewards: Sequence[str], bootstrap: Bootstrap
+) -> tuple[list[dict[str, object]], list[pd.DataFrame]]:
+    """For every checkpoint of a curve its row of rates, and its table of prompts."""
+    changes = cube.changes(rewards)
+    checkpoints = [(i, changes[:, :, i]) for i in range(1, len(cube.epochs))]
+    return (
+        [_rates(cube, i, at, rewards, bootstrap) for i, at in checkpoints],
+        [
+            _prompts(cube, cube.epochs[i], at.mean(axis=0), rewards)
+            for i, at in checkpoints
+        ],
     )
 
 
