@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from tdpo_pipeline.config import LoraSettings
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.export.card import (
     BaseModel,
@@ -17,6 +19,7 @@ from tdpo_pipeline.export.card import (
     model_card,
     write_cards,
 )
+from tdpo_pipeline.export.curves import run_curves
 from tdpo_pipeline.export.strengths import frontier
 from tdpo_pipeline.fetching.manifest import entry_of, write_manifest
 from tests import tiny
@@ -32,6 +35,7 @@ def history(epochs: int = 4) -> pd.DataFrame:
             "epoch": epoch,
             "reward_queries": 8 * epoch,
             "brightness_mean": 0.1,
+            "brightness_std": 0.1,
             "redness_mean": 0.5 + epoch,
             "redness_std": 0.2,
             "kl_to_base": 2.5 * epoch,
@@ -95,6 +99,46 @@ def test_a_long_training_is_shown_in_few_rows() -> None:
     assert (len(rows), rows[0], rows[-1]) == (8, "1", "100")
 
 
+def test_the_curves_are_shown_where_there_is_a_picture_of_them() -> None:
+    shown = card(curves="curves.png").splitlines()
+    line = "![Rewards and KL over reward queries](curves.png)"
+    place = shown.index(line)
+    assert "| 3 | 24 |" in shown[place - 2]
+    # Else the card is the same without it.
+    assert shown[: place - 1] + shown[place + 1 :] == card().splitlines()
+
+
+def test_the_curves_are_those_of_the_run() -> None:
+    config = tiny.run_config()
+    figure = run_curves(config, history())
+    names = ["redness (trained)", "brightness (held out)", "KL to the base model"]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == names
+    lines = [ax.get_lines()[0] for ax in figure.axes]
+    for line, values in zip(
+        lines, ([1.5, 2.5, 3.5, 4.5], [0.1] * 4, [2.5, 5.0, 7.5, 10.0]), strict=True
+    ):
+        assert list(line.get_xdata()) == [8, 16, 24, 32]
+        assert list(line.get_ydata()) == pytest.approx(values)
+    # 8 samples an epoch: 1.959964 x 0.2 / sqrt(8) above and below.
+    band = figure.axes[0].collections[0].get_datalim(figure.axes[0].transData)
+    assert band.ymin == pytest.approx(1.5 - 0.138590, abs=1e-5)
+    assert band.ymax == pytest.approx(4.5 + 0.138590, abs=1e-5)
+
+
+def test_it_warns_of_misuse_and_of_what_a_learned_reward_brings() -> None:
+    limits = card().partition("## Limits and misuse")[2].partition("\n## ")[0]
+    for sentence in (
+        "trained to score high on `redness`, and a score is not what it stands for",
+        "the score rises while the pictures get worse",
+        "the prejudices of the people and pictures that it was learned from",
+        "expect narrower looks of people, places and styles",
+        "Nobody has examined this checkpoint for harmful content.",
+        "What the base model's licence forbids is forbidden here",
+        "don't use it to deceive, to harass, or to decide anything about people.",
+    ):
+        assert sentence in limits
+
+
 def test_a_strength_is_recommended_only_when_it_was_measured() -> None:
     assert "Not measured." in card()
     assert "**0.5.**" in card(strengths=report(+1.0))
@@ -142,17 +186,22 @@ def test_a_base_model_that_is_not_published_is_not_linked() -> None:
     assert "license" not in front
 
 
-@pytest.mark.parametrize("lora", [tiny.LORA, None])
-def test_its_code_runs(tmp_path: Path, lora: object) -> None:
+@pytest.mark.parametrize(
+    ("model", "lora"), [("sd", tiny.LORA), ("sd", None), ("sdxl", tiny.LORA)]
+)
+def test_its_code_runs(tmp_path: Path, model: str, lora: LoraSettings | None) -> None:
     base, folder = tmp_path / "base", tmp_path / "checkpoints" / "epoch_0003"
-    tiny.pipeline().save_pretrained(base)
-    Policy(tiny.pipeline(), num_inference_steps=2, lora=lora).save(folder)  # type: ignore[arg-type]
+    pipeline: Any = tiny.PIPELINES[model]()
+    pipeline.save_pretrained(base)
+    Policy(pipeline, num_inference_steps=2, lora=lora).save(folder)
     (folder / "checkpoint.json").write_text(json.dumps(FACTS))
     config = tiny.run_config(finetune="lora" if lora else "full")
     write_cards(tmp_path / "checkpoints", config, history(), base)
     text = (folder / "README.md").read_text()
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert code is not None
+    assert type(pipeline).__name__ in code[1]
+    assert [path.name for path in folder.glob("*.png")] == []
     script = code[1].replace('"base"', repr(str(base)))
     script = script.replace("path/to/this/folder", str(folder))
     found: dict[str, object] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -34,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "checkpoint.json").write_text(json.dumps(facts))
     write(data / "06_models/config/ddpo/redness/s0.yml", yaml.safe_dump(plain(config)))
     history = pd.DataFrame({"epoch": [1, 2, 3, 4], "reward_queries": [8, 16, 24, 32]})
-    history = history.assign(redness_mean=0.5, kl_to_base=1.0)
+    history = history.assign(redness_mean=0.5, redness_std=0.1, kl_to_base=1.0)
     write(
         data / "07_model_output/history/ddpo/redness/s0.csv",
         history.to_csv(index=False),
@@ -74,13 +75,16 @@ def exported(data: Path, tmp_path: Path, **changes: object) -> Path:
 def test_a_folder_ready_to_upload(data: Path, tmp_path: Path) -> None:
     folder = exported(data, tmp_path)
     names = ["README.md", "checkpoint.json", "pytorch_lora_weights.safetensors"]
-    assert sorted(path.name for path in folder.iterdir()) == names
+    found = sorted(path.name for path in folder.iterdir())
+    assert found == [*names, "training_curves.png"]
     assert json.loads((folder / "checkpoint.json").read_text())["epoch"] == 4
     weights = data / "06_models/checkpoints/ddpo/redness/s0/epoch_0004" / names[2]
     assert load_file(folder / names[2]).keys() == load_file(weights).keys()
     card = (folder / "README.md").read_text()
     assert "| strength | redness | tests.tiny:Brightness |" in card
     assert card.count("\n| 0.5 |") == 1
+    assert "](training_curves.png)" in card
+    assert Image.open(folder / "training_curves.png").format == "PNG"
 
 
 def test_strengths_can_be_left_unmeasured(data: Path, tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def model_card(
     history: pd.DataFrame,
     base: BaseModel,
     strengths: StrengthReport | None = None,
+    curves: str | None = None,
 ) -> str:
     """The card, in Markdown with the front matter that the hub reads.
 
@@ -100,17 +101,31 @@ def model_card(
         history: The run's history; later epochs than the checkpoint's are left out.
         base: The base model.
         strengths: What was measured of the LoRA's strengths, if anything.
+        curves: Name of the picture of the training's curves beside the card, if any.
     """
     sections = [
         _front_matter(config, base),
         _what_it_is(config, facts, base),
-        _training(config, history[history["epoch"] <= facts["epoch"]]),
+        _training(config, up_to(history, facts), curves),
         _loading(config, base, strengths),
         _strength(config, strengths),
         _limits(config),
         _lineage(facts, base),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def up_to(history: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:
+    """A run's history until a checkpoint."""
+    return history[history["epoch"] <= facts["epoch"]]
+
+
+def scored_rewards(config: RunConfig, history: pd.DataFrame) -> list[str]:
+    """The rewards that a history has means of, the trained one first."""
+    names = [
+        name.removesuffix("_mean") for name in history.columns if name.endswith("_mean")
+    ]
+    return sorted(names, key=lambda name: name != config.reward)
 
 
 def _front_matter(config: RunConfig, base: BaseModel) -> str:
@@ -164,12 +179,11 @@ def _what_it_is(config: RunConfig, facts: Mapping[str, Any], base: BaseModel) ->
     )
 
 
-def _training(config: RunConfig, history: pd.DataFrame) -> str:
-    """The table of rewards and KL over the epochs."""
+def _training(config: RunConfig, history: pd.DataFrame, curves: str | None) -> str:
+    """The table of rewards and KL over the epochs, and a picture of all of them."""
     last = len(history) - 1
     shown = sorted({round(i * last / (ROWS - 1)) for i in range(ROWS)})
-    means = [name for name in history.columns if name.endswith("_mean")]
-    means.sort(key=lambda name: not name.startswith(f"{config.reward}_"))
+    means = [f"{name}_mean" for name in scored_rewards(config, history)]
     kl = [name for name in ("kl_to_base",) if name in history.columns]
     columns = ["epoch", "reward_queries", *means, *kl]
     head = [name.removesuffix("_mean").replace("_", " ") for name in columns]
@@ -185,6 +199,11 @@ def _training(config: RunConfig, history: pd.DataFrame) -> str:
             "model is in nats a trajectory.",
             "",
             *_table(head, rows),
+            *(
+                ["", f"![Rewards and KL over reward queries]({curves})"]
+                if curves is not None
+                else []
+            ),
         ]
     )
 

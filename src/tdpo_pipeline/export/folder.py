@@ -18,8 +18,11 @@ from tdpo_pipeline.export.card import (
     StrengthReport,
     base_model_of,
     model_card,
+    up_to,
 )
+from tdpo_pipeline.export.curves import CURVES_FILE, run_curves
 from tdpo_pipeline.export.strengths import frontier, measure_strengths
+from tdpo_pipeline.figures.style import save_png
 from tdpo_pipeline.overoptimization.tables import TRAINING_ETA
 from tdpo_pipeline.rewards.registry import load_rewards
 from tdpo_pipeline.trainer.state import epoch_of, read_checkpoint_facts
@@ -156,7 +159,7 @@ def write_export(
     base_model: Path,
     strengths: StrengthReport | None,
 ) -> None:
-    """Write the folder to upload: weights, ``checkpoint.json`` and the card.
+    """Write the folder to upload: weights, ``checkpoint.json``, curves and the card.
 
     Raises:
         CheckpointError: If the checkpoint's record is missing or truncated, or it has
@@ -170,5 +173,7 @@ def write_export(
     folder.mkdir(parents=True)
     for path in there:
         shutil.copyfile(path, folder / path.name)
-    card = model_card(config, facts, history, base_model_of(base_model), strengths)
+    save_png(run_curves(config, up_to(history, facts)), folder / CURVES_FILE)
+    base = base_model_of(base_model)
+    card = model_card(config, facts, history, base, strengths, CURVES_FILE)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
