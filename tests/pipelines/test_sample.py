@@ -105,6 +105,13 @@ def test_a_prompt_outside_the_vocabulary(base_model: Path) -> None:
         sample(settings(prompts="a zebbra"), MENAGERIE, COMPUTE, base_model)
 
 
+@pytest.mark.parametrize("prompt", ["", " "])
+def test_an_empty_prompt(tmp_path: Path, prompt: str) -> None:
+    anything = PromptSettings(vocabulary="open", files="none")
+    with pytest.raises(PromptError, match=r"sample\.prompts is empty: give a prompt"):
+        sample(settings(prompts=prompt), anything, COMPUTE, tmp_path / "no_base_model")
+
+
 @pytest.mark.parametrize("name", ["simple_animls", "imagenet_animls/32"])
 def test_a_misspelt_set_is_no_prompt(base_model: Path, name: str) -> None:
     anything = PromptSettings(vocabulary="open", files="none")

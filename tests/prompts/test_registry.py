@@ -113,10 +113,28 @@ def test_a_published_set_is_read_from_its_file(tmp_path):
     assert prompt_set("ddpo_objects", tmp_path)[49] == "object 49"
 
 
-def test_a_published_file_of_another_length_is_an_error(tmp_path):
-    (tmp_path / "everyday_objects.txt").write_text("toaster\nchair\n")
-    with pytest.raises(PromptError, match="should have 50 prompts.*there are 2"):
-        prompt_set("ddpo_objects", tmp_path)
+TOO_FEW = {
+    "hpdv2_photo": ("a cat\na dog\n", "should have 800 prompts.*there are 2,"),
+    "drawbench": (
+        '{"A cat.": {"category": "Reddit"}, "A dog.": {"category": "Reddit"}}',
+        "should have 58 prompts.*there are 2,",
+    ),
+    # 150 are taken, of two with repetition.
+    "parti": (
+        "Prompt\tCategory\nA cat.\tAnimals\nA dog.\tAnimals\n",
+        "should have 150 prompts.*there are 150, 2 of them different",
+    ),
+    "ddpo_objects": ("toaster\nchair\n", "should have 50 prompts.*there are 2,"),
+}
+"""Content of a published file, and what is said of it."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_file_of_another_length_is_an_error(name, tmp_path):
+    content, message = TOO_FEW[name]
+    (tmp_path / PUBLISHED[name].name).write_text(content)
+    with pytest.raises(PromptError, match=message):
+        prompt_set(name, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tdpo_pipeline.pipelines.prompts.nodes import (
     check_vocabulary,
     checked_prompts,
 )
-from tdpo_pipeline.prompts import PROMPT_SETS, is_prompt_source
+from tdpo_pipeline.prompts import PROMPT_SETS, PromptError, is_prompt_source
 
 # A logger of its own, so that the logging configuration can print it as it is.
 logger = logging.getLogger("tdpo_pipeline.report")
@@ -86,7 +86,16 @@ def sample(
 
 
 def _prompts(source: str, allowed: PromptSettings) -> list[str]:
-    """The prompts of a set or a file, or the one prompt that ``source`` is."""
+    """The prompts of a set or a file, or the one prompt that ``source`` is.
+
+    Raises:
+        PromptError: If they can't be used.
+    """
+    if not source.strip():
+        raise PromptError(
+            "sample.prompts is empty: give a prompt, the name of a prompt set, or the "
+            "path of a text file."
+        )
     if is_prompt_source(source) or _is_misspelt_set(source):
         return checked_prompts(source, allowed)
     if allowed.vocabulary == "menagerie":
