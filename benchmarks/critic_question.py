@@ -89,35 +89,58 @@ def configurations(params: dict[str, Any], seeds: Sequence[int]) -> list[RunConf
 def levels(log: pd.DataFrame) -> list[float]:
     """Two levels of the trained reward that most runs reach: a rise of 1/2 and of 3/4.
 
-    The rise is from the base model's mean to the lowest of the methods' highest means.
+    The rise is from the first epoch's mean to the median of the runs' highest values.
     """
-    means = log.groupby(["method", "learning_rate", "epoch"])["trained_mean"].mean()
-    base = float(means.groupby("epoch").mean().iloc[0])
-    top = float(means.groupby(["method", "learning_rate"]).max().min())
+    proxy = log.groupby(["method", "learning_rate", "seed"])["trained_mean"]
+    base, top = float(proxy.first().mean()), float(proxy.max().median())
     return [round(base + share * (top - base), 4) for share in (0.5, 0.75)]
 
 
-def report(log: pd.DataFrame) -> dict[str, object]:
-    """The comparison over seeds."""
-    lines: dict[str, object] = {}
-    at = levels(log)
-    for (method, rate), table in log.groupby(["method", "learning_rate"], sort=False):
-        runs = [history for _, history in table.groupby("seed")]
-        late = (
-            table[table["epoch"] > EPOCHS // 2].groupby("seed").mean(numeric_only=True)
-        )
-        last = pd.DataFrame([history.iloc[-1] for history in runs])
-        line: dict[str, object] = {
-            name: interval(late[name]) for name in CRITIC if name in late
-        }
-        line[f"{REWARD} at the end"] = interval(last["trained_mean"])
-        for name in OTHERS:
-            line[f"{name} at the end"] = interval(last[f"{name}_mean"])
-        line["KL at the end"] = interval(last["kl_to_base"])
+def outcome(history: pd.DataFrame, at: Sequence[float]) -> dict[str, float]:
+    """A run in numbers: its critic late in training, and its rewards."""
+    late, last = history[history["epoch"] > EPOCHS // 2], history.iloc[-1]
+    found = {name: late[name].mean() for name in CRITIC}
+    found |= {
+        f"{REWARD} at its highest": history["trained_mean"].max(),
+        f"{REWARD} at the end": last["trained_mean"],
+        "KL at the end": last["kl_to_base"],
+    }
+    for name in OTHERS:
+        column = f"{name}_mean"
+        found[f"{name} at the end"] = last[column]
         for level in at:
-            for name in OTHERS:
-                values = [first_at(run, f"{name}_mean", level) for run in runs]
-                line[f"{name} at {REWARD} {level:g}"] = interval(pd.Series(values))
+            found[f"{name} at {REWARD} {level:g}"] = first_at(history, column, level)
+    return found
+
+
+def apart(runs: pd.DataFrame, others: pd.DataFrame) -> float:
+    """The largest difference of the trained reward in any epoch of any seed."""
+    one, other = (
+        table.set_index(["seed", "epoch"])["trained_mean"] for table in (runs, others)
+    )
+    return float((one - other).abs().max())
+
+
+def report(log: pd.DataFrame) -> dict[str, object]:
+    """The comparison over seeds; the same seeds without a critic are subtracted."""
+    at = levels(log)
+    keys = ["method", "learning_rate", "seed"]
+    table = pd.DataFrame(
+        {key: outcome(history, at) for key, history in log.groupby(keys, sort=False)}
+    ).T.rename_axis(keys)
+    without = table.loc["tdpo_no_critic"]
+    epochs = dict(list(log.groupby(keys[:2])))
+    lines: dict[str, object] = {}
+    for (method, rate), runs in table.groupby(keys[:2], sort=False):
+        line: dict[str, object] = {name: interval(runs[name]) for name in runs}
+        if method != "tdpo_no_critic" and rate in without.index:
+            more = runs.loc[method, rate] - without.loc[rate]
+            line["minus tdpo_no_critic"] = {
+                name: interval(more[name]) for name in more if name not in CRITIC
+            }
+            line["furthest from tdpo_no_critic in any epoch"] = apart(
+                epochs[method, rate], epochs["tdpo_no_critic", rate]
+            )
         lines[f"{method}, learning rate {rate:g}"] = line
     return {"levels": at, "methods": lines}
 
