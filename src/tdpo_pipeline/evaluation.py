@@ -136,7 +136,7 @@ def evaluate_run(
         CheckpointError: If there are no checkpoints, or one is truncated or of another
             run.
         RewardError: If a reward can't score the base model's pictures.
-        DeviceError: If the device is not there, or too small.
+        DeviceError: If the device is not there.
     """
     resolve_device(config.training)
     if config.training.threads:

@@ -45,7 +45,7 @@ def test_every_run_or_method_and_group_has_a_cube() -> None:
     assert len(list(cubes(table, by=RUN))) == 6
 
 
-def test_a_run_that_stopped_early_shortens_the_curve_and_is_told() -> None:
+def test_a_run_that_stopped_early_shortens_the_curve() -> None:
     stopped = scores(1)
     table = pd.concat([scores(0), stopped[stopped["epoch"] <= 4]])
     (cube,) = one_cube(table, group="seen")

@@ -11,8 +11,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.trainer import launch
 from tdpo_pipeline.trainer.launch import ProcessError, launch_run
+from tdpo_pipeline.trainer.state import locked
 from tests import tiny
 from tests.conftest import ROOT
 
@@ -96,6 +98,38 @@ def test_the_memory_of_runs_before_is_given_back_first(
             state_dir=tmp_path / "state",
         )
     assert done == ["emptied", "started"]
+
+
+def test_a_job_that_runs_is_left_alone(tmp_path: Path) -> None:
+    job = tmp_path / "state.job.json"
+    job.write_text("of the one that runs")
+    with (
+        locked(job),
+        pytest.raises(CheckpointError, match="Another process is training"),
+    ):
+        launch_run(
+            config(),
+            prompts=tiny.PROMPTS,
+            base_model=tmp_path,
+            weights=tmp_path,
+            state_dir=tmp_path / "state",
+        )
+    assert job.read_text() == "of the one that runs"
+
+
+def test_a_finished_run_starts_no_process(
+    train: Any, base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(config(processes=1))
+    monkeypatch.setattr(launch, "check_devices", None)
+    again = launch_run(
+        config(),
+        prompts=tiny.PROMPTS,
+        base_model=base_model,
+        weights=tmp_path / "no_weights",
+        state_dir=tmp_path / "state",
+    )
+    pd.testing.assert_frame_equal(again.history, first.history)
 
 
 # ------------------------------------------------------------------ the command

@@ -206,10 +206,27 @@ def test_a_finished_run_makes_room_for_another_configuration(train, tmp_path, ca
     assert tiny.saved_weights(train(tiny.run_config())) == first
 
 
+def test_a_result_that_is_not_whole_is_made_whole(train, tmp_path):
+    config = tiny.run_config()
+    first = train(config)
+    folder = tmp_path / "state"
+    (folder / "history.csv").unlink()
+    pd.testing.assert_frame_equal(train(config).history, first.history)
+    # Without the states it is trained again, and isn't finished until then.
+    shutil.rmtree(folder / "states")
+    shutil.rmtree(folder / "checkpoints" / "epoch_0004")
+    with tiny.killed_after(2):
+        train(config)
+    assert not (folder / "finished").exists()
+    again = train(config)
+    assert tiny.saved_weights(again) == tiny.saved_weights(first)
+    pd.testing.assert_frame_equal(again.history, first.history)
+
+
 def test_two_processes_do_not_train_in_one_folder(train, tmp_path):
     config = tiny.run_config()
     with (
-        state.RunState(tmp_path / "state", config, {}).locked(),
+        state.locked(tmp_path / "state"),
         pytest.raises(CheckpointError, match="Another process is training in"),
     ):
         train(config)

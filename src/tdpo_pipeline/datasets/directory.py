@@ -42,7 +42,8 @@ class DirectoryDataset(AbstractDataset[Path, Path]):
         if not self._exists():
             raise DatasetError(
                 f"The folder {self._filepath} is missing or empty. What makes it "
-                "depends on the environment: a `kedro run --env ...` that needs it says."
+                "depends on the environment: `kedro run --env ...` of a pipeline that "
+                "reads it names the command."
             )
         return self._filepath
 

@@ -68,8 +68,9 @@ class Policy:
         tiny_decoder: What :meth:`decode_roughly` decodes by, or None.
 
     Raises:
-        DeviceError: If the device is not there, or too small.
+        DeviceError: If the device is not there.
         LoraError: If the UNet has no such modules.
+        ValueError: If adapters are to be added and nothing is trained.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class Policy:
         compute: ComputeSettings | None = None,
         tiny_decoder: AutoencoderTiny | None = None,
     ) -> None:
+        if lora is not None and not trained:
+            raise ValueError("adapters are there to be trained; take lora=None.")
         compute = ComputeSettings() if compute is None else compute
         device = resolve_device(compute)
         set_float32_arithmetic(device, tf32=compute.tf32)

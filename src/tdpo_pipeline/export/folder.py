@@ -169,11 +169,12 @@ def write_export(
     there = [checkpoint / name for name in FILES if (checkpoint / name).is_file()]
     if len(there) < 2:
         raise CheckpointError(f"There are no weights in {checkpoint}.")
+    curves = run_curves(config, up_to(history, facts))
+    base = base_model_of(base_model)
+    card = model_card(config, facts, history, base, strengths, CURVES_FILE)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path in there:
         shutil.copyfile(path, folder / path.name)
-    save_png(run_curves(config, up_to(history, facts)), folder / CURVES_FILE)
-    base = base_model_of(base_model)
-    card = model_card(config, facts, history, base, strengths, CURVES_FILE)
+    save_png(curves, folder / CURVES_FILE)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")

@@ -31,7 +31,12 @@ import torch
 from tdpo_pipeline import distributed
 from tdpo_pipeline.config import RunConfig, TrainingSettings
 from tdpo_pipeline.trainer.loop import TrainingResult, train_run
-from tdpo_pipeline.trainer.state import read_tables
+from tdpo_pipeline.trainer.state import (
+    RunState,
+    locked,
+    read_tables,
+    run_identity,
+)
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +69,25 @@ def launch_run(
             weights=weights,
             state_dir=state_dir,
         )
-    check_devices(config.training)
-    job = state_dir.with_name(f"{state_dir.name}.job.json")
+    identity = run_identity(config, prompts, base_model, weights)
+    if not RunState(state_dir, config, identity).has_ended():
+        check_devices(config.training)
+        job = state_dir.with_name(f"{state_dir.name}.job.json")
+        with locked(job):
+            _launch(job, config, prompts, base_model, weights, state_dir)
+    return TrainingResult(state_dir / "checkpoints", *read_tables(state_dir))
+
+
+def _launch(
+    job: Path,
+    config: RunConfig,
+    prompts: Sequence[str],
+    base_model: Path,
+    weights: Path,
+    state_dir: Path,
+) -> None:
+    """Train a run in processes of its own, which read from ``job`` what to train."""
     errors = _errors_folder(job)
-    job.parent.mkdir(parents=True, exist_ok=True)
     errors.mkdir(exist_ok=True)
     for old in errors.iterdir():
         old.unlink()
@@ -92,7 +112,6 @@ def launch_run(
         raise ProcessError(_first_error(config, errors, done.returncode))
     errors.rmdir()
     job.unlink()
-    return TrainingResult(state_dir / "checkpoints", *read_tables(state_dir))
 
 
 def release_gpu() -> None:

@@ -40,7 +40,13 @@ from tdpo_pipeline.trainer.early_stop import (
     reward_columns,
 )
 from tdpo_pipeline.trainer.estimate import announce
-from tdpo_pipeline.trainer.state import RunState, check_disk_budget, run_identity
+from tdpo_pipeline.trainer.state import (
+    RunState,
+    check_disk_budget,
+    locked,
+    read_tables,
+    run_identity,
+)
 from tdpo_pipeline.trainer.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -105,12 +111,13 @@ def train_run(
     state = RunState(
         state_dir, config, run_identity(config, prompts, base_model, weights)
     )
-    ended = state.ended()
-    if ended is not None:
+    if distributed.collect([state.has_ended()])[0]:  # as the main process sees it
         log.info("%s has been trained: its result is in %s.", config.key, state_dir)
-        return TrainingResult(state.checkpoints, *ended)
+        return TrainingResult(state.checkpoints, *read_tables(state_dir))
     with contextlib.ExitStack() as held:
-        distributed.main_first(lambda: held.enter_context(state.locked()), lambda: None)
+        distributed.main_first(
+            lambda: held.enter_context(locked(state_dir)), lambda: None
+        )
         trainer = _trainer(config, prompts, base_model, weights, state)
         trainer.run(state)
     return TrainingResult(
@@ -139,7 +146,7 @@ def _trainer(
     trainer = Trainer.create(config, prompts, base_model, weights)
     distributed.main_first(  # the folder is the main process' own
         lambda: check_disk_budget(
-            config, trainer.policy, trainer.algorithm.state_dict(), state.directory
+            config, trainer.policy, trainer.algorithm.state_dict(), state
         ),
         lambda: None,
     )
@@ -264,6 +271,7 @@ class Trainer:
         if main:
             if (alarm := self.alarm()) is not None:
                 self._end_early(state, alarm)
+            state.save_tables(self.history, self.timings)  # if somebody deleted them
             state.finish()
 
     def alarm(self) -> Alarm | None:

@@ -75,6 +75,9 @@ on what these draw with, because its models are inputs of a run.
 
 FLOAT32 = 4
 
+TABLES = ("history", "timings")
+"""Names of the tables of a run's epochs."""
+
 NO_RESULT = (
     "disk_budget_mb",
     "gpu_memory_gb",
@@ -217,43 +220,36 @@ class RunState:
         elif found is not None:
             self._check_identity(found)
         _write_text(record, json.dumps(self.identity, indent=2))
+        (self.directory / "finished").unlink(missing_ok=True)  # until it has again
         return self.newest()
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Within this context no other process opens the run.
-
-        Raises:
-            CheckpointError: If another one has.
-            PermissionError: If the folder can't be written.
-        """
-        lock = FileLock(self.directory.with_name(f".{self.directory.name}.lock"))
-        try:
-            self.directory.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise CheckpointError(
-                f"Another process is training in {self.directory}. Wait for it, or end "
-                "it: what it has done is kept, and resumed."
-            ) from None
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def ended(self) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-        """History and timings of this run, if it has ended and nothing of it is missing."""
+    def has_ended(self) -> bool:
+        """Whether this very run has ended, and nothing of its result is missing."""
         record, finished = self.directory / "run.json", self.directory / "finished"
-        if not (record.exists() and finished.exists()):
-            return None
+        tables = (self.directory / f"{name}.csv" for name in TABLES)
+        if not all(path.is_file() for path in (record, finished, *tables)):
+            return False
         left = json.loads(finished.read_text() or "null")
         if left is None or json.loads(record.read_text()) != self.identity:
-            return None
-        if not all(self._checkpoint_path(epoch).is_dir() for epoch in left):
-            return None
-        return read_tables(self.directory)
+            return False
+        return all(self._checkpoint_path(epoch).is_dir() for epoch in left)
+
+    def reused_bytes(self) -> int:
+        """What of the folder makes room for this run, or is already of it."""
+        record, finished = self.directory / "run.json", self.directory / "finished"
+        places = [self.directory]
+        if finished.exists() and json.loads(record.read_text()) != self.identity:
+            places = [self.states, self._aside]  # the rest is set aside
+        return sum(
+            path.stat().st_size
+            for place in places
+            for path in place.rglob("*")
+            if path.is_file()
+        )
+
+    @property
+    def _aside(self) -> Path:
+        return self.directory.with_name(f".{self.directory.name}.replaced")
 
     def newest(self) -> dict[str, Any] | None:
         """The newest state, or None."""
@@ -268,13 +264,10 @@ class RunState:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> PermissionError:
-        return PermissionError(
-            f"The output folder {self.directory} can't be written ({error}). Give "
-            "another data root in conf/base/globals.yml, or mend its permissions."
-        )
+            raise PermissionError(
+                f"The output folder {self.directory} can't be written ({error}). Give "
+                "another data root in conf/base/globals.yml, or mend its permissions."
+            ) from error
 
     def _check_identity(self, found: dict[str, Any]) -> None:
         if found == self.identity:
@@ -358,7 +351,7 @@ class RunState:
 
     def save_tables(self, history: list[dict], timings: list[dict]) -> None:
         """Write the tables of the epochs so far."""
-        for name, rows in (("history", history), ("timings", timings)):
+        for name, rows in zip(TABLES, (history, timings), strict=True):
             text = pd.DataFrame(rows).to_csv(index=False)
             _write_text(self.directory / f"{name}.csv", text)
 
@@ -369,7 +362,7 @@ class RunState:
 
     def _set_aside(self, found: dict[str, Any]) -> None:
         """Make room for this run where another one has ended."""
-        aside = self.directory.with_name(f".{self.directory.name}.replaced")
+        aside = self._aside
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(self.directory, aside)
         shutil.rmtree(aside / "states", ignore_errors=True)
@@ -397,10 +390,41 @@ class RunState:
 
 def read_tables(state_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """History and timings of a run, from its folder."""
-    return (
-        pd.read_csv(state_dir / "history.csv"),
-        pd.read_csv(state_dir / "timings.csv"),
-    )
+    history, timings = (pd.read_csv(state_dir / f"{name}.csv") for name in TABLES)
+    return history, timings
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Within this context no other process has a run's folder or its job.
+
+    Args:
+        path: What is locked, by a hidden file beside it.
+
+    Raises:
+        CheckpointError: If another process has it.
+        PermissionError: If there can be no lock.
+    """
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise CheckpointError(
+            f"Another process is training in {path}. Wait for it, or end it: what it "
+            "has done is kept, and resumed."
+        ) from None
+    except OSError as error:
+        raise PermissionError(
+            f"{file} can't be locked ({error}): the folder can't be written, or its "
+            "file system has no locks. Give another data root in conf/base/globals.yml, "
+            "or mend its permissions."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class DiskError(ValueError):
@@ -408,17 +432,17 @@ class DiskError(ValueError):
 
 
 def check_disk_budget(
-    config: RunConfig, policy: Policy, algorithm: Mapping[str, Any], directory: Path
+    config: RunConfig, policy: Policy, algorithm: Mapping[str, Any], state: RunState
 ) -> None:
     """Hold what the run will write against its budget and the free disk.
 
-    What the run's folder holds already counts as free.
+    What the run's folder holds of it already, or gives back, counts as free.
 
     Args:
         config: The run.
         policy: The policy.
         algorithm: The algorithm's state before the first update.
-        directory: The run's folder, which need not exist.
+        state: The run's folder, which need not exist.
 
     Raises:
         DiskError: If the budget or the disk is too small.
@@ -431,8 +455,8 @@ def check_disk_budget(
             f"{len(config.training.kept_epochs())} epochs; training.disk_budget_mb is "
             f"{config.training.disk_budget_mb:g}. Raise it, or checkpoint_every."
         )
-    written = sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())
-    disk = next(p for p in (directory, *directory.parents) if p.exists())
+    written = state.reused_bytes()
+    disk = next(p for p in (state.directory, *state.directory.parents) if p.exists())
     free = shutil.disk_usage(disk).free
     if needed > free + written:
         raise DiskError(
