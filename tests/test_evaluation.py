@@ -56,7 +56,9 @@ def trained(folder):
 ENCODERS = ("tests.tiny:Redness", "tests.tiny:Brightness")
 
 
-def evaluate(folder, config, checkpoints, settings=SETTINGS, encoders=ENCODERS):
+def evaluate(
+    folder, config, checkpoints, settings=SETTINGS, encoders=ENCODERS, state_dir=None
+):
     return evaluate_run(
         config,
         settings,
@@ -66,12 +68,54 @@ def evaluate(folder, config, checkpoints, settings=SETTINGS, encoders=ENCODERS):
         base_model=folder / "base_model",
         weights=folder / "no_weights",
         diversity_encoders=encoders,
+        state_dir=state_dir,
     )
 
 
 @pytest.fixture(scope="module")
 def result(folder, trained):
     return evaluate(folder, *trained)
+
+
+class Interrupted(Exception):
+    """Ends an evaluation as a crash would."""
+
+
+def test_an_interrupted_evaluation_goes_on(
+    folder, trained, result, tmp_path, monkeypatch
+):
+    config, checkpoints = trained
+    state, look = tmp_path / "state", evaluation._evaluate_checkpoint
+    left = 0
+
+    def looked(*given):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Interrupted
+        return look(*given)
+
+    monkeypatch.setattr(evaluation, "_evaluate_checkpoint", looked)
+
+    def evaluated(settings=SETTINGS, *, until):
+        nonlocal left
+        left = until
+        return evaluate(folder, config, checkpoints, settings, state_dir=state)
+
+    with pytest.raises(Interrupted):
+        evaluated(until=2)
+    # Of three, the base model and one checkpoint are done.
+    whole = evaluated(until=1)
+    for table in ("scores", "statistics", "diversity"):
+        found, expected = getattr(whole, table), getattr(result, table)
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert np.array_equal(whole.strip, result.strip)
+    assert not state.exists()
+    # What was seen with other settings is of no use.
+    with pytest.raises(Interrupted):
+        evaluated(until=1)
+    with pytest.raises(Interrupted):
+        evaluated(SETTINGS.model_copy(update={"seed": 8}), until=2)
 
 
 def test_every_checkpoint_and_the_base_model_are_scored(result):

@@ -11,6 +11,7 @@ model are paired.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from tdpo_pipeline.diffusion.trajectory import (
     kl_to_base,
     rollout_chunks,
 )
+from tdpo_pipeline.evaluation_state import EvaluationState
 from tdpo_pipeline.overoptimization.diversity import diversity_by_prompt
 from tdpo_pipeline.overoptimization.image_statistics import image_statistics
 from tdpo_pipeline.rewards.base import ImageEncoder, PaperScale, Reward
@@ -40,10 +42,24 @@ from tdpo_pipeline.rewards.registry import load_rewards
 from tdpo_pipeline.rewards.scoring import scores
 from tdpo_pipeline.trainer.state import (
     epoch_of,
+    fingerprint,
     identity_digest,
+    own_code,
     read_checkpoint_facts,
     run_identity,
 )
+
+log = logging.getLogger(__name__)
+
+EVALUATION_CODE = tuple(
+    Path(__file__).parent / name
+    for name in (
+        "evaluation.py",
+        "overoptimization/diversity.py",
+        "overoptimization/image_statistics.py",
+    )
+)
+"""Files that can change what an evaluation finds, beside those that train."""
 
 
 class EvaluationError(ValueError):
@@ -115,6 +131,7 @@ def evaluate_run(
     base_model: Path,
     weights: Path,
     diversity_encoders: Sequence[str],
+    state_dir: Path | None = None,
 ) -> EvaluationResult:
     """Sample from the base model and every checkpoint, and score the samples.
 
@@ -130,6 +147,8 @@ def evaluate_run(
         weights: Folder of reward weights.
         diversity_encoders: Rewards by whose image encoder diversity may be seen; the
             first that the run didn't train on is.
+        state_dir: Where what is done is kept until all is, so that an interrupted
+            evaluation goes on; None: nowhere.
 
     Raises:
         EvaluationError: If the run trained on all ``diversity_encoders``.
@@ -158,13 +177,32 @@ def evaluate_run(
     identity = run_identity(config, train_prompts, base_model, weights)
     folders = checkpoint_folders(checkpoints, config, identity_digest(identity))
     probe_rewards(eyes.rewards, policy, images["prompt"].tolist())
+    state = None
+    if state_dir is not None:
+        what = {
+            "run": identity,
+            "evaluation": settings.model_dump(mode="json"),
+            "prompts": {name: list(prompts) for name, prompts in prompt_sets.items()},
+            "encoder": eyes.encoder_name,
+            "code": fingerprint([*EVALUATION_CODE, *own_code(settings.rewards)]),
+        }
+        state = EvaluationState(state_dir, what)
+        if done := state.epochs():
+            log.info("%s: epochs %s are evaluated already", config.key, done)
     tables, rows, epochs = [], [], []
     for folder in tqdm([None, *folders], desc=f"evaluate {config.key}", disable=None):
         facts = {"epoch": 0, "reward_queries": 0}
         if folder is not None:
-            policy.load(folder)
             facts = read_checkpoint_facts(folder)
-        found, row = _evaluate_checkpoint(policy, config, settings, eyes, images)
+        kept = state.load(facts["epoch"]) if state else None
+        if kept is not None:
+            found, row = _Tables(**kept[0]), kept[1]
+        else:
+            if folder is not None:
+                policy.load(folder)
+            found, row = _evaluate_checkpoint(policy, config, settings, eyes, images)
+            if state:
+                state.save(facts["epoch"], found._asdict(), row)
         head = {
             "run": config.key,
             "method": config.method,
@@ -178,6 +216,8 @@ def evaluate_run(
         epochs.append(facts["epoch"])
     whole = _Tables(*map(_concatenate, zip(*tables, strict=True)))
     whole.scores.attrs |= _paper_scales(eyes.rewards)
+    if state:
+        state.clear()
     return EvaluationResult(
         scores=whole.scores,
         statistics=whole.statistics,

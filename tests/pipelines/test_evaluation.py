@@ -6,7 +6,7 @@ from typing import get_type_hints
 import pandas as pd
 import pytest
 
-from tdpo_pipeline.grid import Run
+from tdpo_pipeline.grid import ROOT, Run
 from tdpo_pipeline.pipelines.evaluation import create_pipeline, nodes
 from tdpo_pipeline.pipelines.evaluation.nodes import summarise
 
@@ -62,6 +62,7 @@ def test_a_run_is_evaluated_where_it_was_trained() -> None:
         "reward_weights",
         "params:evaluation",
         "params:diversity",
+        "params:state",
     }
     made = ("scores", "image_statistics", "diversity", "metrics")
     made += ("strip", "strip_index")
@@ -92,11 +93,13 @@ def test_evaluate_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
         *paths,
         "settings",  # type: ignore[arg-type]
         nodes.DiversitySettings(encoders=("hps-mini", "pick-mini")),
+        "data/state",
     )
     tables = ("scores", "statistics", "diversity")
     assert outputs == (*tables, "strip", {"tile": 8})
     assert calls["diversity_encoders"] == ("hps-mini", "pick-mini")
     assert calls["config"] == config
+    assert calls["state_dir"] == ROOT / "data/state" / f"{config.key}.evaluation"
     assert calls["train_prompts"] == ["cat", "dog"]
     assert calls["prompt_sets"] == sets
     assert (calls["base_model"], calls["weights"]) == paths

@@ -152,14 +152,17 @@ def run_identity(
         ),
         "prompts": list(prompts),
         "code": fingerprint(
-            [*(_PACKAGE / name for name in TRAINING_CODE), *own_code(config)], "*.py"
+            [
+                *(_PACKAGE / name for name in TRAINING_CODE),
+                *own_code((config.algorithm.algorithm, *config.rewards_in_use)),
+            ],
+            "*.py",
         ),
     }
 
 
-def own_code(config: RunConfig) -> list[Path]:
-    """Files of the algorithm and the rewards that a run names as ``module:Class``."""
-    names = {config.algorithm.algorithm, *config.rewards_in_use}
+def own_code(names: Iterable[str]) -> list[Path]:
+    """Files of those algorithms and rewards that are named as ``module:Class``."""
     modules = sorted({name.partition(":")[0] for name in names if ":" in name})
     return [path for module in modules if (path := _source(module)) is not None]
 

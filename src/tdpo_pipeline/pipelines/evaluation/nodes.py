@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from tdpo_pipeline.config import EvaluationSettings, RunConfig, Settings
+from tdpo_pipeline.grid import ROOT
 
 
 class DiversitySettings(Settings):
@@ -50,6 +51,7 @@ def evaluate(
     reward_weights: Path,
     evaluation: EvaluationSettings,
     diversity: DiversitySettings,
+    state: str,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, np.ndarray, dict[str, Any]]:
     """Evaluate every kept checkpoint of a run, and the untouched base model.
 
@@ -62,6 +64,7 @@ def evaluate(
         reward_weights: Folder of reward weights.
         evaluation: Images, noise and rewards.
         diversity: How it is seen.
+        state: Folder of resume state, relative to the project.
 
     Returns:
         The scores and the image statistics (a row an image), the diversity (a row a
@@ -69,8 +72,9 @@ def evaluate(
     """
     from tdpo_pipeline.evaluation import evaluate_run
 
+    run = RunConfig.model_validate(config)
     result = evaluate_run(
-        RunConfig.model_validate(config),
+        run,
         evaluation,
         prompt_sets=evaluation_prompts,
         train_prompts=train_prompts.splitlines(),
@@ -78,6 +82,7 @@ def evaluate(
         base_model=base_model,
         weights=reward_weights,
         diversity_encoders=diversity.encoders,
+        state_dir=ROOT / state / f"{run.key}.evaluation",
     )
     return (
         result.scores,

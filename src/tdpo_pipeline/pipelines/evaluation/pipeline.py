@@ -30,6 +30,7 @@ def _run_pipeline(run: Run) -> Pipeline:
                     "reward_weights",
                     "params:evaluation",
                     "params:diversity",
+                    "params:state",
                 ],
                 ["scores", "image_statistics", "diversity", "strip", "strip_index"],
                 name="evaluate",
@@ -46,6 +47,7 @@ def _run_pipeline(run: Run) -> Pipeline:
         parameters={
             "params:evaluation": "params:evaluation",
             "params:diversity": "params:diversity",
+            "params:state": "params:state",
         },
         tags=["evaluation", run.method, run.reward],
     )
