@@ -1,7 +1,9 @@
 """What an evaluation has done so far, kept until all of it is done.
 
-<state_dir>/evaluation.json     what is evaluated: run, settings, prompts and code
-<state_dir>/epoch_0004/         tables and strip row of a checkpoint
+    <state_dir>/evaluation.json     what is evaluated: run, settings, prompts and code
+    <state_dir>/epoch_0004/         tables and strip row of a checkpoint
+
+What is there is whole: it is written aside, then renamed.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from tdpo_pipeline.trainer.state import epoch_of, write_text
 
 STRIP = "strip.npy"
 
@@ -33,7 +37,7 @@ class EvaluationState:
         if not record.exists() or json.loads(record.read_text()) != identity:
             self.clear()
             state_dir.mkdir(parents=True)
-            record.write_text(json.dumps(identity, indent=2))
+            write_text(record, json.dumps(identity, indent=2))
 
     def load(self, epoch: int) -> tuple[dict[str, pd.DataFrame], np.ndarray] | None:
         """Tables by name and strip row of a checkpoint; None if it isn't done."""
@@ -57,8 +61,7 @@ class EvaluationState:
 
     def epochs(self) -> Sequence[int]:
         """The checkpoints that are done."""
-        folders = self.state_dir.glob("epoch_*")
-        return sorted(int(p.name.removeprefix("epoch_")) for p in folders)
+        return sorted(epoch_of(path) for path in self.state_dir.glob("epoch_*"))
 
     def clear(self) -> None:
         """Forget all."""

@@ -222,7 +222,7 @@ class RunState:
             self.clear()
         elif found is not None:
             self._check_identity(found)
-        _write_text(record, json.dumps(self.identity, indent=2))
+        write_text(record, json.dumps(self.identity, indent=2))
         (self.directory / "finished").unlink(missing_ok=True)  # until it has again
         return self.newest()
 
@@ -342,7 +342,7 @@ class RunState:
         partial = self.directory / f".partial_{path.name}"
         shutil.rmtree(partial, ignore_errors=True)
         policy.save(partial)
-        _write_text(partial / "checkpoint.json", json.dumps(facts, indent=2))
+        write_text(partial / "checkpoint.json", json.dumps(facts, indent=2))
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)
 
@@ -356,12 +356,12 @@ class RunState:
         """Write the tables of the epochs so far."""
         for name, rows in zip(TABLES, (history, timings), strict=True):
             text = pd.DataFrame(rows).to_csv(index=False)
-            _write_text(self.directory / f"{name}.csv", text)
+            write_text(self.directory / f"{name}.csv", text)
 
     def finish(self) -> None:
         """Mark the run as ended, with the checkpoints that it has."""
         left = sorted(epoch_of(path) for path in self.checkpoints.glob("epoch_*"))
-        _write_text(self.directory / "finished", json.dumps(left))
+        write_text(self.directory / "finished", json.dumps(left))
 
     def _set_aside(self, found: dict[str, Any]) -> None:
         """Make room for this run where another one has ended."""
@@ -532,7 +532,8 @@ def epoch_of(path: Path) -> int:
     return int(path.stem.removeprefix("epoch_"))
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
     os.replace(partial, path)
