@@ -16,6 +16,7 @@ measures. Kedro isn't needed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib.metadata
 import json
@@ -23,7 +24,7 @@ import statistics
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ from tdpo_pipeline.prompts import prompt_set
 from tdpo_pipeline.rewards.aesthetic import Aesthetic
 from tdpo_pipeline.rewards.clip import ClipImageEncoder
 from tdpo_pipeline.rewards.head import AffineHead
-from tdpo_pipeline.trainer.estimate import architecture, work
+from tdpo_pipeline.trainer.estimate import architecture, estimate, work
 from tdpo_pipeline.trainer.loop import Trainer
 from tdpo_pipeline.trainer.state import RunState
 
@@ -367,7 +368,9 @@ class Bench:
         speed = rate(
             [row["total_s"]], samples, "img/s", self.epoch_flops(config) / samples
         )
-        return speed | {"samples": samples, "parts": row}
+        # Without the reward and the critic's encoder, which are none of the registry.
+        estimated = estimate(config, *architecture(self.base_model, config)).memory
+        return speed | {"samples": samples, "parts": row, "estimated_gb": estimated}
 
     def epoch_flops(self, config: RunConfig) -> float:
         """Of an epoch; the encoder is counted as it is, and not as the largest one."""
@@ -509,6 +512,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a trial, on tiny networks")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the random base model is kept for the next time (4 GB)",
+    )
     output_argument(parser, "gpu.json")
     options = parser.parse_args()
     options.chunk = options.chunk or (2 if options.tiny else CHUNK)
@@ -528,6 +536,17 @@ def wanted(options: argparse.Namespace) -> dict[str, tuple[str, argparse.Namespa
             if precision != "fp32" or part in ("ratio", "matmul"):
                 found[key(part, one)] = part, one
     return found
+
+
+@contextlib.contextmanager
+def working_folder(kept: Path | None) -> Iterator[Path]:
+    """A folder for working files: the one that is named, or one that is deleted."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def text(name: str, row: dict[str, Any]) -> str:
@@ -559,11 +578,11 @@ def main() -> None:
     found = json.loads(path.read_text()) if path.exists() else {}
     rows = found.setdefault(about.get("gpu", "no GPU"), {})
     failed = []
-    with tempfile.TemporaryDirectory() as folder:
+    with working_folder(options.folder) as folder:
         for name, (part, one) in wanted(options).items():
             if "value" in rows.get(name, {}) and not options.again:
                 continue
-            row = Bench(one, Path(folder), device).row(part)
+            row = Bench(one, folder, device).row(part)
             rows[name] = row | {"machine": about}
             share_of_matmul(rows)
             path.write_text(json.dumps(found, indent=2) + "\n")

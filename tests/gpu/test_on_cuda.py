@@ -3,14 +3,29 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from tdpo_pipeline.config import AlgorithmSettings, ComputeSettings
+from tdpo_pipeline.config import (
+    AlgorithmSettings,
+    ComputeSettings,
+    RewardSettings,
+    RunConfig,
+    TrainingSettings,
+)
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import kl_to_base, replay, rollout
+from tdpo_pipeline.prompts import prompt_set
 from tdpo_pipeline.rewards.registry import load_reward
+from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
+from tests.conftest import ROOT, parameters_of
 
 pytestmark = pytest.mark.gpu
+
+METHODS = list(
+    yaml.safe_load((ROOT / "conf/base/parameters_methods.yml").read_text())["methods"]
+)
+MODELS = ROOT / "data" / "06_models" / "menagerie"
 
 
 def policy(device, model="sd", **compute):
@@ -89,8 +104,40 @@ def test_an_epoch_of_tdpo_trains_policy_and_critic(device, precision, train):
     assert history["kl_to_base"].iloc[0] == pytest.approx(0, abs=1e-4)
     assert history["kl_to_base"].iloc[1] > 1e-4
     assert history["critic_weight_change"].gt(0).all()
-    parts = seconds.drop(columns=["epoch", "total_s"]).sum(axis=1)
+    parts = seconds.drop(columns=["epoch", "device", "total_s"]).sum(axis=1)
     assert parts.le(seconds["total_s"]).all()
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    return parameters_of("smoke")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_configured_method_trains(device, smoke, method, tmp_path):
+    """As in tests/trainer/test_methods.py, on Menagerie's shipped models."""
+    task = RewardSettings.model_validate(smoke["rewards"]["aesthetic-mini"])
+    config = RunConfig(
+        method=method,
+        reward="aesthetic-mini",
+        seed=0,
+        training=TrainingSettings.model_validate(
+            smoke["training"] | {"device": device}
+        ),
+        algorithm=AlgorithmSettings.model_validate(smoke["methods"][method]),
+        task=task,
+    )
+    result = train_run(
+        config,
+        prompts=prompt_set(task.train_prompts),
+        base_model=MODELS / "base_model",
+        weights=MODELS / "proxy_rewards",
+        state_dir=tmp_path,
+    )
+    history = result.history
+    assert len(history) == config.training.epochs
+    assert history["aesthetic-mini_mean"].notna().all()
+    assert (result.timings["device"] == "cpu").all() == (device == "cpu")
 
 
 def test_a_killed_run_resumes(device, train):

@@ -257,6 +257,20 @@ def report(*tables: pd.DataFrame, **how: object) -> pd.DataFrame:
     )
 
 
+def test_seconds_of_different_devices_are_not_compared() -> None:
+    seconds = pd.DataFrame(
+        {"run": f"tdpo-{PROXY}-s0", "epoch": range(1, 9), "total_s": 10.0}
+    ).assign(device="cpu")
+    other = seconds.assign(run=f"ddpo-{PROXY}-s0", device="NVIDIA H200")
+    both = [scores("tdpo"), scores("ddpo")]
+    found = report(*both, timings=pd.concat([seconds, other]))
+    row = found[found["along"] == "seconds"].squeeze()
+    assert pd.isna(row["level"])
+    assert row["gap"].endswith("one device, and these were on NVIDIA H200, cpu.")
+    alike = report(*both, timings=pd.concat([seconds, other.assign(device="cpu")]))
+    assert alike.loc[alike["along"] == "seconds", "level"].notna().all()
+
+
 def test_a_report_compares_with_the_reference_on_all_terms() -> None:
     seconds = pd.DataFrame(
         {"run": f"tdpo-{PROXY}-s0", "epoch": range(1, 9), "total_s": 10.0}

@@ -319,6 +319,17 @@ def test_work_of_rewards_that_are_networks() -> None:
     assert found["decoding"] == pytest.approx((8 + 16) * 2e9 / 1e15)
 
 
+def test_encoders_of_menagerie_are_no_work() -> None:
+    # An encoder that isn't known is taken for a large one: 8 samples x 4 states each.
+    config = tiny.run_config(tiny.TDPO)
+    large = estimate.work(config, MODEL)["encoders"]
+    assert large == 8 * 4 * estimate.ENCODER_FLOPS
+    small = config.model_copy(
+        update={"task": config.task.model_copy(update={"scorer": "aesthetic-mini"})}
+    )
+    assert "encoders" not in estimate.work(small, MODEL)
+
+
 def test_rates_are_a_share_of_the_peak() -> None:
     rate = estimate.sustained_tflops
     assert rate("NVIDIA H200", "fp16") == pytest.approx(0.35 * 989)

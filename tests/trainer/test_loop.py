@@ -65,7 +65,7 @@ def test_every_method_trains_and_records(train, method):
     for column in ("redness_mean", "approx_kl", "clip_fraction", "policy_grad_norm"):
         assert history[column].notna().all()
     assert list(tiny.saved_weights(result)) == ["epoch_0002", "epoch_0004"]
-    assert len(result.timings) == 4
+    assert result.timings["device"].tolist() == ["cpu"] * 4
     if method.startswith("tdpo"):
         assert history["critic_loss"].notna().all()
         assert history["critic_dormant_pct_layer2"].between(0, 100).all()

@@ -39,6 +39,11 @@ def resolve_device(settings: ComputeSettings) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """What a device is called: ``cpu``, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def check_memory(device: torch.device, needed_gb: float) -> None:
     """Hold the memory that a training needs against what a GPU has free.
 

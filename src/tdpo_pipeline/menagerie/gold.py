@@ -42,6 +42,12 @@ SCALES = (0.88, 0.975, 1.07)
 LOOKALIKES = 5
 """Animals that a prompt of more than a noun is told apart from."""
 
+SCENES_KEPT = 4096
+"""Scenes whose templates are kept, 0.46 MB each.
+
+``broad_scenes`` and their rivals are 3,898; with fewer kept, every epoch would draw most of
+them again, which takes longer than to train on them."""
+
 RIVAL_TEMPERATURE = 0.03
 """Lead in explained fraction over which a rival scene loses its weight by 1/e."""
 
@@ -125,7 +131,7 @@ def variation(images: Tensor) -> Tensor:
     return (images - images.mean((2, 3), keepdim=True)).float().square().sum((1, 2, 3))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=SCENES_KEPT)
 def template_bank(scene: Scene) -> Bank:
     """The renderer's pictures of ``scene`` over the grid of nuisances (G = 150)."""
     base, tone = _templates(scene)
@@ -239,7 +245,7 @@ def _by_candidates(scenes: Sequence[Scene]) -> dict[tuple[Scene, ...], Tensor]:
     return {candidates: torch.tensor(where) for candidates, where in rows.items()}
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=SCENES_KEPT)
 def candidate_scenes(scene: Scene) -> tuple[Scene, ...]:
     """The scenes that a picture of ``scene`` is told apart from, with itself.
 

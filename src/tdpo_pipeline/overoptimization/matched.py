@@ -88,7 +88,8 @@ def matched_curves(
         along: What is held equal, see ``AXES``. The training reward is always that on
             the prompts trained on, whatever the group.
         group: Prompt group on which the other rewards are read.
-        timings: Seconds of every epoch (columns run, epoch, total_s); for "seconds".
+        timings: Seconds of every epoch (columns run, epoch, total_s); for "seconds". With
+            a column device, runs that several devices were timed on aren't compared.
         levels: Values of x; by default ``LEVELS`` from 0 to the furthest that any
             method of the trained reward has reached.
         bootstrap: How the intervals are made.
@@ -434,6 +435,7 @@ def _known_path(
 ) -> _Path:
     """Along something that is known of each run and checkpoint."""
     if along == "seconds":
+        _check_one_device(scores, timings)
         known = _seconds(cube, scores, timings)
     elif along == "kl":
         known = cube.kl
@@ -448,6 +450,18 @@ def _known_path(
         return known[None]
 
     return _Path(cube, x, 1, shared=False)
+
+
+def _check_one_device(scores: pd.DataFrame, timings: pd.DataFrame | None) -> None:
+    """Raise ScoreTableError if the runs were timed on different devices."""
+    if timings is None or "device" not in timings:
+        return
+    devices = timings.loc[timings["run"].isin(scores["run"]), "device"].unique()
+    if len(devices) > 1:
+        raise ScoreTableError(
+            "Equal seconds need runs that were timed on one device, and these were on "
+            f"{', '.join(sorted(map(str, devices)))}."
+        )
 
 
 def _seconds(

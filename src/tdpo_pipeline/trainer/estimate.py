@@ -241,7 +241,8 @@ def reward_bytes(config: RunConfig) -> float:
 def work(config: RunConfig, model: Architecture) -> dict[str, float]:
     """FLOPs of an epoch, by what they are for.
 
-    An encoder, of a reward or of a critic, counts as the largest of them does.
+    An encoder, of a reward or of a critic, counts as the largest of them does, and those of
+    Menagerie's rewards not at all.
     """
     scale, algorithm = config.training, config.algorithm
     samples, steps = scale.samples_per_epoch, scale.num_inference_steps
@@ -255,18 +256,23 @@ def work(config: RunConfig, model: Architecture) -> dict[str, float]:
         "KL": scale.kl_samples * steps * guided,
         "updates": visits.trained * visit + visits.forward * guided,
     }
-    networks = scored_rewards(config) & PUBLISHED
-    encoded = samples * len(networks)
+    encoded = samples * len(scored_rewards(config) & PUBLISHED)
+    trained = config.task.scorer
     if algorithm.needs_encoder:
         parts["critic"] = samples * steps * model.critic_decoder.flops
-        encoded += samples * steps
+        encoded += samples * steps * _is_large(config.critic_encoder or trained)
     if algorithm.needs_gradient:
         queries = samples * algorithm.queries_per_sample
         parts["decoding"] += queries * model.decoder.flops * (2 + again)
-        encoded += queries * 2
+        encoded += queries * 2 * _is_large(trained)
     if encoded:
         parts["encoders"] = encoded * ENCODER_FLOPS
     return parts
+
+
+def _is_large(reward: str) -> bool:
+    """Whether a reward's encoder is a large network, as one that isn't known may be."""
+    return reward in PUBLISHED or reward not in REWARDS
 
 
 def float32_work(config: RunConfig, model: Architecture) -> frozenset[str]:

@@ -24,7 +24,11 @@ from tdpo_pipeline.diffusion.adapter_neurons import (
     adapter_neuron_scores,
     dormant_percents,
 )
-from tdpo_pipeline.diffusion.devices import check_memory, resolve_device
+from tdpo_pipeline.diffusion.devices import (
+    check_memory,
+    device_name,
+    resolve_device,
+)
 from tdpo_pipeline.diffusion.loading import load_pipeline, load_tiny_decoder
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.randomness import generator
@@ -69,7 +73,7 @@ class TrainingResult:
     Attributes:
         checkpoints: Folder with one folder for each kept epoch.
         history: One row an epoch.
-        timings: Seconds of each part of each epoch.
+        timings: Seconds of each part of each epoch, and the device that took them.
     """
 
     checkpoints: Path
@@ -402,6 +406,7 @@ class Trainer:
         self.timings.append(
             {
                 "epoch": self.epoch,
+                "device": device_name(self.policy.device),
                 "sampling_s": seconds["sampling"],
                 "scoring_s": seconds["scoring"],
                 "critic_features_s": features,
