@@ -332,7 +332,7 @@ def test_encoders_of_menagerie_are_no_work() -> None:
 
 def test_rates_are_a_share_of_the_peak() -> None:
     rate = estimate.sustained_tflops
-    assert rate("NVIDIA H200", "fp16") == pytest.approx(0.35 * 989)
+    assert rate("NVIDIA H200", "fp16") == pytest.approx(0.20 * 989)  # measured
     assert rate("NVIDIA H200", "fp32") == pytest.approx(0.35 * 67)
     assert rate("NVIDIA H200", "fp32", tf32=True) == pytest.approx(0.35 * 495)
     assert rate("NVIDIA H200", "fp16", tf32=True) == rate("NVIDIA H200", "fp16")
