@@ -352,6 +352,34 @@ def test_rounds_of_two_runs_are_counted_apart() -> None:
 
 
 # ------------------------------------------------------------------ neurons
+def test_percentages_of_neurons_stay_percentages() -> None:
+    # Overlaps of 20 and 100 % have a t interval over two seeds far beyond 0 and 100 %.
+    rows = [
+        {
+            "run": f"tdpo-pick-mini-s{seed}",
+            "method": "tdpo",
+            "reward": "pick-mini",
+            "seed": seed,
+        }
+        | {"epoch": 1, "critic_dormant_pct": 0.0, "critic_overlap_pct": overlap}
+        for seed, overlap in enumerate([20.0, 100.0])
+    ]
+    _, data = neurons(pd.DataFrame(rows))
+    overlap = data.set_index("quantity").loc["critic_overlap_pct"]
+    assert (overlap["mean"], overlap["low"], overlap["high"]) == (60, 0, 100)
+
+
+def test_a_reward_without_dormant_neurons_says_so() -> None:
+    rows = [
+        {"run": f"tdpo-{reward}-s0", "method": "tdpo", "reward": reward, "seed": 0}
+        | {"epoch": 1, "critic_dormant_pct": 0.0, "critic_overlap_pct": overlap}
+        for reward, overlap in (("pick-mini", float("nan")), ("hps-mini", 50.0))
+    ]
+    figure, _ = neurons(pd.DataFrame(rows))
+    said = [ax.get_title(loc="left") for ax in figure.axes if ax.texts]
+    assert said == ["trained on pick-mini"]
+
+
 def test_neurons_of_the_policy() -> None:
     history = pd.DataFrame(
         {

@@ -57,6 +57,27 @@ def test_seed_stamp(seeds: dict[str, int], expected: str) -> None:
     assert style.seed_stamp(rows) == expected
 
 
+def test_seeds_of_several_trained_rewards() -> None:
+    rows = pd.DataFrame(
+        {
+            "method": ["tdpo", "tdpo_r"] * 2,
+            "reward": ["aesthetic-mini"] * 2 + ["pick-mini"] * 2,
+            "n_seeds": [3, 3, 1, 1],
+        }
+    )
+    assert style.seed_stamp(rows) == "one seed: on pick-mini"
+    assert style.seeds_text(rows) == (
+        "1 to 3 training seeds per method (one: all on pick-mini)"
+    )
+    mixed = rows.assign(n_seeds=[3, 1, 1, 1])
+    assert style.seed_stamp(mixed) == "one seed: 1 of 2, on pick-mini"
+    assert style.seeds_text(mixed) == (
+        "1 to 3 training seeds per method (one: TDPO-R; all on pick-mini)"
+    )
+    assert style.seed_stamp(rows.assign(n_seeds=1)) == "one seed"
+    assert style.seed_stamp(rows.assign(n_seeds=3)) == ""
+
+
 def test_sizes_in_words() -> None:
     rows = pd.DataFrame(
         {"n_seeds": [1, 3], "n_prompts": [8, 8], "n_images": [32, 96], "method": "a"}

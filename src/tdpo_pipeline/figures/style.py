@@ -477,25 +477,29 @@ def caption_height(caption: str, width: float) -> float:
 
 
 def seed_stamp(rows: pd.DataFrame) -> str:
-    """The text "one seed" where a method rests on a single one; how many if not all do.
+    """The text "one seed" if that is all there is; of some methods, how many, or on what.
 
     Args:
-        rows: A figure's data, with the columns method and n_seeds.
+        rows: A figure's data, with the columns method and n_seeds, and with reward if it
+            shows several trained rewards.
     """
-    single = single_seeds(rows)
-    if not single:
+    if not (rows["n_seeds"] == 1).any():
         return ""
-    methods = rows["method"].nunique()
-    return (
-        "one seed"
-        if len(single) == methods
-        else f"one seed: {len(single)} of {methods}"
-    )
+    if (rows["n_seeds"] == 1).all():
+        return "one seed"
+    whole = _rewards_of_one_seed(rows)
+    others = rows[~rows["reward"].isin(whole)] if whole else rows
+    single = others.loc[others["n_seeds"] == 1, "method"].nunique()
+    some = [f"{single} of {others['method'].nunique()}"] * bool(single)
+    return f"one seed: {', '.join([*some, *(f'on {name}' for name in whole)])}"
 
 
-def single_seeds(rows: pd.DataFrame) -> list[str]:
-    """Methods that rest on a single training seed somewhere."""
-    return sort_methods(rows.loc[rows["n_seeds"] == 1, "method"])
+def _rewards_of_one_seed(rows: pd.DataFrame) -> list[str]:
+    """Trained rewards of which every method rests on one seed, if others don't."""
+    if "reward" not in rows:
+        return []
+    most = rows.groupby("reward")["n_seeds"].max()
+    return list(most.index[most == 1]) if (most > 1).any() else []
 
 
 def seeds_text(rows: pd.DataFrame) -> str:
@@ -505,9 +509,12 @@ def seeds_text(rows: pd.DataFrame) -> str:
         return "one training seed per method"
     if len(numbers) == 1:
         return f"{numbers[0]} training seeds per method"
+    whole = _rewards_of_one_seed(rows)
+    others = rows[~rows["reward"].isin(whole)] if whole else rows
+    single = sort_methods(others.loc[others["n_seeds"] == 1, "method"])
+    names = [*map(method_label, single), *(f"all on {name}" for name in whole)]
     text = f"{numbers[0]} to {numbers[-1]} training seeds per method"
-    single = "; ".join(method_label(name) for name in single_seeds(rows))
-    return f"{text} (one: {single})" if single else text
+    return f"{text} (one: {'; '.join(names)})" if names else text
 
 
 def over_text(rows: pd.DataFrame) -> str:
@@ -549,6 +556,12 @@ def notice(title: str, text: str) -> Figure:
     ax.text(0.005, 1, lines, fontsize=LABEL_SIZE, color=INK, **how)
     frame(figure, title=title, caption="")
     return figure
+
+
+def remark(ax: Axes, text: str) -> None:
+    """Say in a panel why it is empty."""
+    how: dict[str, Any] = {"ha": "center", "va": "center", "transform": ax.transAxes}
+    ax.text(0.5, 0.5, text, fontsize=LABEL_SIZE, color=INK, **how)
 
 
 def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:

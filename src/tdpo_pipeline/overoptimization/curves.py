@@ -281,8 +281,8 @@ def neuron_curves(
     Returns:
         One row per method, reward, quantity and epoch at which it was measured:
         method, reward, quantity, epoch, mean (percent), low, high (t interval over
-        seeds; NaN with one), neurons_reset (mean over seeds), n_seeds. No row where
-        nothing was measured, as for methods without a critic.
+        seeds, cut at 0 and 100; NaN with one), neurons_reset (mean over seeds), n_seeds.
+        No row where nothing was measured, as for methods without a critic.
     """
     keys = ["method", "reward", "epoch"]
     rows = []
@@ -292,7 +292,7 @@ def neuron_curves(
             continue
         measured = history[history[quantity].notna()]
         for names, epoch in measured.groupby(keys, sort=True):
-            low, high = t_interval(epoch[quantity], confidence)
+            low, high = np.clip(t_interval(epoch[quantity], confidence), 0, 100)
             reset = epoch.get(resets, pd.Series(dtype=float)).fillna(0).sum()
             rows.append(
                 dict(zip(keys, names, strict=True))
