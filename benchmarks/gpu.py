@@ -354,7 +354,8 @@ class Bench:
         pairs, advantages = trajectory.pairs().to(self.device), trajectory.log_probs
         seconds = self.seconds(lambda: update.step(trajectory, pairs, advantages))
         updates = work(config, architecture(self.base_model, config)[0])["updates"]
-        return rate(seconds, len(pairs), "pairs/s", updates / len(pairs))
+        speed = rate(seconds, len(pairs), "pairs/s", updates / len(pairs))
+        return speed | {"estimated_gb": self.estimated_memory(config)}
 
     def end_to_end(self, method: str) -> dict[str, Any]:
         """Images an epoch over its seconds, everything included; the second epoch's."""
@@ -368,9 +369,15 @@ class Bench:
         speed = rate(
             [row["total_s"]], samples, "img/s", self.epoch_flops(config) / samples
         )
-        # Without the reward and the critic's encoder, which are none of the registry.
-        estimated = estimate(config, *architecture(self.base_model, config)).memory
+        estimated = self.estimated_memory(config)
         return speed | {"samples": samples, "parts": row, "estimated_gb": estimated}
+
+    def estimated_memory(self, config: RunConfig) -> dict[str, float]:
+        """GB by what they are for, to hold ``peak_gb`` against.
+
+        Without the reward and the critic's encoder, which are none of the registry's.
+        """
+        return estimate(config, *architecture(self.base_model, config)).memory
 
     def epoch_flops(self, config: RunConfig) -> float:
         """Of an epoch; the encoder is counted as it is, and not as the largest one."""

@@ -18,6 +18,7 @@ SINGLE = {
     "measure",
     "fetch",
     "audit",
+    "score",
 }
 
 

@@ -29,7 +29,7 @@ from tdpo_pipeline.grid import ROOT, SCALES, GridError, runs
 from tdpo_pipeline.rewards.model_files import ModelFile, listed, missing_from, size
 from tdpo_pipeline.rewards.repositories import repositories_of
 
-SHARED = ("audit", "export", "fetch", "measure", "sample")
+SHARED = ("audit", "export", "fetch", "measure", "sample", "score")
 """Pipelines that run in the Stable Diffusion environments besides their own."""
 
 
@@ -313,6 +313,7 @@ def _rewards_read(
     from tdpo_pipeline.pipelines.audit.nodes import audited_rewards, probe
     from tdpo_pipeline.pipelines.evaluation.nodes import evaluate, evaluated_rewards
     from tdpo_pipeline.pipelines.export.nodes import export, exported_rewards
+    from tdpo_pipeline.pipelines.score.nodes import score, scoring_rewards
     from tdpo_pipeline.pipelines.training.nodes import train, trained_rewards
 
     readers: dict[Any, Callable[..., Iterable[str]]] = {
@@ -320,6 +321,7 @@ def _rewards_read(
         evaluate: evaluated_rewards,
         probe: audited_rewards,
         export: exported_rewards,
+        score: scoring_rewards,
     }
     names: dict[str, None] = {}
     for node in (node for node in pipeline.nodes if node.func in readers):

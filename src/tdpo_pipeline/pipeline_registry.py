@@ -24,6 +24,7 @@ from tdpo_pipeline.pipelines import (
     proxy_rewards,
     reporting,
     sample,
+    score,
     training,
 )
 
@@ -44,6 +45,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "export": export.create_pipeline(),
         "fetch": fetch.create_pipeline(),
         "sample": sample.create_pipeline(),
+        "score": score.create_pipeline(),
         "measure": measure.create_pipeline(),
         "audit": audit.create_pipeline(),
         "sd14": _span(runs("sd14")),

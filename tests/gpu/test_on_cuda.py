@@ -110,6 +110,7 @@ def test_an_epoch_of_tdpo_trains_policy_and_critic(device, precision, train):
 
 @pytest.fixture(scope="module")
 def smoke():
+    pytest.importorskip("kedro")
     return parameters_of("smoke")
 
 

@@ -31,8 +31,9 @@ OPTIONAL = (
     "eta",
     "prompt_set",
     "seen",
+    "file",
 )
-_TEXTS = ("run", "reward", "prompt_set")
+_TEXTS = ("run", "reward", "prompt_set", "file")
 """Optional columns that can't be meant where a column holds numbers."""
 
 _UNIT = ["method", "reward", "seed"]
