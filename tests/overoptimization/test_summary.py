@@ -28,6 +28,7 @@ from tdpo_pipeline.overoptimization.report import (
     metrics,
     onset_finding,
     screen_text,
+    significant,
 )
 from tests.synthetic_tables import COMPLEX, synthetic_history, synthetic_scores
 
@@ -38,6 +39,16 @@ PROMPTS = {
     "complex": COMPLEX,
 }
 FIGURES = {"proxy_vs_gold": "proxy and its gold"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.01234, "0.0123"), (-12.345, "-12.3"), (999.6, "1,000"), (12345.6, "12,300")],
+)
+def test_numbers_have_three_digits_and_no_powers_of_ten(
+    value: float, text: str
+) -> None:
+    assert significant(value) == text
 
 
 def scores(gold: list[float], seed: int = 0, **how: object) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tdpo_pipeline.figures import style
-from tdpo_pipeline.overoptimization.report import interval_text
+from tdpo_pipeline.overoptimization.report import interval_text, significant
 
 Columns = list[tuple[str, str, str]]
 """Key, heading and kind of each column: "row" for a method that names its row, "number",
@@ -39,7 +39,7 @@ def number(value: float, digits: int = 3) -> str:
     """A number with so many significant digits; a true minus, and a dash for none."""
     if pd.isna(value):
         return "\N{EN DASH}"
-    return f"{value:.{digits}g}".replace("-", MINUS)
+    return significant(value, digits).replace("-", MINUS)
 
 
 def interval(mean: float, low: float, high: float) -> str:

@@ -64,7 +64,7 @@ _EQUAL = {
 _LEVELS = {
     "training_reward": "{:+.3g} base SD",
     "reward_queries": "{:,.0f} queries",
-    "kl": "{:.3g} nats",
+    "kl": "{} nats",
     "seconds": "{:,.0f} s",
 }
 
@@ -142,7 +142,8 @@ def _signed(value: float) -> str:
 
 
 def _level(row: dict[Any, Any]) -> str:
-    return _LEVELS[row["along"]].format(row["level"]).replace("-", MINUS)
+    level = number(row["level"]) if row["along"] == "kl" else row["level"]
+    return _LEVELS[row["along"]].format(level).replace("-", MINUS)
 
 
 def _equal_rows(

@@ -116,12 +116,18 @@ def _mark(row: pd.DataFrame) -> str:
     return ROLE_MARKS[row["role"].iloc[0]]
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, such as 0.0123 or 12,300."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):,.0f}" if abs(float(text)) >= 1000 else text
+
+
 def _effort(row: pd.Series) -> str:
     """Epoch, queries, KL and seeds of the checkpoint, in words."""
     seeds = "one seed" if row["n_seeds"] == 1 else f"{row['n_seeds']} seeds"
     # KL between deterministic samplers (eta 0) does not exist.
     known = pd.notna(row["kl_to_base"])
-    kl = f"KL {row['kl_to_base']:.3g} nats, " if known else ""
+    kl = f"KL {significant(row['kl_to_base'])} nats, " if known else ""
     queries = f"{row['reward_queries']:,.0f} reward queries"
     return f"{checkpoint_word()} {row['epoch']:.0f}, {queries}, {kl}{seeds}"
 
