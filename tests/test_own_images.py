@@ -103,7 +103,7 @@ def test_from_pictures_to_a_table_that_can_be_measured(tmp_path: Path) -> None:
     found = score(settings(tmp_path), evaluation(), WEIGHTS)
     images = torch.stack(
         [
-            torch.from_numpy(np.asarray(Image.open(tmp_path / row["file"]))).permute(
+            torch.from_numpy(np.array(Image.open(tmp_path / row["file"]))).permute(
                 2, 0, 1
             )
             / 255

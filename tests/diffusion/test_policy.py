@@ -114,6 +114,10 @@ def test_plain_diffusers_draws_the_same_with_the_adapter(name, tmp_path):
 
     def draw(pipeline):
         pipeline.set_progress_bar_config(disable=True)
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                # On some processors torch rounds otherwise where weights want gradients.
+                part.requires_grad_(False)
         return pipeline(
             tiny.PROMPTS,
             num_inference_steps=4,
