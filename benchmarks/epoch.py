@@ -43,7 +43,7 @@ GROWTH = [
 ]
 
 
-def timings(configs: list[RunConfig], epochs: int) -> list[list[dict[str, float]]]:
+def timings(configs: list[RunConfig], epochs: int) -> list[list[dict[str, Any]]]:
     """Timing rows of ``epochs`` epochs of each configuration, taken in turns."""
     trainers = [
         Trainer.create(
@@ -64,9 +64,9 @@ def timings(configs: list[RunConfig], epochs: int) -> list[list[dict[str, float]
     return [trainer.timings[1:] for trainer in trainers]
 
 
-def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+def medians(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Median seconds of each part."""
-    parts = [name for name in rows[0] if name != "epoch"]
+    parts = [name for name in rows[0] if name.endswith("_s")]
     return {
         name: round(statistics.median(row[name] for row in rows), 3) for name in parts
     }

@@ -221,7 +221,7 @@ class Bench:
     @cached_property
     def base_model(self) -> Path:
         """A pipeline of random weights, written once."""
-        path = self.folder / "base_model"
+        path = self.folder / ("tiny_model" if self.options.tiny else "base_model")
         if not path.exists():
             # Under another name until it is whole.
             begun = Path(tempfile.mkdtemp(dir=self.folder))

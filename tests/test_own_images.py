@@ -68,6 +68,16 @@ def test_what_is_wrong_is_said_before_anything_is_scored(
         scored(pictures[:0], tmp_path)
 
 
+@pytest.mark.parametrize("mode", ["I;16", "F"])
+def test_pictures_of_more_than_8_bits_are_refused(
+    pictures: pd.DataFrame, tmp_path: Path, mode: str
+) -> None:
+    Image.new(mode, (8, 8)).save(tmp_path / "deep.tiff")
+    table = pictures.assign(file=["a.png", "deep.tiff", "c.png"])
+    with pytest.raises(OwnImagesError, match=f"deep.tiff .mode {mode}; save it with 8"):
+        scored(table, tmp_path)
+
+
 def test_a_truncated_picture_is_named(pictures: pd.DataFrame, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "b.png")
@@ -129,5 +139,8 @@ def test_the_rewards_are_those_of_the_evaluation_unless_they_are_named() -> None
     given = settings(Path("x"), rewards=[])
     assert scoring_rewards(given, evaluation()) == list(evaluation().rewards)
     assert scoring_rewards(settings(Path("x")), evaluation()) == ["aesthetic-mini"]
+    # As --params gives them.
+    two = settings(Path("x"), rewards="aesthetic pickscore")
+    assert two.rewards == ("aesthetic", "pickscore")
     with pytest.raises(OwnImagesError, match="Name the table of pictures"):
         score(settings(Path("x"), images=None), evaluation(), WEIGHTS)

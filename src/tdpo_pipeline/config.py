@@ -63,6 +63,11 @@ class Settings(BaseModel):
         )
 
 
+def words(names: Any) -> Any:
+    """Several names in one text, apart: ``--params`` can't hold a list."""
+    return names.split() if isinstance(names, str) else names
+
+
 class LoraSettings(Settings):
     """Low-rank adapters on the UNet (LoRA; alpha equals the rank, so the scale is 1).
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 NEEDED = ("file", "prompt")
 """Columns of a table of pictures: the file, relative to the table's folder; the prompt."""
+
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises of files that it can't or won't read."""
 
 
 class OwnImagesError(ValueError):
@@ -62,16 +66,19 @@ def checked_sizes(
             "Rename or drop them, or name other rewards: score.rewards."
         )
     sizes, bad = [], []
-    for name in table["file"]:
+    for name in table["file"].astype(str):
         try:
-            with Image.open(folder / str(name)) as picture:
+            with Image.open(folder / name) as picture:
                 sizes.append(picture.size)
-        except (OSError, UnidentifiedImageError) as error:
+                if picture.mode.startswith(("I", "F")):
+                    bad.append(f"{name} (mode {picture.mode}; save it with 8 bits)")
+        except _UNREADABLE as error:
             bad.append(f"{name} ({type(error).__name__})")
     if bad:
         raise OwnImagesError(
-            f"{len(bad)} of {len(table)} files in {folder} are missing or no pictures: "
-            f"{', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}."
+            f"{len(bad)} of {len(table)} files are missing or no pictures that can be "
+            f"scored: {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}. Paths are "
+            f"relative to the table's folder, {folder}."
         )
     return sizes
 
@@ -136,7 +143,7 @@ def _read(path: Path) -> torch.Tensor:
 
     try:
         with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-    except OSError as error:
+            pixels = np.array(picture.convert("RGB"))
+    except _UNREADABLE as error:
         raise OwnImagesError(f"{path} can't be read: {error}.") from error
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

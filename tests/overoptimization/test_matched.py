@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -258,17 +260,25 @@ def report(*tables: pd.DataFrame, **how: object) -> pd.DataFrame:
 
 
 def test_seconds_of_different_devices_are_not_compared() -> None:
-    seconds = pd.DataFrame(
-        {"run": f"tdpo-{PROXY}-s0", "epoch": range(1, 9), "total_s": 10.0}
-    ).assign(device="cpu")
-    other = seconds.assign(run=f"ddpo-{PROXY}-s0", device="NVIDIA H200")
-    both = [scores("tdpo"), scores("ddpo")]
-    found = report(*both, timings=pd.concat([seconds, other]))
-    row = found[found["along"] == "seconds"].squeeze()
-    assert pd.isna(row["level"])
-    assert row["gap"].endswith("one device, and these were on NVIDIA H200, cpu.")
-    alike = report(*both, timings=pd.concat([seconds, other.assign(device="cpu")]))
-    assert alike.loc[alike["along"] == "seconds", "level"].notna().all()
+    def timed(method: str, device: str | None) -> pd.DataFrame:
+        row = {"run": f"{method}-{PROXY}-s0", "epoch": range(1, 9), "total_s": 10.0}
+        return pd.DataFrame(row).assign(device=device)
+
+    three = [scores("tdpo"), scores("ddpo"), scores("alignprop_2023")]
+    seconds = [timed("tdpo", "cpu"), timed("ddpo", "cpu")]
+    other = pd.concat([*seconds, timed("alignprop_2023", "NVIDIA H200")])
+    found = report(*three, timings=other).set_index("method")
+    rows = found[found["along"] == "seconds"]
+    # Those that share a device are compared all the same.
+    assert rows.loc["tdpo", "level"].notna().all()
+    assert pd.isna(rows.loc["alignprop_2023", "level"])
+    assert "on NVIDIA H200, cpu. Train them on one" in rows.loc["alignprop_2023", "gap"]
+    for measure in (matched_curves, partial(matched_differences, reference="ddpo")):
+        with pytest.raises(ScoreTableError, match="NVIDIA H200, cpu"):
+            measure(pd.concat(three), "seconds", timings=other, bootstrap=FEW)
+    unknown = pd.concat([*seconds, timed("alignprop_2023", None)])
+    with pytest.raises(ScoreTableError, match="an unknown device, cpu"):
+        matched_curves(pd.concat(three), "seconds", timings=unknown, bootstrap=FEW)
 
 
 def test_a_report_compares_with_the_reference_on_all_terms() -> None:

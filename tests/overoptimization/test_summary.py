@@ -21,6 +21,7 @@ from tdpo_pipeline.overoptimization import (
     summarise_runs,
     verdict,
 )
+from tdpo_pipeline.overoptimization.intervals import significant
 from tdpo_pipeline.overoptimization.report import (
     comparison_finding,
     gold_sentences,
@@ -28,7 +29,6 @@ from tdpo_pipeline.overoptimization.report import (
     metrics,
     onset_finding,
     screen_text,
-    significant,
 )
 from tests.synthetic_tables import COMPLEX, synthetic_history, synthetic_scores
 
@@ -45,7 +45,7 @@ FIGURES = {"proxy_vs_gold": "proxy and its gold"}
     ("value", "text"),
     [(0.01234, "0.0123"), (-12.345, "-12.3"), (999.6, "1,000"), (12345.6, "12,300")],
 )
-def test_numbers_have_three_digits_and_no_powers_of_ten(
+def test_large_numbers_have_three_digits_and_no_powers_of_ten(
     value: float, text: str
 ) -> None:
     assert significant(value) == text

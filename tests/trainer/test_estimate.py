@@ -12,6 +12,7 @@ from diffusers.models import modeling_utils
 from benchmarks.architectures import ATTENTION, SD1_UNET, VAE
 from tdpo_pipeline.config import (
     AlgorithmSettings,
+    RewardSettings,
     RunConfig,
     TrainingSettings,
     UnetVisits,
@@ -328,6 +329,15 @@ def test_encoders_of_menagerie_are_no_work() -> None:
         update={"task": config.task.model_copy(update={"scorer": "aesthetic-mini"})}
     )
     assert "encoders" not in estimate.work(small, MODEL)
+    # And of an ensemble as many as it has, forward and backward.
+    parts = {name: {} for name in ("aesthetic-mini", "aesthetic", "pickscore")}
+    task = {"scorer": "both", "train_prompts": "simple_animals", "ensemble": parts}
+    backward = tiny.run_config({"algorithm": "draft"} | OPTIMIZER).model_copy(
+        update={"task": RewardSettings.model_validate(task)}
+    )
+    assert estimate.work(backward, MODEL)["encoders"] == pytest.approx(
+        (2 + 2 * 2) * 8 * estimate.ENCODER_FLOPS
+    )
 
 
 def test_rates_are_a_share_of_the_peak() -> None:

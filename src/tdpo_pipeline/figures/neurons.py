@@ -79,7 +79,7 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
     for method, curve in rows.groupby("method"):
         style.band(ax, curve, style.method_style(str(method)), "epoch")
     if rows.empty:
-        style.remark(ax, "Not defined: no dormant neurons to compare.")
+        style.remark(ax, "Nothing measured: no dormant neurons to compare.")
     resets = rows[rows["neurons_reset"] > 0]
     methods = style.sort_methods(resets["method"])
     for line, method in enumerate(methods):

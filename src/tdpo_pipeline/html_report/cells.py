@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tdpo_pipeline.figures import style
-from tdpo_pipeline.overoptimization.report import interval_text, significant
+from tdpo_pipeline.overoptimization.intervals import significant
+from tdpo_pipeline.overoptimization.report import interval_text
 
 Columns = list[tuple[str, str, str]]
 """Key, heading and kind of each column: "row" for a method that names its row, "number",

@@ -43,10 +43,10 @@ LOOKALIKES = 5
 """Animals that a prompt of more than a noun is told apart from."""
 
 SCENES_KEPT = 4096
-"""Scenes whose templates are kept, 0.46 MB each.
+"""Scenes whose templates, 0.46 MB each, and whose rivals are kept.
 
-``broad_scenes`` and their rivals are 3,898; with fewer kept, every epoch would draw most of
-them again, which takes longer than to train on them."""
+``broad_scenes`` and their rivals are 3,898, 1.8 GB; with fewer kept, every epoch on that set
+would draw most of them again. The other sets have some hundreds."""
 
 RIVAL_TEMPERATURE = 0.03
 """Lead in explained fraction over which a rival scene loses its weight by 1/e."""

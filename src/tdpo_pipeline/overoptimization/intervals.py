@@ -487,3 +487,12 @@ def lowest_change(
     lowest = int(means.argmin())
     mean, half = float(means[lowest]), float(reach[lowest])
     return mean, mean - half, mean + half
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, such as 0.0123 or 12,300.
+
+    Large numbers have no powers of ten; those below 0.0001 do.
+    """
+    text = f"{value:.{digits}g}"
+    return f"{float(text):,.0f}" if abs(float(text)) >= 1000 else text

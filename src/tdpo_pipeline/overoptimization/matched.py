@@ -19,7 +19,7 @@ so does where the level is crossed. ``low`` and ``high`` hold for each level by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Literal, get_args
 
@@ -38,6 +38,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     mean_over_prompts,
     mean_over_seeds,
     resampled,
+    significant,
     simultaneous_reach,
     stretched,
 )
@@ -89,7 +90,7 @@ def matched_curves(
             the prompts trained on, whatever the group.
         group: Prompt group on which the other rewards are read.
         timings: Seconds of every epoch (columns run, epoch, total_s); for "seconds". With
-            a column device, runs that several devices were timed on aren't compared.
+            a column device, runs that were timed on several devices aren't compared.
         levels: Values of x; by default ``LEVELS`` from 0 to the furthest that any
             method of the trained reward has reached.
         bootstrap: How the intervals are made.
@@ -107,6 +108,7 @@ def matched_curves(
     blocks = []
     for trained in dict.fromkeys(path.cube.trained for path in paths):
         own = [path for path in paths if path.cube.trained == trained]
+        _check_one_device(own)
         at = _levels(own, levels)
         blocks += [_curve_rows(path, along, at, bootstrap) for path in own]
     return pd.concat(blocks, ignore_index=True)[_CURVE_COLUMNS]
@@ -151,6 +153,7 @@ def matched_differences(
     for base in (p for p in paths if p.cube.names["method"] == reference):
         for path in paths:
             if path is not base and path.cube.trained == base.cube.trained:
+                _check_one_device((path, base))
                 at = _shared_levels(path, base, LEVELS) if levels is None else levels
                 blocks.append(_difference_rows(path, base, along, at, bootstrap))
     if not any(path.cube.names["method"] == reference for path in paths):
@@ -215,6 +218,7 @@ def _against(
             if base is None:
                 raise ScoreTableError(f"{reference} was not evaluated on these prompts")
             pair = make(cube), make(base)
+            _check_one_device(pair)
             at = _shared_levels(*pair, STEPS + 1)[-STEPS:]
             yield _difference_rows(*pair, along, at, bootstrap)
         except ScoreTableError as error:
@@ -317,6 +321,7 @@ class _Path:
             from whatever weights: shape (draws or 1, seeds, epochs).
         x_prompts: Number of prompts that x is a mean over; 1 if it knows none.
         shared: Whether x is a mean over the same prompts as the other rewards.
+        devices: What x was timed on, where it is seconds.
     """
 
     def __init__(
@@ -326,8 +331,10 @@ class _Path:
         x_prompts: int,
         *,
         shared: bool,
+        devices: frozenset[str] = frozenset(),
     ) -> None:
         self.cube, self.x, self.x_prompts, self.shared = cube, x, x_prompts, shared
+        self.devices = devices
         self.plain = x(np.full((1, x_prompts), 1 / x_prompts))[0]
         self.y = cube.changes(cube.rewards)
 
@@ -434,9 +441,10 @@ def _known_path(
     cube: Cube, along: Axis, scores: pd.DataFrame, timings: pd.DataFrame | None
 ) -> _Path:
     """Along something that is known of each run and checkpoint."""
+    devices: frozenset[str] = frozenset()
     if along == "seconds":
-        _check_one_device(scores, timings)
         known = _seconds(cube, scores, timings)
+        devices = _devices(cube, scores, timings)
     elif along == "kl":
         known = cube.kl
     else:
@@ -449,19 +457,28 @@ def _known_path(
     def x(_: FloatArray) -> FloatArray:
         return known[None]
 
-    return _Path(cube, x, 1, shared=False)
+    return _Path(cube, x, 1, shared=False, devices=devices)
 
 
-def _check_one_device(scores: pd.DataFrame, timings: pd.DataFrame | None) -> None:
-    """Raise ScoreTableError if the runs were timed on different devices."""
-    if timings is None or "device" not in timings:
-        return
-    devices = timings.loc[timings["run"].isin(scores["run"]), "device"].unique()
+def _check_one_device(paths: Iterable[_Path]) -> None:
+    """Raise ScoreTableError if runs that are compared were timed on several devices."""
+    devices = sorted(set().union(*(path.devices for path in paths)))
     if len(devices) > 1:
         raise ScoreTableError(
             "Equal seconds need runs that were timed on one device, and these were on "
-            f"{', '.join(sorted(map(str, devices)))}."
+            f"{', '.join(devices)}. Train them on one, or compare at equal queries or KL."
         )
+
+
+def _devices(
+    cube: Cube, scores: pd.DataFrame, timings: pd.DataFrame | None
+) -> frozenset[str]:
+    """What a method's runs were timed on, as far as the timings say it."""
+    if timings is None or "device" not in timings:
+        return frozenset()
+    own = np.logical_and.reduce([scores[k] == cube.names[k] for k in METHOD])
+    found = timings.loc[timings["run"].isin(scores.loc[own, "run"]), "device"]
+    return frozenset(found.fillna("an unknown device").astype(str))
 
 
 def _seconds(
@@ -624,14 +641,16 @@ def _gap(path: _Path, along: Axis, level: float) -> str:
         return ""
     return (
         f"{path.cube.names['method']}: {missing} of {len(furthest)} seeds never "
-        f"reached {level:.3g} ({AXES[along]}); all of them reached {path.reached:.3g}"
+        f"reached {significant(level)} ({AXES[along]}); all of them reached "
+        f"{significant(path.reached)}"
     )
 
 
 def _never(path: _Path, base: _Path, along: Axis) -> str:
     """What to say of two paths that have no level in common."""
     reach = [
-        f"{p.cube.names['method']} from {p.plain[:, 0].max():.3g} to {p.reached:.3g}"
+        f"{p.cube.names['method']} from {significant(p.plain[:, 0].max())} to "
+        f"{significant(p.reached)}"
         for p in (path, base)
     ]
     return f"never at equal {AXES[along]}: {' and '.join(reach)} (all seeds)"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tdpo_pipeline.overoptimization.curves import METHOD
 from tdpo_pipeline.overoptimization.goodhart import preferred_first
+from tdpo_pipeline.overoptimization.intervals import significant
 from tdpo_pipeline.overoptimization.matched import furthest_levels
 from tdpo_pipeline.overoptimization.tables import (
     ASKED,
@@ -114,12 +115,6 @@ def _by_reward(rows: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
 
 def _mark(row: pd.DataFrame) -> str:
     return ROLE_MARKS[row["role"].iloc[0]]
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits, such as 0.0123 or 12,300."""
-    text = f"{value:.{digits}g}"
-    return f"{float(text):,.0f}" if abs(float(text)) >= 1000 else text
 
 
 def _effort(row: pd.Series) -> str:

@@ -263,14 +263,14 @@ def work(config: RunConfig, model: Architecture) -> dict[str, float]:
         "updates": visits.trained * visit + visits.forward * guided,
     }
     encoded = samples * len(scored_rewards(config) & PUBLISHED)
-    trained = config.task.scorer
+    trained = tuple(config.task.ensemble or (config.task.scorer,))
     if algorithm.needs_encoder:
         parts["critic"] = samples * steps * model.critic_decoder.flops
-        encoded += samples * steps * _is_large(config.critic_encoder or trained)
+        encoded += samples * steps * _is_large(config.critic_encoder or trained[0])
     if algorithm.needs_gradient:
         queries = samples * algorithm.queries_per_sample
         parts["decoding"] += queries * model.decoder.flops * (2 + again)
-        encoded += queries * 2 * _is_large(trained)
+        encoded += queries * 2 * sum(map(_is_large, trained))
     if encoded:
         parts["encoders"] = encoded * ENCODER_FLOPS
     return parts

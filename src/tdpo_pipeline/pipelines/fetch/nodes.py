@@ -19,6 +19,7 @@ from tdpo_pipeline.config import (
     RewardSettings,
     Settings,
     TrainingSettings,
+    words,
 )
 from tdpo_pipeline.fetching.folder import fetch_folder
 from tdpo_pipeline.fetching.plan import (
@@ -37,11 +38,6 @@ from tdpo_pipeline.rewards.repositories import repositories_of
 log = logging.getLogger(__name__)
 
 
-def _words(names: Any) -> Any:
-    """Several names in one text, as ``--params`` takes them, apart."""
-    return names.split() if isinstance(names, str) else names
-
-
 class FetchSettings(Settings):
     """What to fetch, and where to.
 
@@ -58,7 +54,7 @@ class FetchSettings(Settings):
     base_model: str
     reward_weights: str
     grid: Literal["sd14", "sd15", "sdxl"] | None
-    rewards: Annotated[tuple[str, ...] | None, BeforeValidator(_words)]
+    rewards: Annotated[tuple[str, ...] | None, BeforeValidator(words)]
     prompts: dict[str, str]
 
     @model_validator(mode="after")

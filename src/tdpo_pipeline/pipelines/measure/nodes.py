@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import BeforeValidator
 
 from tdpo_pipeline import figures, html_report, overoptimization
 from tdpo_pipeline.config import Settings
+from tdpo_pipeline.config import words as in_words
 from tdpo_pipeline.figures import FigureSettings
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.html_report.prompts import prompt_changes
@@ -43,7 +46,8 @@ class MeasureSettings(Settings):
     Attributes:
         scores: Path of the table, CSV or Parquet, relative to the project.
         trained: The reward that was trained on, if no column says it.
-        rewards: Reward columns; none: all that aren't of another meaning.
+        rewards: Reward columns, as a list or in one text; none: all that aren't of another
+            meaning.
         golds: The gold of each trained reward, where one is known.
         parts: The rewards that each trained one is the weighted sum of, where it is one.
         reference: The method that the others are compared with on equal terms; None: the
@@ -53,7 +57,7 @@ class MeasureSettings(Settings):
 
     scores: str | None
     trained: str | None
-    rewards: tuple[str, ...]
+    rewards: Annotated[tuple[str, ...], BeforeValidator(in_words)]
     golds: dict[str, str]
     parts: dict[str, tuple[str, ...]] = {}
     reference: str | None = None

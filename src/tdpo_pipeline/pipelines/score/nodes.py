@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
-from pydantic import PositiveInt
+from pydantic import BeforeValidator, PositiveInt
 
-from tdpo_pipeline.config import ComputeSettings, EvaluationSettings, Settings
+from tdpo_pipeline.config import ComputeSettings, EvaluationSettings, Settings, words
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.overoptimization import own_tables
 from tdpo_pipeline.own_images import OwnImagesError
@@ -20,14 +20,14 @@ class ScoreSettings(Settings):
     Attributes:
         images: Path of a table, CSV or Parquet, with the columns file and prompt, relative
             to the project; its files are relative to its folder.
-        rewards: Names in the reward registry, or ``module:Class`` of one's own; none: those
-            of the evaluation.
+        rewards: Names in the reward registry, or ``module:Class`` of one's own, as a list or
+            in one text; none: those of the evaluation.
         chunk_size: Pictures that are scored together.
         device: Where.
     """
 
     images: str | None
-    rewards: tuple[str, ...]
+    rewards: Annotated[tuple[str, ...], BeforeValidator(words)]
     chunk_size: PositiveInt
     device: Literal["cpu", "cuda", "auto"]
 
