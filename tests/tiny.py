@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,8 +32,9 @@ from tdpo_pipeline.config import (
     RunConfig,
     TrainingSettings,
 )
+from tdpo_pipeline.prompts import prompt_set
 from tdpo_pipeline.rewards.base import ImageEncoder, Reward, Scores
-from tdpo_pipeline.trainer.loop import Trainer, TrainingResult
+from tdpo_pipeline.trainer.loop import Trainer, TrainingResult, train_run
 from tdpo_pipeline.trainer.state import RunState
 
 PROMPTS = ["cat", "dog"]
@@ -279,6 +281,41 @@ def run_config(
             scorer=scorer, train_prompts="simple_animals", critic_encoder=critic_encoder
         ),
     )
+
+
+def train_configured(
+    parameters: Mapping[str, Any],
+    method: str,
+    models: Path,
+    state_dir: Path,
+    **training: Any,
+) -> tuple[RunConfig, TrainingResult]:
+    """Train a configured method on aesthetic-mini.
+
+    Args:
+        parameters: Those of an environment.
+        method: Name of the method.
+        models: Folder with ``base_model`` and ``proxy_rewards``.
+        state_dir: The run's folder.
+        training: Changes to the environment's settings of the training.
+    """
+    task = RewardSettings.model_validate(parameters["rewards"]["aesthetic-mini"])
+    config = RunConfig(
+        method=method,
+        reward="aesthetic-mini",
+        seed=0,
+        training=TrainingSettings.model_validate(parameters["training"] | training),
+        algorithm=AlgorithmSettings.model_validate(parameters["methods"][method]),
+        task=task,
+    )
+    result = train_run(
+        config,
+        prompts=prompt_set(task.train_prompts),
+        base_model=models / "base_model",
+        weights=models / "proxy_rewards",
+        state_dir=state_dir,
+    )
+    return config, result
 
 
 class _KilledError(Exception):

@@ -5,18 +5,10 @@ import pytest
 import torch
 import yaml
 
-from tdpo_pipeline.config import (
-    AlgorithmSettings,
-    ComputeSettings,
-    RewardSettings,
-    RunConfig,
-    TrainingSettings,
-)
+from tdpo_pipeline.config import AlgorithmSettings, ComputeSettings
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import kl_to_base, replay, rollout
-from tdpo_pipeline.prompts import prompt_set
 from tdpo_pipeline.rewards.registry import load_reward
-from tdpo_pipeline.trainer.loop import train_run
 from tests import tiny
 from tests.conftest import ROOT, parameters_of
 
@@ -117,23 +109,8 @@ def smoke():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_configured_method_trains(device, smoke, method, tmp_path):
     """As in tests/trainer/test_methods.py, on Menagerie's shipped models."""
-    task = RewardSettings.model_validate(smoke["rewards"]["aesthetic-mini"])
-    config = RunConfig(
-        method=method,
-        reward="aesthetic-mini",
-        seed=0,
-        training=TrainingSettings.model_validate(
-            smoke["training"] | {"device": device}
-        ),
-        algorithm=AlgorithmSettings.model_validate(smoke["methods"][method]),
-        task=task,
-    )
-    result = train_run(
-        config,
-        prompts=prompt_set(task.train_prompts),
-        base_model=MODELS / "base_model",
-        weights=MODELS / "proxy_rewards",
-        state_dir=tmp_path,
+    config, result = tiny.train_configured(
+        smoke, method, MODELS, tmp_path, device=device
     )
     history = result.history
     assert len(history) == config.training.epochs

@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from tdpo_pipeline.config import (
-    AlgorithmSettings,
-    RewardSettings,
-    RunConfig,
-    TrainingSettings,
-)
-from tdpo_pipeline.prompts import prompt_set
-from tdpo_pipeline.trainer.loop import train_run
+from tests import tiny
 from tests.conftest import ROOT, Project, parameters_of
 
 METHODS = list(
@@ -29,23 +22,8 @@ def parameters() -> dict:
 def test_every_configured_method_trains(
     smoke_project: Project, parameters, tmp_path, method: str
 ) -> None:
-    reward = RewardSettings.model_validate(parameters["rewards"]["aesthetic-mini"])
-    config = RunConfig(
-        method=method,
-        reward="aesthetic-mini",
-        seed=0,
-        training=TrainingSettings.model_validate(parameters["training"]),
-        algorithm=AlgorithmSettings.model_validate(parameters["methods"][method]),
-        task=reward,
-    )
     models = smoke_project.root / "data" / "smoke" / "06_models"
-    result = train_run(
-        config,
-        prompts=prompt_set(reward.train_prompts),
-        base_model=models / "base_model",
-        weights=models / "proxy_rewards",
-        state_dir=tmp_path,
-    )
+    config, result = tiny.train_configured(parameters, method, models, tmp_path)
     history = result.history
     assert len(history) == config.training.epochs
     assert history["aesthetic-mini_mean"].notna().all()
