@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from tests.conftest import ROOT, Project
 
@@ -107,6 +108,24 @@ def test_sample_draws_ones_own_prompt(smoke_project: Project) -> None:
     index = json.loads((reporting / "samples.json").read_text())
     assert index["prompts"] == ["a dog on the moon"]
     assert (reporting / "samples.png").stat().st_size > 0
+
+
+def test_score_values_ones_own_pictures(smoke_project: Project) -> None:
+    folder = smoke_project.root / "pictures"
+    folder.mkdir()
+    Image.effect_noise((32, 32), 80).save(folder / "noise.png")
+    table = {"file": ["noise.png", "noise.png"], "prompt": ["a cat", "a dog"]}
+    pd.DataFrame(table).to_csv(folder / "images.csv", index=False)
+    smoke_project.kedro(
+        *("run", "--env", "smoke", "--pipelines", "score", "--params"),
+        "score.images=pictures/images.csv,score.rewards=aesthetic-mini pick-mini",
+    )
+    own = smoke_project.root / "data" / "smoke" / "08_reporting" / "own"
+    scores = pd.read_csv(own / "scored_images.csv")
+    assert list(scores) == ["file", "prompt", "aesthetic-mini", "pick-mini"]
+    # The aesthetic reward sees the picture alone, the other one the prompt too.
+    assert scores["aesthetic-mini"].nunique() == 1
+    assert scores["pick-mini"].nunique() == 2
 
 
 @pytest.mark.parametrize("name", ["quickstart", "overoptimization"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -17,7 +18,9 @@ from tdpo_pipeline.config import (
     RunConfig,
     TrainingSettings,
 )
+from tdpo_pipeline.figures.plan import FigureSettings
 from tdpo_pipeline.grid import SCALES, Run, runs
+from tdpo_pipeline.overoptimization.tables import IMAGE_KEYS, with_group
 from tdpo_pipeline.pipelines.training.nodes import RunSettings, build_config
 from tdpo_pipeline.prompts import PROMPT_SETS, prompt_set
 from tests.conftest import ROOT, catalog_of, parameters_of
@@ -101,6 +104,24 @@ def test_every_run_fits(environment: tuple[str, dict[str, Any]]) -> None:
         assert built.training.device == "cuda"
         assert built.training.precision == "fp16"
         assert built.training.num_inference_steps == 50
+
+
+def test_what_figures_show_of_prompts_is_evaluated(
+    environment: tuple[str, dict[str, Any]],
+) -> None:
+    env, parameters = environment
+    sets = parameters["evaluation"]["prompt_sets"]
+    index = dict.fromkeys(IMAGE_KEYS, 0) | {"prompt_set": sets, "prompt": sets}
+    there = set(with_group(pd.DataFrame(index).assign(seen=False))["group"])
+    grid = {(run.method, run.reward) for run in runs(env)}  # type: ignore[arg-type]
+    asked = set()
+    for given in parameters["reporting"]["figures"].values():
+        figure = FigureSettings.model_validate(given)
+        if figure.pairs(grid):
+            options = figure.options
+            asked |= {options.get("group", "seen"), *options.get("groups", [])}
+    assert "unseen" in asked
+    assert asked - {"seen"} <= there
 
 
 def test_every_run_fits_every_preset(environment: tuple[str, dict[str, Any]]) -> None:

@@ -20,8 +20,9 @@ from tdpo_pipeline.config import (
 from tdpo_pipeline.datasets import DirectoryDataset
 from tdpo_pipeline.grid import Run
 from tdpo_pipeline.hooks import PreflightError, PreflightHooks
-from tdpo_pipeline.pipelines import evaluation, training
+from tdpo_pipeline.pipelines import evaluation, score, training
 from tdpo_pipeline.pipelines.evaluation.nodes import DiversitySettings
+from tdpo_pipeline.pipelines.score.nodes import ScoreSettings
 from tdpo_pipeline.pipelines.training.nodes import RunSettings
 from tdpo_pipeline.rewards.model_files import CLIP_L
 from tests.conftest import ROOT
@@ -262,6 +263,7 @@ MODELS: dict[str, Any] = {
     "rewards": RewardSettings,
     "evaluation": EvaluationSettings,
     "diversity": DiversitySettings,
+    "score": ScoreSettings,
 }
 
 
@@ -276,6 +278,11 @@ def problems_of_a_run(folder: Path, run: Run, *nodes: str) -> str:
         "reward": run.reward,
         "seed": run.seed,
     }
+    return problems(folder, pipeline, parameters)
+
+
+def problems(folder: Path, pipeline: Pipeline, parameters: dict[str, Any]) -> str:
+    """With what words a pipeline of sd14 is refused where no published file is there."""
     catalog = DataCatalog(
         {name: MemoryDataset() for name in pipeline.datasets() if ":" not in name}
         | {
@@ -339,6 +346,27 @@ def test_nodes_that_read_no_reward_lack_none(tmp_path: Path) -> None:
         tmp_path, Run("ddpo_2", "aesthetic", 0, "sd14"), "summarise"
     )
     assert "published" not in words
+
+
+@pytest.mark.parametrize(
+    ("named", "lacking", "unneeded"),
+    [
+        # Those of sd14's evaluation, unless they are named.
+        ([], ["PickScore_v1", "HPS_v2_compressed.pt"], "llava"),
+        (["aesthetic"], ["sac+logos+ava1-l14-linearMSE.pth"], "HPS_v2_compressed.pt"),
+    ],
+)
+def test_weights_that_scoring_lacks(
+    tmp_path: Path, named: list[str], lacking: list[str], unneeded: str
+) -> None:
+    parameters = merged("sd14")
+    parameters["score"] |= {"images": "images.csv", "rewards": named}
+    (tmp_path / "reward_weights").mkdir()
+    words = problems(tmp_path, score.create_pipeline(), parameters)
+    for name in lacking:
+        assert name in words
+    assert unneeded not in words
+    assert "kedro run --env sd14 --pipelines fetch" in words
 
 
 def test_an_ensemble_that_was_not_measured(tmp_path: Path) -> None:

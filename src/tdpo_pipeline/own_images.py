@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from tdpo_pipeline.overoptimization.own_tables import empty_cells
+
 if TYPE_CHECKING:
     import torch
 
@@ -53,12 +55,8 @@ def checked_sizes(
     if table.empty:
         raise OwnImagesError("The table of pictures has no rows.")
     for name in NEEDED:
-        empty = table[name].isna() | (table[name].astype(str).str.strip() == "")
-        if empty.any():
-            raise OwnImagesError(
-                f"The column '{name}' is empty in {int(empty.sum())} rows; the first is "
-                f"row {int(empty.to_numpy().argmax())}."
-            )
+        if empty := empty_cells(table, name):
+            raise OwnImagesError(empty)
     there = [name for name in rewards if name in table.columns]
     if there:
         raise OwnImagesError(

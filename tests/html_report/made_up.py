@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ GAINS = {
 }
 
 
-def made_up_scores(seeds: int = 2) -> pd.DataFrame:
+def made_up_scores(
+    seeds: int = 2, prompts: Mapping[str, Sequence[str]] = PROMPTS
+) -> pd.DataFrame:
     """Both methods on one reward."""
     return pd.concat(
         [
@@ -51,7 +54,7 @@ def made_up_scores(seeds: int = 2) -> pd.DataFrame:
                 seed,
                 gains=gains | {"hps-mini": [0, -1, -2]},
                 epochs=EPOCHS,
-                prompts=PROMPTS,
+                prompts=prompts,
                 trained_on=SEEN,
                 images=2,
                 seed_sd=0.01,
@@ -85,7 +88,11 @@ def page_of(
     """The page of a score table."""
     curves = reward_curves(scores, bootstrap=FEW)
     made_from = lineage(
-        scores, {"methods": {"tdpo_r": {"gamma": 1}}}, root=root, folder="data/report"
+        scores,
+        {"methods": {"tdpo_r": {"gamma": 1}}},
+        root=root,
+        folder="data/report",
+        pipeline="reporting",
     )
     tables = Tables(
         curves,

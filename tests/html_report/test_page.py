@@ -57,6 +57,14 @@ def words(page: str) -> str:
     return " ".join(Elements(page).text.split())
 
 
+def test_a_prompt_in_two_sets_is_one_of_the_page(tmp_path: Path) -> None:
+    both = {"simple_animals": ["cat", "dog", "fox"], "imagenet_animals/2": ["fox"]}
+    scores = made_up_scores(prompts=both)
+    page = page_of(scores, tmp_path)
+    tables = [t for t in data_of(page)["prompts"] if t["group"] == "seen"]
+    assert [t["prompts"] for t in tables] == [["cat", "dog", "fox"]] * 2
+
+
 def test_it_refers_to_nothing_outside(page: str) -> None:
     elements = Elements(page)
     for attributes in elements.of("a"):
@@ -278,7 +286,9 @@ def test_joint_outcomes_are_told(page: str, tmp_path: Path) -> None:
     falling["pick-mini"] -= 2.0 * falling["epoch"]
     falling["imagereward-mini"] -= 2.0 * falling["epoch"]
     text = section(page_of(falling, tmp_path), "joint")
-    assert "All fell together on more prompts than by chance DDPO-2 on aes" in text
+    # Three prompts of three: like a coin that fell on one side three times.
+    assert "Cannot tell which was on more prompts DDPO-2 on aes" in text
+    assert "100% [29%, 100%] \N{MINUS SIGN}100% [\N{MINUS SIGN}100%, 42%]" in text
     assert "pick-mini, hps-mini, imagereward-mini 0% " in text
 
 

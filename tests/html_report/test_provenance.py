@@ -20,7 +20,13 @@ def test_runs_and_their_hashes(tmp_path: Path) -> None:
     outs = [{"path": file, "md5": "abc"}, {"path": elsewhere, "md5": "def"}]
     lock = {"schema": "2.0", "stages": {"evaluate@x": {"outs": outs}, "plain": {}}}
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
-    found = lineage(scores, {}, root=tmp_path, folder="data/study/08_reporting")
+    found = lineage(
+        scores,
+        {},
+        root=tmp_path,
+        folder="data/study/08_reporting",
+        pipeline="reporting",
+    )
     by_run = {run["run"]: run for run in found["runs"]}
     # 3 checkpoints of 5 prompts, 2 images each.
     assert by_run["tdpo_r-aesthetic-mini-s0"]["images"] == 30
@@ -54,21 +60,21 @@ def git(root: Path, *arguments: str) -> None:
 
 
 def test_the_commit_is_that_of_the_code_of_reports(tmp_path: Path) -> None:
-    assert git_commit(tmp_path) is None
+    assert git_commit(tmp_path, "reporting") is None
     figures = tmp_path / "src" / "tdpo_pipeline" / "figures"
     figures.mkdir(parents=True)
     (figures / "a.py").write_text("1")
     git(tmp_path, "init")
     git(tmp_path, "add", "src")
     git(tmp_path, "commit", "-m", "one")
-    commit = git_commit(tmp_path)
+    commit = git_commit(tmp_path, "reporting")
     assert commit is not None
     assert len(commit) == 40
     # What cannot change a report leaves it as it is, committed or not.
     (figures.parent / "trainer.py").write_text("a")
-    assert git_commit(tmp_path) == commit
+    assert git_commit(tmp_path, "reporting") == commit
     git(tmp_path, "add", "src")
     git(tmp_path, "commit", "-m", "two")
-    assert git_commit(tmp_path) == commit
+    assert git_commit(tmp_path, "reporting") == commit
     (figures / "a.py").write_text("2")
-    assert git_commit(tmp_path) == f"{commit}+"
+    assert git_commit(tmp_path, "reporting") == f"{commit}+"

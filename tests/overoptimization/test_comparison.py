@@ -232,6 +232,26 @@ def test_false_discoveries_are_as_rare_as_stated() -> None:
     assert wrong / n > 0.01
 
 
+@pytest.mark.parametrize("uneven", ["tdpo", "ddpo"])
+def test_seeds_that_differ_widen_the_interval(uneven: str) -> None:
+    table = pd.concat(
+        [
+            scores(m, s, g, seed_sd=0.01)
+            for m, g in (("ddpo", 0.0), ("tdpo", 1.0))
+            for s in (0, 1)
+        ],  # fmt: skip
+        ignore_index=True,
+    )
+    even = compare_methods(table, reference="ddpo", rewards=[GOLD]).iloc[0]
+    assert even["high"] - even["low"] < 0.2
+    # All prompts of one seed rise by 2 more: the method's two seeds are 0 and 2 apart
+    # from their common mean, and nothing else tells how far a third would be.
+    one = (table["method"] == uneven) & (table["seed"] == 1) & (table["epoch"] > 0)
+    table.loc[one, GOLD] += 2
+    apart = compare_methods(table, reference="ddpo", rewards=[GOLD]).iloc[0]
+    assert apart["high"] - apart["low"] > 2
+
+
 def test_intervals_of_the_effects_cover() -> None:
     """Known truth: difference and IQM difference 0.4, one method wins 0.6112 of pairs."""
     rng = np.random.default_rng(0)

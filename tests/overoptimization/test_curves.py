@@ -55,6 +55,20 @@ def test_groups_roles_and_sizes() -> None:
     assert last["kl_to_base"] == 8 * 0.25
 
 
+def test_a_picture_whose_prompt_is_in_several_sets_counts_once() -> None:
+    overlapping = PROMPTS | {"imagenet_animals/2": ["cat", "dog", "snail"]}
+    twice = scores(prompts=overlapping, noise_sd=0.3)
+    of_set = twice["prompt_set"] == "imagenet_animals/2"
+    trained_on = twice["prompt"].isin(["cat", "dog"])
+    once = reward_curves(twice[~(of_set & trained_on)])
+    pd.testing.assert_frame_equal(reward_curves(twice), once)
+    assert row(once, group="seen", epoch=8, scored="pick-mini")["n_prompts"] == 2
+    # Another group has the prompt too.
+    apart = once[once["scored"] == "pick-mini"].groupby("group")["n_prompts"].max()
+    assert apart["unseen"] == 2
+    assert apart["imagenet_animals/2"] == 1
+
+
 def test_a_reward_that_only_some_runs_have_is_theirs_alone() -> None:
     own = scores().assign(run="tdpo-redness-s0", reward="redness", redness=1.0)
     curves = reward_curves(pd.concat([scores(), own]))

@@ -51,17 +51,40 @@ def linear(alpha: float, beta: float) -> np.ndarray:
 
 
 def test_peaks_by_hand() -> None:
+    at = 1.0, 5.0
     # d (3 - 0.5 d) is highest at 3, where it is 4.5.
-    assert peak_distance(3.0, 0.5, "linear") == pytest.approx(3)
-    assert peak_value(3.0, 0.5, "linear") == pytest.approx(4.5)
+    assert peak_distance(3.0, 0.5, "linear", at) == pytest.approx(3)
+    assert peak_value(3.0, 0.5, "linear", at) == pytest.approx(4.5)
     # d (2 - log d): 2 - log d - 1 = 0 at d = e, where it is e.
-    assert peak_distance(2.0, 1.0, "log") == pytest.approx(np.e)
-    assert peak_value(2.0, 1.0, "log") == pytest.approx(np.e)
-    # Never falls; falls from the start.
-    assert peak_distance(1.0, -0.1, "linear") == np.inf
-    assert peak_distance(-1.0, 0.1, "linear") == 0
-    assert peak_distance(-1.0, 0.0, "linear") == 0
-    assert peak_value(1.0, 0.0, "log") == np.inf
+    assert peak_distance(2.0, 1.0, "log", at) == pytest.approx(np.e)
+    assert peak_value(2.0, 1.0, "log", at) == pytest.approx(np.e)
+    # Never falls; or not before 5.
+    assert peak_distance(1.0, -0.1, "linear", at) == np.inf
+    assert peak_value(1.0, 0.0, "log", at) == np.inf
+    assert peak_distance(3.0, 0.2, "linear", at) == np.inf
+    # Falls from the start.
+    assert peak_distance(-1.0, 0.1, "linear", at) == 0
+    assert peak_distance(-1.0, 0.0, "linear", at) == 0
+    assert peak_value(-1.0, 0.0, "linear", at) == 0
+
+
+def test_a_turn_before_the_first_checkpoint_by_hand() -> None:
+    at = 1.0, 5.0
+    # d (0.8 - d) turns at 0.4 and is below 0 from 0.8 on: no checkpoint saw it rise.
+    assert peak_distance(0.8, 1.0, "linear", at) == 0
+    # d (1.2 - d) turns at 0.6 and is 0.2 at the first checkpoint, above the base model.
+    assert peak_distance(1.2, 1.0, "linear", at) == 1
+    assert peak_value(1.2, 1.0, "linear", at) == pytest.approx(0.2)
+    # d (-4 - log d) turns at exp(-5): of the log form nothing falls from the very start.
+    assert peak_distance(-4.0, 1.0, "log", at) == 0
+    # d (-3 + log d) falls to exp(2) = 7.4 and never gets back to 0 before.
+    assert peak_distance(-3.0, -1.0, "log", at) == 0
+
+
+def test_peaks_of_many_draws_are_those_of_each() -> None:
+    alpha, beta = np.array([3.0, -1.0, 1.0]), np.array([0.5, 0.1, -0.1])
+    found = peak_distance(alpha, beta, "linear", (1.0, 5.0))
+    assert found.tolist() == [3, 0, np.inf]
 
 
 @pytest.mark.parametrize("form", ["linear", "log"])
@@ -110,6 +133,28 @@ def test_no_peak_within_the_data_is_said_and_none_is_given(alpha, beta, statemen
     assert found["statement"] == statement
     if "no peak" in statement:
         assert found[["peak_distance", "peak_value", "peak_distance_high"]].isna().all()
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_what_only_falls_has_no_peak(power: float) -> None:
+    """A reward that falls and never rises, with so much noise that it is hardly seen."""
+    rng = np.random.default_rng(0)
+    trials, wrong = 40, {"linear": 0, "log": 0}
+    truth = -0.2 * (DISTANCES / 5) ** power
+    base = pd.concat([scores(truth, s) for s in range(4)], ignore_index=True)
+    late = base["epoch"] / 5
+    for trial in range(trials):
+        by_seed = dict(enumerate(rng.normal(0, 0.15, 4)))
+        by_prompt = {p: rng.normal(0, 0.15) for p in base["prompt"].unique()}
+        deviation = base["seed"].map(by_seed) + base["prompt"].map(by_prompt)
+        noise = rng.normal(0, 0.1, len(base)) * (base["epoch"] > 0)
+        table = base.assign(**{GOLD: base[GOLD] + late * deviation + noise})
+        boot = Bootstrap(draws=300, rng=trial)
+        found = fit_goodhart(table, rewards=[GOLD], bootstrap=boot)
+        for row in found.to_dict("records"):
+            wrong[row["form"]] += row["statement"] == "it has a peak within the data"
+    # The interval of the peak's distance may leave out 0 in one of 20, more or less.
+    assert max(wrong.values()) <= 0.05 * trials + 3 * np.sqrt(0.05 * 0.95 * trials)
 
 
 def test_noise_makes_it_impossible_to_tell() -> None:

@@ -107,7 +107,8 @@ def test_one_prompt_and_one_seed_have_no_interval() -> None:
 def test_an_image_without_partner_is_an_error() -> None:
     scores = table({(0, "cat", 0): [1.0, 2.0], (4, "cat", 0): [2.0]})
     with pytest.raises(
-        ScoreTableError, match="1 images have no partner at.* prompt_set .*, prompt "
+        ScoreTableError,
+        match="1 images are of the base model or .* prompt_set .*, prompt ",
     ):
         paired_difference(scores, REWARD, epoch=4)
 

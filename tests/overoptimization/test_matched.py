@@ -214,6 +214,27 @@ def test_an_unknown_reference_is_an_error_that_lists_the_methods() -> None:
         matched_differences(scores(), "kl", reference="ddpo")
 
 
+@pytest.mark.parametrize("uneven", ["tdpo", "ddpo"])
+def test_seeds_that_differ_widen_the_interval(uneven: str) -> None:
+    def width(apart: float) -> float:
+        table = pd.concat(
+            [
+                scores(m, s, gold=(0, apart * s * (m == uneven), 1), seed_sd=0.01)
+                for m in ("ddpo", "tdpo")
+                for s in (0, 1)
+            ]
+        )
+        found = matched_differences(
+            table, "training_reward", reference="ddpo", levels=[1.0], bootstrap=FEW
+        )
+        row = at(found, 1.0)
+        return row["high"] - row["low"]
+
+    assert width(0.0) < 0.2
+    # Two seeds whose golds are 0 and 2 say little of where a third would be.
+    assert width(2.0) > 2
+
+
 def test_intervals_at_equal_training_reward_cover_the_truth() -> None:
     """Gold falls by 1 for each proxy point, whatever prompt and seed do to the proxy.
 

@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tdpo_pipeline.overoptimization import ScoreTableError, gold_of
+from tdpo_pipeline.overoptimization import (
+    ScoreTableError,
+    gold_of,
+    reward_curves,
+    with_group,
+)
+from tdpo_pipeline.overoptimization.cubes import one_cube
 from tdpo_pipeline.overoptimization.own_tables import (
     counted,
     own_scores,
@@ -20,6 +26,7 @@ from tdpo_pipeline.overoptimization.tables import (
     SIZES,
     checkpoint_word,
     checkpoints_called,
+    group_label,
     held_out_of,
     known_rewards,
     role_of,
@@ -102,6 +109,35 @@ def first_nan(rows: pd.DataFrame) -> pd.DataFrame:
             r"\['aesthetic'\] \(did you mean 'aestetic'\?\)",
         ),
         (lambda t: t.assign(prompt=None), "'prompt' is empty in 12 rows"),
+        (
+            lambda t: t.assign(prompt_set=["a", ""] * 6),
+            "'prompt_set' is empty in 6 rows",
+        ),
+        (lambda t: t.assign(eta=[1.0] * 11 + [np.nan]), "'eta' is empty .* row 11"),
+        (
+            lambda t: t.astype({"reward_queries": str}).replace("10", "10k"),
+            "'reward_queries' must hold numbers.* holds '10k' in row 2",
+        ),
+        (lambda t: t.assign(kl_to_base="a"), "'kl_to_base' must hold numbers"),
+        (lambda t: t.assign(reward_queries=-1), "negative"),
+        (lambda t: t.assign(reward=0.3), "'reward' names .* here it holds numbers"),
+        (lambda t: t.assign(change=0.3), r"can be called \['change'\]"),
+        (
+            lambda t: t.assign(epoch=[0, 0, 2, 2, 1, 1] * 2),
+            "fewer reward queries at a later epoch",
+        ),
+        (
+            lambda t: pd.concat(
+                [t.assign(eta=1.0), t.query("reward_queries > 0").assign(eta=0.0)]
+            ),
+            "run mine-aesthetic-s0, eta 0.0, has no row of the untouched base model",
+        ),
+        (
+            lambda t: pd.concat(
+                [t.assign(prompt_set="a"), t.assign(prompt_set="b", human=0.0)]
+            ),
+            "prompt a cat, image 0 is in several prompt sets, with different scores",
+        ),
         (lambda t: t.assign(method=None), "have 0 reward queries"),
         (
             lambda t: t.assign(
@@ -121,6 +157,57 @@ def test_what_would_mislead_is_refused(
 def test_what_was_trained_on_must_be_said() -> None:
     with pytest.raises(ScoreTableError, match=r"measure\.trained"):
         own_scores(table())
+    with pytest.raises(ScoreTableError, match="'reward' is empty in 9 rows.* row 3"):
+        own_scores(table().assign(reward=["aesthetic"] * 3 + [None] * 9))
+
+
+def test_methods_may_be_numbers() -> None:
+    scores = own_scores(table().assign(method=1), trained="aesthetic")
+    assert scores["run"].unique().tolist() == ["1-aesthetic-s0", "1-aesthetic-s1"]
+    assert scores["method"].unique().tolist() == ["1"]
+
+
+def test_equal_queries_are_the_same_checkpoint_for_all_methods() -> None:
+    rows = table()
+    sparse = rows[rows["reward_queries"] != 10].assign(method="sparse")
+    scores = own_scores(pd.concat([rows, sparse]), trained="aesthetic")
+    last = scores.groupby("method")["epoch"].max()
+    assert last.to_dict() == {"mine": 2, "sparse": 2}
+
+
+def test_sets_are_not_taken_for_this_projects_groups() -> None:
+    rows = table().assign(prompt_set=["train", "unseen"] * 6, seen=[True, False] * 6)
+    grouped = with_group(own_scores(rows, trained="aesthetic"))
+    assert set(grouped["group"]) == {"seen", "unseen prompts"}
+    assert group_label("unseen prompts") == "unseen prompts"
+
+
+def test_a_prompt_of_two_sets_is_one() -> None:
+    twice = pd.concat([table().assign(prompt_set=name) for name in ("a", "b")])
+    scores = own_scores(twice, trained="aesthetic")
+    curves = reward_curves(scores)
+    assert set(curves["n_prompts"]) == {2}
+    assert "The prompts of all sets (a, b) count as trained on" in remarks(scores)[0]
+
+
+def test_what_does_not_pair_is_named() -> None:
+    rows = table()
+    lost = (rows["seed"] == 1) & (rows["prompt"] == "a cat")
+    for gone in (lost, lost & (rows["reward_queries"] == 20)):
+        scores = own_scores(rows[~gone], trained="aesthetic")
+        with pytest.raises(
+            ScoreTableError,
+            match="method mine, reward aesthetic, .*epoch .: .*seed 1, .*prompt a cat",
+        ):
+            reward_curves(scores)
+
+
+def test_the_kl_of_the_base_model_may_be_empty() -> None:
+    rows = table().assign(kl_to_base=lambda t: t["reward_queries"] / 5)
+    rows.loc[rows["reward_queries"] == 0, "kl_to_base"] = np.nan
+    scores = own_scores(rows, trained="aesthetic")
+    (cube,) = one_cube(scores, group="seen")
+    assert cube.kl.tolist() == [[0, 2, 4]] * 2
 
 
 def test_files(tmp_path: Path) -> None:

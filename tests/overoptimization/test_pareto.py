@@ -18,6 +18,7 @@ from tdpo_pipeline.overoptimization.pareto import (
     on_front,
     pareto_points,
 )
+from tdpo_pipeline.overoptimization.report import hypervolume_finding, joint_verdict
 from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS, known_rewards
 from tests.synthetic_tables import synthetic_scores
 
@@ -48,7 +49,7 @@ def test_joint_outcomes_by_hand() -> None:
     rates = found.rates.set_index("epoch")
     assert rates.loc[4, ["dominated", "collapsed"]].tolist() == [1.0, 0.0]
     assert rates.loc[8, ["dominated", "collapsed"]].tolist() == [0.25, 0.25]
-    assert (rates["by_chance"] == 0.25).all()
+    assert rates["net"].tolist() == [1.0, 0.0]
     assert rates["rewards"].iloc[0] == "pick-mini, hps-mini"
     outcome = found.prompts.query("epoch == 8").set_index("prompt")["outcome"]
     assert outcome.to_dict() == {
@@ -70,6 +71,56 @@ def test_all_prompts_alike_are_not_certainty() -> None:
     assert rates["dominated_high"] == 1
     assert rates["collapsed_low"] == 0
     assert rates["collapsed_high"] == pytest.approx(1 - 0.025**0.25)
+    # p - (1 - p), with the lower end p.
+    assert rates["net_low"] == pytest.approx(2 * 0.025**0.25 - 1)
+    assert rates["net_high"] == 1
+
+
+def test_rewards_that_are_alike_are_not_taken_for_an_effect() -> None:
+    """Nothing changed but noise that three rewards share, as rewards with one encoder do."""
+    rng = np.random.default_rng(0)
+    three = ["pick-mini", "hps-mini", "imagereward-mini"]
+    prompts = {"simple_animals": [f"animal {i}" for i in range(40)]}
+    base = synthetic_scores(
+        *("tdpo", "aesthetic-mini", 0),
+        gains={},
+        epochs=(0, 4),
+        prompts=prompts,
+        trained_on=prompts["simple_animals"],
+        images=1,
+        seed_sd=0.0,
+    )
+    trials, told = 60, 0
+    for trial in range(trials):
+        shared, own = rng.normal(0, 1, (len(base), 1)), rng.normal(0, 1, (len(base), 3))
+        noise = np.sqrt(0.6) * shared + np.sqrt(0.4) * own
+        later = (base["epoch"] > 0).to_numpy()[:, None]
+        table = base.assign(**dict(zip(three, (noise * later).T, strict=True)))
+        boot = Bootstrap(draws=200, rng=trial)
+        (row,) = joint_outcomes(table, rewards=three, bootstrap=boot).rates.to_dict(
+            "records"
+        )
+        # Independent rewards would all rise on 1 prompt of 8; these do on 1 of 4.
+        told += not joint_verdict(row).startswith("cannot tell")
+    assert told / trials <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
+
+
+def test_verdicts_on_joint_outcomes() -> None:
+    gains = {"pick_mini": [0, 1, 1], "hps_mini": [0, 1, 1]}
+    falls = {name: [0, -1, -1] for name in gains}
+    both = [
+        joint_outcomes(scores(**g), rewards=TWO, bootstrap=FEW).rates.iloc[-1]
+        for g in (gains, falls)
+    ]
+    # 4 prompts of 4: the exact interval of the part, [0.40, 1], leaves out a half no more
+    # than that of a coin that fell on one side four times does.
+    assert [joint_verdict(row) for row in both] == [
+        "cannot tell which was on more prompts"
+    ] * 2
+    sure = [row | {"net_low": 0.1, "net_high": 0.5} for row in map(dict, both)]
+    assert joint_verdict(sure[0]) == "all rose together on more prompts than all fell"
+    fell = sure[0] | {"net_low": -0.5, "net_high": -0.1}
+    assert joint_verdict(fell) == "all fell together on more prompts than all rose"
 
 
 def test_parts_of_an_ensemble_do_not_count() -> None:
@@ -84,7 +135,6 @@ def test_parts_of_an_ensemble_do_not_count() -> None:
         rates = joint_report(table, bootstrap=FEW).rates
     assert rates["rewards"].tolist() == ["pick-mini, imagereward-mini"] * 2
     assert rates["dominated"].tolist() == [1, 1]
-    assert rates["by_chance"].tolist() == [0.25, 0.25]
     with known_rewards(parts={"aesthetic-mini": three[1:]}):
         (row,) = joint_report(table, bootstrap=FEW).rates.to_dict("records")
     assert row["note"].endswith("there are scores of pick-mini alone")
@@ -236,3 +286,21 @@ def test_a_report_joins_what_is_held_out_and_scored() -> None:
     assert few.prompts.empty
     base = joint_report(table[table["epoch"] == 0], held_out=TWO, bootstrap=FEW)
     assert base.rates["note"].tolist() == ["no checkpoint besides the base model"]
+
+
+def volumes(*rows: tuple[str, float, float, float, int]) -> pd.DataFrame:
+    columns = ["method", "hypervolume", "low", "high", "n_checkpoints"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(reward="pick-mini", rewards="pick-mini, hps-mini")
+
+
+def test_a_method_has_the_largest_hypervolume_where_intervals_say_so() -> None:
+    few = ("few", 9.0, 8.0, 10.0, 2)
+    clear = volumes(few, ("a", 5.0, 4.0, 6.0, 8), ("b", 2.0, 1.0, 3.0, 8))
+    (said,) = hypervolume_finding(clear).said
+    assert said == ("on pick-mini", ["a, 5.00 [4.00, 6.00] (pick-mini, hps-mini)"])
+    near = volumes(few, ("a", 5.0, 2.5, 6.0, 8), ("b", 2.0, 1.0, 3.0, 8))
+    ((_, (text,)),) = hypervolume_finding(near).said
+    assert text.startswith("cannot tell; the highest mean is that of a, 5.00 [2.50")
+    ((_, (text,)),) = hypervolume_finding(clear[:2]).said
+    assert text.startswith("nothing to compare with a")

@@ -73,6 +73,18 @@ def test_a_part_of_the_trained_reward_is_not_watched() -> None:
     assert kept["onset, stop"] == kept["never"] == 29
 
 
+def test_a_run_that_its_alarm_ended_gets_the_same_alarm_again() -> None:
+    differ = 0
+    for seed in range(40):
+        run = history(peak=12, epochs=40, seed=seed, noise=0.05)
+        alarm = alarm_of_run(run, [HELD], trained=PROXY)
+        stopped = run[: alarm.position + 1]
+        again = alarm_of_run(stopped, [HELD], trained=PROXY, horizon=40)
+        assert again == alarm
+        differ += alarm_of_run(stopped, [HELD], trained=PROXY) != alarm
+    assert differ  # with fewer epochs to test, the same evidence is enough sooner
+
+
 def test_a_proxy_that_stops_rising_is_a_plateau() -> None:
     run = history()
     run[f"{PROXY}_mean"] = np.minimum(run[f"{PROXY}_mean"], 1.0)

@@ -52,7 +52,8 @@ def statistics(
                 + sd * ([0, *(moves or {}).get(name, [0] * epochs)])[epoch]
                 for name, sd in SPREAD.items()
             }
-            head = {"method": "tdpo", "reward": "aesthetic-mini", "seed": seed}
+            head = {"run": f"tdpo-aesthetic-mini-s{seed}", "method": "tdpo"}
+            head |= {"reward": "aesthetic-mini", "seed": seed}
             head |= {"epoch": epoch, "reward_queries": 128 * epoch}
             tables.append(index.assign(**head, **columns))
     return pd.concat(tables, ignore_index=True)
@@ -178,7 +179,7 @@ def test_bad_tables_are_errors() -> None:
         tripwires(table.drop(columns="saturation"))
     with pytest.raises(ScoreTableError, match="'saturation'\\] are NaN"):
         tripwires(table.assign(saturation=np.nan))
-    with pytest.raises(ScoreTableError, match="no partner"):
+    with pytest.raises(ScoreTableError, match="alone"):
         tripwires(table.drop(index=table.index[-1]))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from tdpo_pipeline.config import TrainingSettings
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import rollout_chunks
-from tdpo_pipeline.overoptimization.intervals import t_quantile
+from tdpo_pipeline.overoptimization.curves import t_interval
 from tdpo_pipeline.rewards.base import Reward
 from tdpo_pipeline.rewards.scoring import scores as scores_of
 
@@ -102,26 +101,18 @@ def frontier(scores: pd.DataFrame, trained: str, held_out: str) -> pd.DataFrame:
     for strength, table in means.groupby(level="strength"):
         of_prompts = table.droplevel("strength")
         change = of_prompts[held_out] - base
-        reach = _reach(change.to_numpy())
+        low, high = t_interval(change, CONFIDENCE)
         rows.append(
             {
                 "strength": strength,
                 "trained": of_prompts[trained].mean(),
                 "held_out": of_prompts[held_out].mean(),
                 "change": change.mean(),
-                "low": change.mean() - reach,
-                "high": change.mean() + reach,
+                "low": low,
+                "high": high,
             }
         )
     return pd.DataFrame(rows)
-
-
-def _reach(values: np.ndarray) -> float:
-    """Half the width of the t interval of a mean."""
-    n = len(values)
-    if n < 2:
-        return float("nan")
-    return t_quantile(n - 1, CONFIDENCE) * float(values.std(ddof=1)) / n**0.5
 
 
 def recommended_strength(table: pd.DataFrame) -> float | None:

@@ -37,6 +37,8 @@ from tdpo_pipeline.overoptimization.report import (
     joint_verdict,
     judged_rows,
     last_joint,
+    peak_verdict,
+    with_fewer,
 )
 from tdpo_pipeline.overoptimization.tables import (
     ROLES,
@@ -279,9 +281,7 @@ def hypervolume_block(volumes: pd.DataFrame) -> Block:
     Args:
         volumes: From ``hypervolume_report``.
     """
-    most = volumes.groupby("reward")["n_checkpoints"].transform("max")
-    table = volumes.assign(fewer=volumes["n_checkpoints"] < most)
-    rows = [_volume_row(row) for row in ordered(table, "group", ["seen"])]
+    rows = [_volume_row(row) for row in ordered(with_fewer(volumes), "group", ["seen"])]
     columns = [
         *RUN_COLUMNS,
         ("rewards", "Rewards", ""),
@@ -317,17 +317,14 @@ def _volume_row(row: dict[Any, Any]) -> dict[str, str]:
 
 # ------------------------------------------------------------------ peaks
 def peak_verdicts(goodhart: pd.DataFrame) -> Verdicts:
-    """What the preferred form says of each method; or that the two forms disagree.
+    """What the forms say of each method.
 
     Args:
         goodhart: From ``goodhart_report``.
     """
     said = []
     for fits in _fits(goodhart):
-        statements = {fit["statement"] for fit in fits}
-        statement = fits[0]["statement"]
-        if len(statements) > 1:
-            statement = "the two forms don't say the same"
+        statement = peak_verdict(fit["statement"] for fit in fits)
         scored = words(fits[0]["scored"])
         run = run_name(fits[0])
         said.append((statement, f"{run}: {scored}" if scored else run))
@@ -393,7 +390,7 @@ def _within(at: float, low: float, high: float) -> str:
 
 # ------------------------------------------------------------------ joint outcomes
 def joint_verdicts(joint: pd.DataFrame) -> Verdicts:
-    """What all held-out rewards did together, beyond chance, by method."""
+    """What all held-out rewards did together, by method."""
     records = ordered(last_joint(joint), "group", ["seen"])
     return _by_statement((joint_verdict(row), run_name(row)) for row in records)
 
@@ -414,7 +411,7 @@ def joint_block(joint: pd.DataFrame) -> Block:
                 "rewards": words(row["rewards"]),
                 "rose": _rate(row, "dominated"),
                 "fell": _rate(row, "collapsed"),
-                "chance": f"{row['by_chance']:.1%}" if judged else "",
+                "net": _rate(row, "net").replace("-", MINUS),
                 "epoch": f"{row['epoch']:.0f}" if judged else "",
                 "prompts": f"{row['n_prompts']:.0f}",
                 "seeds": f"{row['n_seeds']:.0f}",
@@ -426,7 +423,7 @@ def joint_block(joint: pd.DataFrame) -> Block:
         ("rewards", "Held-out rewards", ""),
         ("rose", "All rose", "number"),
         ("fell", "All fell", "number"),
-        ("chance", "Each by chance", "number"),
+        ("net", "Rose minus fell", "number"),
         ("epoch", style.sentence(checkpoint_word()), "number"),
         ("prompts", "Prompts", "number"),
         SEEDS_COLUMN,

@@ -14,8 +14,9 @@ import yaml
 import tdpo_pipeline
 
 _PACKAGE = "src/tdpo_pipeline"
-REPORT_CODE = ("figures", "html_report", "overoptimization", "pipelines/reporting")
-"""Code that can change what a report of given scores says, inside the package."""
+REPORT_CODE = ("figures", "html_report", "overoptimization")
+"""Code that can change what a report of given scores says, inside the package; beside it
+the pipeline that makes the report."""
 
 
 def lineage(
@@ -24,6 +25,7 @@ def lineage(
     *,
     root: Path,
     folder: str,
+    pipeline: str,
 ) -> dict[str, Any]:
     """What a report stands on.
 
@@ -32,6 +34,7 @@ def lineage(
         parameters: What the runs were configured with, by a title.
         root: Folder of the project.
         folder: Folder of the report, relative to it; the runs' outputs lie beside.
+        pipeline: The pipeline that makes it.
 
     Returns:
         ``version`` and ``commit`` of the code (see ``git_commit``); ``parameters``; and
@@ -60,14 +63,14 @@ def lineage(
         )
     return {
         "version": tdpo_pipeline.__version__,
-        "commit": git_commit(root),
+        "commit": git_commit(root, pipeline),
         "runs": runs,
         "parameters": dict(parameters),
     }
 
 
-def git_commit(root: Path) -> str | None:
-    """The last commit under ``root`` that changed the code of reports.
+def git_commit(root: Path, pipeline: str) -> str | None:
+    """The last commit under ``root`` that changed the code of a pipeline's reports.
 
     Others don't count, so that a report that is drawn again from the same scores stays
     as it is. The code that trained and evaluated a run is what ``dvc.lock`` held when it
@@ -77,7 +80,8 @@ def git_commit(root: Path) -> str | None:
         The hash, with "+" behind it if that code has been changed since; None if
         ``root`` is no repository or has no such commit, or there is no Git.
     """
-    code = [f"{_PACKAGE}/{path}" for path in REPORT_CODE]
+    parts = (*REPORT_CODE, f"pipelines/{pipeline}")
+    code = [f"{_PACKAGE}/{path}" for path in parts]
     try:
         commit = _git(root, "log", "-1", "--format=%H", "--", *code)
         changed = _git(root, "status", "--porcelain", "--", *code)

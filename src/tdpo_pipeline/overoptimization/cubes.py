@@ -24,6 +24,7 @@ from tdpo_pipeline.overoptimization.tables import (
     ScoreTableError,
     check_scores,
     group_label,
+    located,
     ordered_groups,
     reward_columns,
     run_text,
@@ -47,7 +48,8 @@ class Cube:
         base_sd: Standard deviation of each reward over the base model's images of the
             prompts trained on; NaN if these were not evaluated.
         queries: Reward queries at each checkpoint, mean over seeds, shape (epochs,).
-        kl: KL to the base model in nats, shape (seeds, epochs); NaN if not recorded.
+        kl: KL to the base model in nats, shape (seeds, epochs); 0 at the base model,
+            NaN elsewhere if not recorded.
         n_images: Images behind one checkpoint, all seeds together.
     """
 
@@ -186,11 +188,13 @@ def _cube(
                 f"{where}: epoch {epoch} was evaluated on other prompts or images than "
                 "the base model. Evaluate all checkpoints on the same."
             )
-    cells = [cell_means(checkpoint) for checkpoint in checkpoints]
+    with located(where):
+        cells = [cell_means(checkpoint) for checkpoint in checkpoints]
     values = np.stack([cell.values for cell in cells], axis=2)
     per_run = images.groupby(["seed", "epoch"])[["reward_queries", "kl_to_base"]]
     steps = per_run.first()
-    kl = steps["kl_to_base"].unstack()[epochs].to_numpy(np.float64)
+    kl = steps["kl_to_base"].unstack()[epochs].to_numpy(np.float64, copy=True)
+    kl[:, 0] = 0.0  # the base model's own, which tables from elsewhere leave empty
     queries = steps["reward_queries"].unstack()[epochs].to_numpy(np.float64)
     keys = same.to_frame(index=False)[["prompt_set", "prompt"]].drop_duplicates()
     return Cube(

@@ -29,10 +29,14 @@ from tdpo_pipeline.overoptimization.intervals import (
 from tdpo_pipeline.overoptimization.tables import (
     ScoreTableError,
     check_scores,
+    checkpoint_word,
+    group_label,
+    located,
     ordered_groups,
     reward_columns,
     role_of,
     with_group,
+    words_of,
 )
 
 METHOD = ("method", "reward")
@@ -79,7 +83,9 @@ def reward_curves(
         ruler = base_sd(unit, known)
         for group in ordered_groups(unit["group"]):
             images = unit[unit["group"] == group]
-            for row in checkpoint_rows(images, known, bootstrap):
+            with located(f"{words_of(names)}, {group_label(group)}"):
+                found = list(checkpoint_rows(images, known, bootstrap))
+            for row in found:
                 scored = str(row["scored"])
                 role = role_of(scored, str(names["reward"]))
                 head = {**names, "group": group}
@@ -112,8 +118,9 @@ def checkpoint_rows(
     base = at_epoch(images, 0, rewards)
     for epoch, rows in images.groupby("epoch", sort=True):
         trained = at_epoch(rows, int(str(epoch)), rewards)
-        means = cell_means(trained).values.mean(axis=(0, 1))
-        differences = estimates(cell_means(subtract(trained, base)), bootstrap)
+        with located(f"{checkpoint_word()} {epoch}"):
+            means = cell_means(trained).values.mean(axis=(0, 1))
+            differences = estimates(cell_means(subtract(trained, base)), bootstrap)
         where = {
             "epoch": epoch,
             "reward_queries": rows["reward_queries"].mean(),

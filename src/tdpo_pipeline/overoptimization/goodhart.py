@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal, get_args
 
 import numpy as np
@@ -217,32 +218,54 @@ _BAND_COLUMNS = [
 ]
 
 
-def peak_distance(alpha: FloatArray, beta: FloatArray, form: Form) -> FloatArray:
-    """Where R(d) is highest.
+def peak_distance(
+    alpha: FloatArray, beta: FloatArray, form: Form, evaluated: tuple[float, float]
+) -> FloatArray:
+    """Where R(d) is highest: at the base model, or among the distances evaluated.
 
-    Linear: alpha / (2 beta); log: exp(alpha / beta - 1).
+    R turns at alpha / (2 beta), or exp(alpha / beta - 1). What it does between the base
+    model and the nearest checkpoint is no more known than what it does beyond the
+    furthest, so a turn there counts for nothing by itself.
+
+    Args:
+        alpha: Parameters, shape (...).
+        beta: Parameters, shape (...).
+        form: The form that they are of.
+        evaluated: Distance of the nearest checkpoint, and of the furthest.
 
     Returns:
-        0 where R falls from the start, infinity where it never falls.
+        Shape (...): 0 where R falls from the start, infinity where it is highest at the
+        furthest distance.
     """
     alpha, beta = np.asarray(alpha, np.float64), np.asarray(beta, np.float64)
-    falls = beta > 0
-    safe = np.where(falls, beta, 1.0)
-    if form == "linear":
-        peak = np.maximum(alpha / (2 * safe), 0.0)
-    else:
-        peak = np.exp(np.minimum(alpha / safe - 1, 700.0))
-    flat = (beta <= 0) & (alpha < 0) if form == "linear" else np.zeros(beta.shape, bool)
-    return np.where(falls, peak, np.where(flat, 0.0, np.inf))
+    nearest, furthest = evaluated
+    safe = np.where(beta > 0, beta, 1.0)
+    ratio = np.where(beta > 0, alpha / safe, np.inf)
+    turn = ratio / 2 if form == "linear" else np.exp(np.minimum(ratio - 1, 700.0))
+    inside = np.clip(turn, nearest, furthest)
+    ends = np.ones(alpha.shape)
+    places = np.stack([0 * ends, nearest * ends, inside, furthest * ends], axis=-1)
+    values = _value(places, alpha[..., None], beta[..., None], form)
+    best = np.take_along_axis(places, values.argmax(axis=-1)[..., None], axis=-1)
+    return np.asarray(np.where(best[..., 0] < furthest, best[..., 0], np.inf))
 
 
-def peak_value(alpha: FloatArray, beta: FloatArray, form: Form) -> FloatArray:
-    """R at ``peak_distance``; infinity where it never falls."""
-    peak = peak_distance(alpha, beta, form)
-    finite = np.where(np.isfinite(peak), peak, 1.0)
-    basis = _basis(finite, form)
-    value = basis[..., 0] * alpha + basis[..., 1] * beta
+def peak_value(
+    alpha: FloatArray, beta: FloatArray, form: Form, evaluated: tuple[float, float]
+) -> FloatArray:
+    """R at ``peak_distance``; infinity where that is."""
+    peak = peak_distance(alpha, beta, form, evaluated)
+    finite = np.where(np.isfinite(peak), peak, 0.0)
+    value = _value(finite, np.asarray(alpha), np.asarray(beta), form)
     return np.asarray(np.where(np.isfinite(peak), value, np.inf), np.float64)
+
+
+def _value(
+    distance: FloatArray, alpha: FloatArray, beta: FloatArray, form: Form
+) -> FloatArray:
+    """R at distances of any shape."""
+    basis = _basis(distance, form)
+    return np.asarray(basis[..., 0] * alpha + basis[..., 1] * beta, np.float64)
 
 
 def _basis(distance: FloatArray, form: Form) -> FloatArray:
@@ -255,8 +278,7 @@ def _basis(distance: FloatArray, form: Form) -> FloatArray:
 
 def _distances(cube: Cube) -> FloatArray:
     """sqrt(KL), shape (seeds, epochs); the base model is at 0."""
-    kl = np.concatenate([np.zeros((len(cube.kl), 1)), cube.kl[:, 1:]], axis=1)
-    return np.asarray(np.sqrt(np.maximum(kl, 0.0)), np.float64)
+    return np.asarray(np.sqrt(np.maximum(cube.kl, 0.0)), np.float64)
 
 
 def _reason(cube: Cube) -> str:
@@ -313,13 +335,14 @@ def _rows(cube: Cube, scored: str, bootstrap: Bootstrap) -> list[dict[str, objec
         return [
             head | {"form": form, "statement": why} | tail for form in get_args(Form)
         ]
-    furthest = float(_distances(cube).max())
-    tail["max_distance"] = furthest
+    distances = _distances(cube)
+    evaluated = float(distances[distances > 0].min()), float(distances.max())
+    tail["max_distance"] = evaluated[1]
     return [
         head
         | {"form": fit.form, "preferred": preferred, "rmse": fit.rmse}
         | _parameters(fit, bootstrap)
-        | _peak(fit, furthest, bootstrap)
+        | _peak(fit, evaluated, bootstrap)
         | tail
         for fit, preferred in _fits(cube, scored, bootstrap)
     ]
@@ -334,28 +357,27 @@ def _parameters(fit: _Fit, bootstrap: Bootstrap) -> dict[str, float]:
     }
 
 
-def _peak(fit: _Fit, furthest: float, bootstrap: Bootstrap) -> dict[str, object]:
+def _peak(
+    fit: _Fit, evaluated: tuple[float, float], bootstrap: Bootstrap
+) -> dict[str, object]:
     """The columns on the peak, as far as it lies within the data."""
-    at = float(peak_distance(np.array(fit.alpha), np.array(fit.beta), fit.form))
-    inside = {"peak_distance": at, "peak_kl": at**2} if at <= furthest else {}
+    fitted = np.array(fit.alpha), np.array(fit.beta), fit.form, evaluated
+    at = float(peak_distance(*fitted))
+    inside = {"peak_distance": at, "peak_kl": at**2} if isfinite(at) else {}
     if np.isnan(fit.draws).any():
         return inside | {"statement": "no interval: one seed and one prompt"}
     tail = (1 - bootstrap.confidence) / 2
-    alphas, betas = fit.draws[:, 0], fit.draws[:, 1]
-    low, high = _drawn_quantiles(peak_distance(alphas, betas, fit.form), tail)
+    drawn = fit.draws[:, 0], fit.draws[:, 1], fit.form, evaluated
+    low, high = _drawn_quantiles(peak_distance(*drawn), tail)
     found: dict[str, object] = dict(inside)
-    if low <= furthest:
-        found["peak_distance_low"] = float(low)
-    if high <= furthest:
-        found["peak_distance_high"] = float(high)
-        found["peak_value"] = float(
-            peak_value(np.array(fit.alpha), np.array(fit.beta), fit.form)
-        )
-        values = peak_value(alphas, betas, fit.form)
-        found["peak_value_low"], found["peak_value_high"] = _drawn_quantiles(
-            values, tail
-        )
-    return found | {"statement": _statement(low, high, furthest)}
+    if isfinite(low):
+        found["peak_distance_low"] = low
+    if isfinite(high):
+        found["peak_distance_high"] = high
+        found["peak_value"] = float(peak_value(*fitted))
+        values = _drawn_quantiles(peak_value(*drawn), tail)
+        found["peak_value_low"], found["peak_value_high"] = values
+    return found | {"statement": _statement(low, high)}
 
 
 def _drawn_quantiles(values: FloatArray, tail: float) -> tuple[float, float]:
@@ -364,12 +386,18 @@ def _drawn_quantiles(values: FloatArray, tail: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _statement(low: float, high: float, furthest: float) -> str:
-    """What the interval of the peak's distance allows to say."""
+def _statement(low: float, high: float) -> str:
+    """What the interval of the peak's distance allows to say.
+
+    Args:
+        low: Its lower end; 0 where the reward may fall from the start.
+        high: Its upper end; infinity where it may be highest at the furthest distance.
+    """
     if high == 0:
         return "it falls from the start"
-    if high <= furthest:
-        return "it has a peak within the data"
-    if low > furthest:
-        return "it has no peak within the data"
-    return "cannot tell whether it has a peak within the data"
+    if isfinite(high):
+        rises = "it has a peak within the data"
+        return rises if low > 0 else "it falls, and may have risen before"
+    if isfinite(low):
+        return "cannot tell whether it has a peak within the data"
+    return "it has no peak within the data"

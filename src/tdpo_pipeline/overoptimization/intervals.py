@@ -124,10 +124,16 @@ def cell_means(images: pd.DataFrame) -> Cells:
     seeds = means.index.unique("seed")
     prompts = means.reset_index("seed").index.unique()
     if len(means) != len(seeds) * len(prompts):
+        whole = pd.MultiIndex.from_tuples(
+            [(seed, *prompt) for seed in seeds for prompt in prompts],
+            names=means.index.names,
+        )
+        missing = whole.difference(means.index)
+        first = dict(zip(whole.names, missing[0], strict=True))
         raise ScoreTableError(
-            f"{len(seeds)} seeds were not evaluated on the same {len(prompts)} "
-            f"prompts ({len(means)} pairs of seed and prompt). Evaluate them again "
-            "with one set of prompts."
+            f"{len(seeds)} seeds were not evaluated on the same {len(prompts)} prompts: "
+            f"{len(missing)} are missing; the first is {words_of(first)}. Evaluate them "
+            "again with one set of prompts."
         )
     shape = (len(seeds), len(prompts), images.shape[1])
     return Cells(means.to_numpy(np.float64).reshape(shape), len(images))
@@ -177,9 +183,9 @@ def subtract(trained: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     alone = trained.index.symmetric_difference(base.index)
     if len(alone):
         raise ScoreTableError(
-            f"{len(alone)} images have no partner at another checkpoint; the first is "
-            f"{words_of(dict(zip(PAIR_KEYS, alone[0], strict=True)))}. Evaluate every "
-            "checkpoint on the same prompts, images and etas."
+            f"{len(alone)} images are of the base model or of the checkpoint alone; the "
+            f"first is {words_of(dict(zip(PAIR_KEYS, alone[0], strict=True)))}. Evaluate "
+            "every checkpoint on the same prompts, images and etas."
         )
     return trained - base
 

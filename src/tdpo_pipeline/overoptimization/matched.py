@@ -126,9 +126,10 @@ def matched_differences(
 ) -> pd.DataFrame:
     """Each method minus a reference method, at equal x, where both have been.
 
-    Prompts (and their noise) are the same for both and are resampled together; the
-    seeds of the two are resampled apart, because seed 3 of one method has nothing but
-    its number in common with seed 3 of another.
+    Prompts (and their noise) are the same for both and are resampled together. The seeds
+    of the two are resampled apart: equal seeds begin with the same weights, prompts and
+    noise, but what training makes of them soon has little in common, and where it has,
+    the interval is too wide rather than too narrow.
 
     Args:
         scores: As for ``matched_curves``.

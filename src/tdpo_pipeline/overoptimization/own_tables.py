@@ -14,11 +14,13 @@ from typing import Any
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.tables import (
+    IMAGE_KEYS,
     INDEX_COLUMNS,
     TRAINING_ETA,
     ScoreTableError,
     check_scores,
     reward_columns,
+    words_of,
 )
 
 REQUIRED = ("method", "seed", "reward_queries", "prompt")
@@ -35,6 +37,21 @@ OPTIONAL = (
 )
 _TEXTS = ("run", "reward", "prompt_set", "file")
 """Optional columns that can't be meant where a column holds numbers."""
+
+_NUMBERS = ("reward_queries", "kl_to_base", "eta", "image")
+"""Columns of numbers that pandas reads as text where a cell isn't one."""
+
+_FILLED = ("image", "eta", "prompt_set")
+"""Optional columns that have a value in every row, where the table has them."""
+
+_RESERVED = ("group", "scored", "change", "base_sd", "outcome")
+"""What tables of results have columns for; no reward can be called so."""
+
+_OWN_GROUPS = {name: f"{name} prompts" for name in ("seen", "untrained", "unseen")}
+"""Prompt sets that this project's prompt groups would be mistaken for."""
+
+_SAME_PICTURE = 0.01
+"""Scores of one picture differ by no more than that, in standard deviations."""
 
 _UNIT = ["method", "reward", "seed"]
 
@@ -72,13 +89,7 @@ def own_scores(
     """
     _check_columns(table)
     numbered = "epoch" in table
-    if trained is not None:
-        table = table.assign(reward=trained)
-    elif "reward" not in table:
-        raise ScoreTableError(
-            "The table doesn't say which reward was trained on. Give it a column "
-            "'reward', or name one: --params measure.trained=<column>."
-        )
+    table = _with_trained(_in_types(table), trained)
     scored = _reward_columns(table, rewards)
     table = _with_epochs(_with_defaults(_share_base(table)))
     missing = sorted(set(table["reward"]) - set(scored))
@@ -93,6 +104,7 @@ def own_scores(
     )
     made = table[[*INDEX_COLUMNS, *scored]].reset_index(drop=True)
     check_scores(made)
+    _check_pictures(made, scored)
     _check_checkpoints(made)
     made.attrs["checkpoint"] = "epoch" if numbered else "checkpoint"
     return made
@@ -108,13 +120,62 @@ def _check_columns(table: pd.DataFrame) -> None:
         )
     if table.empty:
         raise ScoreTableError("The table has no rows.")
-    for name in ("reward_queries", "prompt"):
-        empty = table[name].isna()
-        if empty.any():
+    there = [name for name in _FILLED if name in table]
+    for name in ("reward_queries", "prompt", *there):
+        if empty := empty_cells(table, name):
+            raise ScoreTableError(empty)
+
+
+def empty_cells(table: pd.DataFrame, column: str) -> str:
+    """What to say of a column's empty cells; nothing if there are none."""
+    empty = table[column].isna() | (table[column].astype(str).str.strip() == "")
+    if not empty.any():
+        return ""
+    return (
+        f"The column '{column}' is empty in {int(empty.sum())} rows; the first is row "
+        f"{int(empty.to_numpy().argmax())}."
+    )
+
+
+def _in_types(table: pd.DataFrame) -> pd.DataFrame:
+    """Methods, prompts and their sets as text, and numbers as numbers."""
+    made: dict[str, pd.Series] = {}
+    for name in ("method", "prompt", "prompt_set"):
+        if name in table:
+            text = table[name].astype(str)
+            made[name] = text.where(table[name].notna() & (text.str.strip() != ""))
+    for name in (name for name in _NUMBERS if name in table):
+        made[name] = pd.to_numeric(table[name], errors="coerce")
+        wrong = made[name].isna() & table[name].notna()
+        if wrong.any():
             raise ScoreTableError(
-                f"The column '{name}' is empty in {int(empty.sum())} rows; the first is "
-                f"row {int(empty.to_numpy().argmax())}."
+                f"The column '{name}' must hold numbers, written plainly (10000); it "
+                f"holds {table[name][wrong].iloc[0]!r} in row "
+                f"{int(wrong.to_numpy().argmax())}."
             )
+    if (made["reward_queries"] < 0).any():
+        raise ScoreTableError("The column 'reward_queries' holds negative numbers.")
+    return table.assign(**made)
+
+
+def _with_trained(table: pd.DataFrame, trained: str | None) -> pd.DataFrame:
+    """The column ``reward``: in each row of a method, what it was trained on."""
+    known = table["reward"].dropna() if "reward" in table else pd.Series(dtype=object)
+    if not known.empty and pd.api.types.is_numeric_dtype(known):
+        raise ScoreTableError(
+            "The column 'reward' names the reward that a run was trained on; here it "
+            "holds numbers. If they are scores, call the column by another name."
+        )
+    if trained is not None:
+        return table.assign(reward=trained)
+    if "reward" not in table:
+        raise ScoreTableError(
+            "The table doesn't say which reward was trained on. Give it a column "
+            "'reward', or name one: --params measure.trained=<column>."
+        )
+    if empty := empty_cells(table[table["method"].notna()], "reward"):
+        raise ScoreTableError(empty)
+    return table
 
 
 def _reward_columns(table: pd.DataFrame, rewards: Sequence[str]) -> list[str]:
@@ -129,6 +190,12 @@ def _reward_columns(table: pd.DataFrame, rewards: Sequence[str]) -> list[str]:
         raise ScoreTableError(
             f"measure.rewards names {absent}{_hint(absent, table.columns)}, which aren't "
             f"among the table's columns {list(table.columns)}."
+        )
+    reserved = [name for name in names if name in _RESERVED]
+    if reserved:
+        raise ScoreTableError(
+            f"No reward can be called {reserved}: tables of results have columns of that "
+            "name. Rename it, or name the reward columns: measure.rewards."
         )
     texts = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
     if texts or not names:
@@ -211,37 +278,63 @@ def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
                 f"reward queries and the prompt '{row['prompt']}'."
             )
         table = table.astype({name: float}).astype({name: int})
+    sets = table["prompt_set"].map(lambda name: _OWN_GROUPS.get(name, name))
+    table = table.assign(prompt_set=sets)
     return table.astype({"seen": bool, "eta": float})
 
 
 def _with_epochs(table: pd.DataFrame) -> pd.DataFrame:
-    """Number the checkpoints of each method by their reward queries, 0 the base model.
+    """Number the checkpoints by their reward queries, 0 the base model.
 
-    The same number of queries is the same checkpoint for all seeds of a method.
+    The same number of queries is the same checkpoint for all methods and seeds, since
+    methods are compared at equal checkpoints.
     """
     if "epoch" in table:
         return table
-    ranks = table.groupby(["method", "reward"])["reward_queries"].rank(method="dense")
+    ranks = table.groupby("reward")["reward_queries"].rank(method="dense")
     return table.assign(epoch=ranks.astype(int) - 1)
+
+
+def _check_pictures(scores: pd.DataFrame, rewards: Sequence[str]) -> None:
+    """A prompt with the same number is the same picture, in whatever prompt set it is."""
+    keys = [name for name in IMAGE_KEYS if name != "prompt_set"]
+    several = scores[scores.duplicated(keys, keep=False)]
+    if several.empty:
+        return
+    found = several.groupby(keys, sort=False)[list(rewards)]
+    apart = (found.max() - found.min()) > _SAME_PICTURE * scores[list(rewards)].std()
+    if apart.any(axis=None):
+        first = apart.index[apart.any(axis=1)][0]
+        raise ScoreTableError(
+            f"The picture {words_of(dict(zip(keys, first, strict=True)))} is in several "
+            "prompt sets, with different scores. Equal prompt and number mean one "
+            "picture: number the pictures of a prompt on from set to set."
+        )
 
 
 def _check_checkpoints(scores: pd.DataFrame) -> None:
     """Every run has the base model, which is before all queries, and something else."""
-    for run, rows in scores.groupby("run", sort=True):
+    for (run, eta), rows in scores.groupby(["run", "eta"], sort=True):
+        what = f"The run {run}" if eta == TRAINING_ETA else f"The run {run}, eta {eta},"
         queries = rows.groupby("epoch")["reward_queries"].agg(["min", "max"])
         if queries.index[0] != 0 or queries["max"].iloc[0] != 0:
             raise ScoreTableError(
-                f"The run {run} has no row of the untouched base model (0 reward "
+                f"{what} has no row of the untouched base model (0 reward "
                 "queries; epoch 0). Score its images with the same prompts and noise, "
                 "once for every run, or once for all in rows without a method."
             )
         if len(queries) < 2:
             raise ScoreTableError(
-                f"The run {run} has only the base model. Score a trained checkpoint."
+                f"{what} has only the base model. Score a trained checkpoint."
             )
         if (queries["min"] != queries["max"]).any():
             raise ScoreTableError(
-                f"The run {run} has several numbers of reward queries at one epoch."
+                f"{what} has several numbers of reward queries at one epoch."
+            )
+        if not queries["min"].is_monotonic_increasing:
+            raise ScoreTableError(
+                f"{what} has fewer reward queries at a later epoch than at an earlier "
+                "one; they count from the beginning of training."
             )
 
 
@@ -278,6 +371,12 @@ def remarks(scores: pd.DataFrame) -> list[str]:
             found.append(
                 f"{name} has one prompt and one seed: no interval can be given."
             )
+    if scores["seen"].all() and scores["prompt_set"].nunique() > 1:
+        sets = ", ".join(sorted(scores["prompt_set"].unique()))
+        found.append(
+            f"The prompts of all sets ({sets}) count as trained on; the column 'seen' "
+            "says of each whether it was."
+        )
     flat = _flat_columns(scores)
     if flat:
         found.append(

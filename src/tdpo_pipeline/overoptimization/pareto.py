@@ -44,9 +44,8 @@ class Joint(NamedTuple):
         rates: One row per curve and checkpoint: the columns ``by``, group, epoch,
             reward_queries, rewards (their names, joined by ", "), dominated,
             dominated_low, dominated_high, collapsed, collapsed_low, collapsed_high
-            (parts of all pairs of seed and prompt), by_chance (what either would be if
-            every reward moved up or down at random, without regard to the others),
-            n_seeds, n_prompts, n_images.
+            (parts of all pairs of seed and prompt), net, net_low, net_high (dominated
+            minus collapsed, in [-1, 1]), n_seeds, n_prompts, n_images.
         prompts: One row per curve, checkpoint and prompt: the columns ``by``, group,
             epoch, prompt_set, prompt, one column per reward with its change (mean over
             seeds), and outcome ("dominated", "collapsed" or "mixed", of these means).
@@ -173,7 +172,8 @@ def _joint(
 _RATE_COLUMNS = [
     *("reward_queries", "rewards"),
     *("dominated", "dominated_low", "dominated_high"),
-    *("collapsed", "collapsed_low", "collapsed_high", "by_chance"),
+    *("collapsed", "collapsed_low", "collapsed_high"),
+    *("net", "net_low", "net_high"),
     *("n_seeds", "n_prompts", "n_images"),
 ]
 
@@ -187,23 +187,33 @@ def _rates(
 ) -> dict[str, object]:
     """The row of one checkpoint; ``changes`` has the shape (seeds, prompts, rewards)."""
     rose, fell = (changes > 0).all(axis=2), (changes < 0).all(axis=2)
-    cells = Cells(np.stack([rose, fell], axis=2).astype(np.float64), cube.n_images)
+    outcomes = np.stack([rose, fell], axis=2).astype(np.float64)
+    net = outcomes[..., :1] - outcomes[..., 1:]
+    cells = Cells(np.concatenate([outcomes, net], axis=2), cube.n_images)
     row: dict[str, object] = {
         **cube.names,
         "epoch": cube.epochs[position],
         "reward_queries": cube.queries[position],
         "rewards": ", ".join(rewards),
-        "by_chance": 0.5 ** len(rewards),
         **cube.sizes(),
     }
-    for name, rate in zip(
-        ("dominated", "collapsed"), estimates(cells, bootstrap), strict=True
+    for name, least, found in zip(
+        ("dominated", "collapsed", "net"),
+        (0.0, 0.0, -1.0),
+        estimates(cells, bootstrap),
+        strict=True,
     ):
-        low, high = rate.low, rate.high
-        if rate.mean in (0.0, 1.0):
-            low, high = exact_interval(rate.mean, rate.n_prompts, bootstrap.confidence)
-        row |= {name: rate.mean}
-        row |= {f"{name}_low": np.clip(low, 0, 1), f"{name}_high": np.clip(high, 0, 1)}
+        low, high = found.low, found.high
+        span = 1.0 - least
+        if found.mean in (least, 1.0):
+            rate = (found.mean - least) / span
+            exact = exact_interval(rate, found.n_prompts, bootstrap.confidence)
+            low, high = (least + span * end for end in exact)
+        row |= {
+            name: found.mean,
+            f"{name}_low": np.clip(low, least, 1),
+            f"{name}_high": np.clip(high, least, 1),
+        }
     return row
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.curves import METHOD
-from tdpo_pipeline.overoptimization.goodhart import preferred_first
 from tdpo_pipeline.overoptimization.intervals import significant
 from tdpo_pipeline.overoptimization.matched import furthest_levels
 from tdpo_pipeline.overoptimization.tables import (
@@ -415,32 +414,67 @@ def _compared_text(row: Mapping[Any, Any]) -> str:
     return f"{text} {interval_text(mean, low, high, 2)} base SD"
 
 
-def hypervolume_finding(volumes: pd.DataFrame) -> Finding:
-    """Which method offers the most of both, by trained reward.
+def with_fewer(volumes: pd.DataFrame) -> pd.DataFrame:
+    """Add ``fewer``: whether another method of the same reward has more checkpoints.
+
+    More points dominate more, so that its hypervolume can't be compared.
 
     Args:
         volumes: From ``hypervolume_report``.
     """
-    known = volumes.dropna(subset="hypervolume")
-    largest = known.sort_values("hypervolume", ascending=False, kind="stable")
-    largest = largest.drop_duplicates("reward").sort_values("reward")
-    said = [
-        (f"on {row['reward']}", [f"{row['method']} ({row['rewards']})"])
-        for row in largest.to_dict("records")
-    ]
-    asked = "Largest hypervolume over the base model, by trained reward"
+    most = volumes.groupby("reward")["n_checkpoints"].transform("max")
+    return volumes.assign(fewer=volumes["n_checkpoints"] < most)
+
+
+def hypervolume_finding(volumes: pd.DataFrame) -> Finding:
+    """Which method offers the most of both, by trained reward.
+
+    A method is named alone if its interval lies above those of all others.
+
+    Args:
+        volumes: From ``hypervolume_report``.
+    """
+    table = with_fewer(volumes)
+    known = table[table["hypervolume"].notna() & ~table["fewer"]]
+    ranked = known.sort_values("hypervolume", ascending=False, kind="stable")
+    said = []
+    for reward, rows in ranked.groupby("reward", sort=True):
+        largest = rows.iloc[0].to_dict()
+        size = interval_text(*(largest[k] for k in ("hypervolume", "low", "high")))
+        text = f"{largest['method']}, {size.replace('+', '')} ({largest['rewards']})"
+        clear = (rows["high"].iloc[1:] < largest["low"]).all()
+        if len(rows) == 1:
+            text = f"nothing to compare with {text}"
+        elif not clear:
+            text = f"cannot tell; the highest mean is that of {text}"
+        said.append((f"on {reward}", [text]))
+    asked = (
+        "Largest hypervolume over the base model, by trained reward, among methods with "
+        "equally many checkpoints"
+    )
     return Finding(asked, said, "With intervals", "tables/hypervolumes.csv")
 
 
+def peak_verdict(statements: Iterable[str]) -> str:
+    """What the fits of one method and scored reward say together.
+
+    Args:
+        statements: Of each form; where nothing could be fitted, why.
+    """
+    first, *others = dict.fromkeys(statements)
+    return "the two forms don't say the same" if others else first
+
+
 def goodhart_finding(goodhart: pd.DataFrame) -> Finding:
-    """What the preferred fits say.
+    """What both fits say.
 
     Args:
         goodhart: From ``goodhart_report``.
     """
-    fits = preferred_first(goodhart).drop_duplicates([*METHOD, "scored"])
-    ordered = fits.sort_values([*METHOD, "scored"], kind="stable")
-    said = [(row["statement"], _fit_text(row)) for row in ordered.to_dict("records")]
+    said = [
+        (peak_verdict(fits["statement"]), _fit_text(fits.iloc[0].to_dict()))
+        for _, fits in goodhart.groupby([*METHOD, "scored"], sort=True, dropna=False)
+    ]
     asked = (
         "Held-out rewards, the gold where there is one, against the distance from the "
         "base model"
@@ -464,22 +498,21 @@ def last_joint(joint: pd.DataFrame) -> pd.DataFrame:
 
 
 def joint_verdict(row: Mapping[Any, Any]) -> str:
-    """What all held-out rewards did together, beyond chance.
+    """Whether all held-out rewards rose together more often than they fell together.
+
+    How often either happens where nothing changed depends on how alike the rewards are;
+    the two are then equally frequent, however alike they are.
 
     Args:
         row: Of the rates of ``joint_report``.
     """
     if pd.isna(row["dominated"]):
         return str(row["note"])
-    chance = row["by_chance"]
-    rose, fell = row["dominated_low"] > chance, row["collapsed_low"] > chance
-    if rose and fell:
-        return "on some prompts all rose and on others all fell, each beyond chance"
-    if rose:
-        return "all rose together on more prompts than by chance"
-    if fell:
-        return "all fell together on more prompts than by chance"
-    return "neither was shown beyond chance"
+    if row["net_low"] > 0:
+        return "all rose together on more prompts than all fell"
+    if row["net_high"] < 0:
+        return "all fell together on more prompts than all rose"
+    return "cannot tell which was on more prompts"
 
 
 def joint_finding(joint: pd.DataFrame) -> Finding:
@@ -512,8 +545,13 @@ def stopping_finding(regrets: pd.DataFrame) -> Finding:
     else:
         lowest = rules.groupby(list(METHOD))["regret"].transform("min")
         best = rules[rules["regret"] == lowest].sort_values("rule", kind="stable")
-        said = [(row["rule"], run_text(row)) for row in best.to_dict("records")]
-    asked = "Rules for stopping early: the lowest mean regret, ties counted for each"
+        for row in best.to_dict("records"):
+            regret = interval_text(*(row[k] for k in ("regret", "low", "high")))
+            said.append((row["rule"], f"{run_text(row)}, {regret.replace('+', '')}"))
+    asked = (
+        "Rules for stopping early: the lowest mean regret, with its interval over seeds, "
+        "ties counted for each"
+    )
     return Finding(asked, by_statement(said), "With intervals", "tables/regrets.csv")
 
 

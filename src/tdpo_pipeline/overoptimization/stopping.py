@@ -82,7 +82,8 @@ def alarm_of_run(
         trained: The trained reward.
         alpha: Rate of false alarms.
         min_epochs: Epochs before which there is no alarm.
-        horizon: Planned epochs; by default as many as the run has.
+        horizon: Epochs that were planned, more than the run has if it was stopped; by
+            default as many as it has.
 
     Raises:
         ScoreTableError: If an epoch is missing or double, or a reward was not scored.
@@ -101,7 +102,7 @@ def alarm_of_run(
         epoch_means(run, trained)[0],
         np.stack([means for means, _ in watched], axis=1),
         np.stack([errors for _, errors in watched], axis=1),
-        horizon=horizon or len(run),
+        horizon=max(horizon or 0, len(run)),
         alpha=alpha,
         min_epochs=min_epochs,
     )
@@ -188,6 +189,7 @@ def stopping_regrets(
     judge: str | None = None,
     alpha: float = ALPHA,
     min_epochs: int = 5,
+    horizon: int | None = None,
     patience: int = PATIENCE,
 ) -> pd.DataFrame:
     """How far each rule falls short of the best stop, run by run.
@@ -205,6 +207,7 @@ def stopping_regrets(
             gold. Runs whose judge was not scored are left out.
         alpha: Rate of false alarms of the onset rules.
         min_epochs: Epochs before which they give no alarm.
+        horizon: As for ``alarm_of_run``.
         patience: Epochs of ``proxy_plateau``.
 
     Returns:
@@ -229,6 +232,7 @@ def stopping_regrets(
             "trained": str(trained),
             "alpha": alpha,
             "min_epochs": min_epochs,
+            "horizon": horizon,
         }
         rules: dict[str, Rule] = {
             "never": never,
@@ -255,6 +259,7 @@ def stopping_report(
     held_out: Sequence[str],
     alpha: float = ALPHA,
     min_epochs: int = 5,
+    horizon: int | None = None,
 ) -> pd.DataFrame:
     """The regrets of all runs whose trained reward's gold was scored in training.
 
@@ -263,6 +268,7 @@ def stopping_report(
         held_out: As there.
         alpha: As there.
         min_epochs: As there.
+        horizon: As there.
 
     Returns:
         The columns of ``stopping_regrets``. A method whose runs can't be judged has one
@@ -281,7 +287,11 @@ def stopping_report(
                     "no gold was scored in training: nobody knows the best epoch"
                 )
             found = stopping_regrets(
-                runs, held_out=held_out, alpha=alpha, min_epochs=min_epochs
+                runs,
+                held_out=held_out,
+                alpha=alpha,
+                min_epochs=min_epochs,
+                horizon=horizon,
             )
         except ScoreTableError as error:
             row = {"method": method, "reward": trained, "note": str(error)}

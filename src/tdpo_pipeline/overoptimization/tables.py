@@ -46,7 +46,10 @@ GROUPS = {
 _GROUP_OF_SET = {
     "simple_animals": "untrained",
     "unseen_animals": "unseen",
+    "unseen_animals_6": "unseen",
     "complex": "complex",
+    "unseen_animals_unseen_activities": "unseen_activities",
+    "unseen_animals_6_unseen_activities": "unseen_activities",
 }
 
 # Overoptimization is claimed only against the gold that a proxy was trained to
@@ -240,14 +243,32 @@ def check_scores(scores: pd.DataFrame) -> None:
             )
 
 
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Inside the block errors begin with what the rows are of.
+
+    Raises:
+        ScoreTableError: With ``where`` in front.
+    """
+    try:
+        yield
+    except ScoreTableError as error:
+        raise ScoreTableError(f"{where}: {error}") from error
+
+
 def with_group(scores: pd.DataFrame) -> pd.DataFrame:
     """Add the column ``group``: "seen" where trained on, else by prompt set.
 
-    A prompt set that is not one of the three usual ones is a group of its own name.
+    A prompt set without a usual group is a group of its own name. A prompt that is in
+    several sets of a group is of the first of them alone, and each of its pictures is
+    there once: counted twice, they would pass for independent ones.
     """
     by_set = scores["prompt_set"].astype(str)
     by_set = by_set.map(_GROUP_OF_SET).fillna(by_set)
-    return scores.assign(group=by_set.mask(scores["seen"].astype(bool), "seen"))
+    grouped = scores.assign(group=by_set.mask(scores["seen"].astype(bool), "seen"))
+    of_prompt = grouped.groupby(["group", "prompt"], sort=False)["prompt_set"]
+    grouped = grouped.assign(prompt_set=of_prompt.transform("first"))
+    return grouped[~grouped.duplicated(list(IMAGE_KEYS))]
 
 
 def ordered_groups(groups: Iterable[str]) -> list[str]:

@@ -177,6 +177,7 @@ def report(
         {"measure": settings.model_dump(mode="json")},
         root=ROOT,
         folder=settings.folder,
+        pipeline="measure",
     )
     found = html_report.Tables(**{name: tables[name] for name in TABLES})
     with _as_given(scores, settings):

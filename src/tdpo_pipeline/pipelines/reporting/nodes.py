@@ -283,13 +283,18 @@ def judge_stops(
     held_out: Sequence[str],
     alpha: float,
     min_epochs: int,
+    epochs: int,
     rewards: dict[str, Any],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What rules for stopping would have been worth: by run, and their means."""
     watched = [name for name in held_out if f"{name}_mean" in history]
     with _parts_of(rewards):
         regrets = overoptimization.stopping_report(
-            history, held_out=watched, alpha=alpha, min_epochs=min_epochs
+            history,
+            held_out=watched,
+            alpha=alpha,
+            min_epochs=min_epochs,
+            horizon=epochs,
         )
     return regrets, overoptimization.summarise_regrets(regrets)
 
@@ -319,7 +324,9 @@ def trace(
         "evaluation": evaluation,
     }
     plain = {title: _as_configured(settings) for title, settings in used.items()}
-    return html_report.lineage(scores, plain, root=ROOT, folder=folder)
+    return html_report.lineage(
+        scores, plain, root=ROOT, folder=folder, pipeline="reporting"
+    )
 
 
 def _as_configured(settings: Any) -> Any:

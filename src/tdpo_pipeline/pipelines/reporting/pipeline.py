@@ -177,6 +177,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
                 "params:reporting.held_out",
                 "params:training.early_stop.alpha",
                 "params:training.early_stop.min_epochs",
+                "params:training.epochs",
                 "params:rewards",
             ],
             ["table_stops", "table_regrets"],
