@@ -43,6 +43,11 @@ def registered() -> dict[str, Pipeline]:
     return dict(project.pipelines)
 
 
+@pytest.fixture
+def registry_of_the_project() -> dict[str, Pipeline]:
+    return registered()
+
+
 PIPELINE = Pipeline(
     [Node(scaled, ["start", "params:group.deep.scale"], "end", name="scale")]
 )
@@ -253,6 +258,32 @@ def test_a_parameter_that_nothing_reads(
     (tmp_path / "start.txt").write_text("x")
     with pytest.raises(PreflightError, match=message):
         check(tmp_path / "start.txt", tmp_path / "end.txt", given, *groups)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("training.epochs", "training.preset", "training.monitor"),
+        *("training.lora.rank", "training.early_stop.alpha", "evaluation.seed"),
+        *("methods.tdpo_r.gamma", "rewards.aesthetic-mini.train_prompts"),
+        "reporting.held_out",
+    ],
+)
+def test_what_runs_and_reports_read_can_be_given(
+    registry_of_the_project: dict[str, Pipeline], name: str
+) -> None:
+    value: Any = 1
+    for key in reversed(name.split(".")):
+        value = {key: value}
+    assert not list(hooks._unknown_parameters(value, [], registry_of_the_project))
+
+
+def test_a_member_that_only_the_report_sees_is_read_by_nothing(
+    registry_of_the_project: dict[str, Pipeline],
+) -> None:
+    given = {"methods": {"tdpo_rr": {"gamma": 1}}}
+    (line,) = hooks._unknown_parameters(given, [], registry_of_the_project)
+    assert "methods.tdpo_rr.gamma" in line
 
 
 # ------------------------------------------------------------------ published files

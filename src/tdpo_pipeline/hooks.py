@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import DatasetError
-from kedro.pipeline import Pipeline
+from kedro.pipeline import Node, Pipeline
 from pydantic import ValidationError
 
 from tdpo_pipeline.config import TINY_DECODER, RunConfig
@@ -157,15 +157,12 @@ def _unknown_parameters(
 ) -> Iterator[str]:
     """A line for every parameter, of files or of ``--params``, that nothing reads.
 
-    The report reads some groups whole, to tell what runs were configured with; that is
-    no use of their members, which others read one by one.
+    The report and ``fetch`` look through whole groups of which runs read members: that is
+    no use of a member that no run reads.
     """
-    read = {
-        name.removeprefix("params:")
-        for pipeline in registry.values()
-        for name in pipeline.inputs()
-        if name.startswith("params:")
-    }
+    nodes = {node for pipeline in registry.values() for node in pipeline.nodes}
+    read = _parameters_of(nodes)
+    by_runs = _parameters_of(node for node in nodes if "reporting" not in node.tags)
     groups = {name.split(".")[0] for name in read}
     configured = {
         name.removeprefix("params:").split(".")[0]
@@ -174,11 +171,19 @@ def _unknown_parameters(
     }
     for name in sorted(configured - groups):
         yield _nothing_reads(name, groups)
-    used = {key for key in read if not any(name.startswith(f"{key}.") for name in read)}
+    used = {
+        key for key in read if not any(name.startswith(f"{key}.") for name in by_runs)
+    }
     for name in _leaves(given):
         below = any(name == key or name.startswith(f"{key}.") for key in used)
         if name.split(".")[0] in groups and not below:
             yield _nothing_reads(name, used)
+
+
+def _parameters_of(nodes: Iterable[Node]) -> set[str]:
+    """The dotted names of what nodes read of the parameters."""
+    names = {name for node in nodes for name in node.inputs}
+    return {n.removeprefix("params:") for n in names if n.startswith("params:")}
 
 
 def _nothing_reads(name: str, known: Iterable[str]) -> str:
