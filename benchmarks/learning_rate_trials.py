@@ -6,7 +6,7 @@
 
 Every method is tried at three learning rates, on a seed that is never reported, for as
 many epochs as the quick job has. Its configured learning rate is the one whose trained
-reward, meant over the last quarter of the epochs, ends highest, among those that stay
+reward, averaged over the last quarter of the epochs, ends highest, among those that stay
 stable: a trial that stops by itself, or ends further than 10 nats per latent dimension
 from the base model, doesn't count. At T = 10 steps that distance moves every step by more
 than its own noise; a policy there draws noise that the reward happens to like. The gold's

@@ -46,8 +46,10 @@ def training_prompts(
     evaluated = {p for name in evaluation.prompt_sets for p in prompt_set(name, files)}
     if evaluated.isdisjoint(prompts):
         raise PromptError(
-            f"None of the prompts of '{task.train_prompts}' is evaluated. Add the set "
-            "to evaluation.prompt_sets in conf/base/parameters_evaluation.yml."
+            f"None of the prompts of '{task.train_prompts}' is evaluated. Add the set to "
+            "evaluation.prompt_sets in the parameters_evaluation.yml of the environment "
+            "that is run, or of conf/base if it has none: changes are measured in the "
+            "base model's deviation on prompts trained on."
         )
     return "\n".join(prompts) + "\n"
 
