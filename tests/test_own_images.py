@@ -131,8 +131,9 @@ def test_a_reward_that_can_not_score_a_picture_names_it(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     table = pd.DataFrame({"file": ["a.png"], "prompt": ["cat"]})
     table.to_csv(tmp_path / "images.csv", index=False)
-    with pytest.raises(OwnImagesError, match="'gold_taste' can't score a.png"):
-        score(settings(tmp_path, rewards=["gold_taste"]), evaluation(), WEIGHTS)
+    for reward in ("gold_taste", "aesthetic-mini"):
+        with pytest.raises(OwnImagesError, match=f"'{reward}' can't score a.png"):
+            score(settings(tmp_path, rewards=[reward]), evaluation(), WEIGHTS)
 
 
 def test_the_rewards_are_those_of_the_evaluation_unless_they_are_named() -> None:

@@ -33,6 +33,8 @@ from tdpo_pipeline.rewards.registry import check_task, reward_path
 CLIP_REFERENCE_DIMS = 4 * 64 * 64
 """Latent dimensions of Stable Diffusion, for which clip ranges are configured."""
 
+TRAINING_TIMESTEPS = 1000
+"""Noise levels that Stable Diffusion, and Menagerie, were trained at."""
 
 TINY_DECODER = "tiny_decoder"
 """Folder of a base model in which an ``AutoencoderTiny`` of its latents lies."""
@@ -243,7 +245,7 @@ class TrainingSettings(ComputeSettings):
     )
     epochs: PositiveInt
     samples_per_epoch: PositiveInt
-    num_inference_steps: PositiveInt
+    num_inference_steps: Annotated[int, Field(gt=0, lt=TRAINING_TIMESTEPS)]
     guidance_scale: NonNegativeFloat
     eta: float = Field(default=1.0, gt=0.0, le=1.0)
     chunk_size: PositiveInt
@@ -339,6 +341,11 @@ class TrainingSettings(ComputeSettings):
             raise ValueError(
                 f"early_stop.held_out has {strange}, which training.monitor has not: "
                 f"{list(self.monitor)}."
+            )
+        if self.early_stop.min_epochs > self.epochs:
+            raise ValueError(
+                f"early_stop.min_epochs {self.early_stop.min_epochs} is more than epochs "
+                f"{self.epochs}, so that no run would ever be ended."
             )
 
     def kept_epochs(self, last: int | None = None) -> list[int]:
@@ -464,6 +471,38 @@ class ExplorationSettings(Settings):
     def active(self, epoch: int, epochs: int) -> bool:
         """Whether the 1-based ``epoch`` of ``epochs`` explores."""
         return epoch <= self.fraction * epochs + 1e-9
+
+    def weak_steps(self, steps: int) -> int:
+        """Steps of ``steps`` at which the guidance is weak.
+
+        They are at 1, 1 + k, 1 + 2k, ... of the training timesteps, k apart.
+        """
+        if self.guidance is None:
+            return 0
+        timesteps = range(1, TRAINING_TIMESTEPS, TRAINING_TIMESTEPS // steps)[:steps]
+        return sum(timestep > self.guidance.threshold for timestep in timesteps)
+
+    def check(self, training: TrainingSettings) -> None:
+        """Raise ValueError where the guidance would be weak at no step."""
+        steps = training.num_inference_steps
+        if self.guidance is not None and not self.weak_steps(steps):
+            raise ValueError(
+                f"exploration.guidance.threshold {self.guidance.threshold:g} is above all "
+                f"of the {steps} timesteps, so that the guidance would never be weak."
+            )
+
+    def summary(self, training: TrainingSettings) -> str:
+        """When there is exploration, and of what kind."""
+        steps = training.num_inference_steps
+        last = sum(
+            self.active(epoch, training.epochs)
+            for epoch in range(1, training.epochs + 1)
+        )
+        what = [f"weak guidance at {self.weak_steps(steps)} of {steps} steps"]
+        what = what if self.guidance is not None else []
+        if self.prompt_weighting is not None:
+            what.append("weighted words")
+        return f"{' and '.join(what)} up to epoch {last}"
 
 
 class MethodScaleSettings(Settings):
@@ -657,6 +696,8 @@ class RunConfig(Settings):
                     f"training.{name} is {getattr(self.training, name)}."
                 )
         self.algorithm.check(self.training)
+        if self.algorithm.exploration is not None:
+            self.algorithm.exploration.check(self.training)
         for name in self.training.monitor:
             reward_path(name)
         if self.training.early_stop.rule != "none" and not self.held_out_rewards:
@@ -706,9 +747,12 @@ class RunConfig(Settings):
 
     def summary(self) -> str:
         """One line to print before the run starts."""
-        scale = self.training
-        return (
-            f"{self.key}: {scale.epochs} epochs of {scale.samples_per_epoch} samples, "
-            f"{scale.num_inference_steps} steps, guidance {scale.guidance_scale:g}, "
-            f"{self.algorithm.summary(scale)}"
-        )
+        scale, exploration = self.training, self.algorithm.exploration
+        parts = [
+            f"{self.key}: {scale.epochs} epochs of {scale.samples_per_epoch} samples",
+            f"{scale.num_inference_steps} steps",
+            f"guidance {scale.guidance_scale:g}",
+            "" if exploration is None else exploration.summary(scale),
+            self.algorithm.summary(scale),
+        ]
+        return ", ".join(part for part in parts if part)

@@ -59,6 +59,16 @@ def test_guidance_schedule_by_hand():
     assert guidance_schedule(timesteps, equal, 7.0) == 7.0
 
 
+def test_a_threshold_above_all_timesteps_is_refused():
+    # Four steps are at the timesteps 751, 501, 251, 1.
+    explores = {"exploration": {"guidance": {"threshold": 750}}}
+    config = tiny.run_config(tiny.DDPO | explores)
+    assert "weak guidance at 1 of 4 steps up to epoch 3" in config.summary()
+    explores["exploration"]["guidance"]["threshold"] = 751
+    with pytest.raises(ValueError, match="751 is above all of the 4 timesteps"):
+        tiny.run_config(tiny.DDPO | explores)
+
+
 def test_exploration_is_in_the_first_three_quarters():
     settings = ExplorationSettings.model_validate(GUIDANCE)
     assert [settings.active(e, 4) for e in (1, 2, 3, 4)] == [True] * 3 + [False]

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from tdpo_pipeline import distributed
+from tdpo_pipeline.algorithms.base import DivergedError
 from tdpo_pipeline.algorithms.optimization import (
     GradientSpread,
     PolicyOptimizer,
@@ -74,7 +75,7 @@ def test_an_overflow_skips_the_step_and_halves_the_scale():
 
 def test_endless_overflow_ends_the_run():
     made = optimizer()
-    with pytest.raises(FloatingPointError, match="overflow fp16"):
+    with pytest.raises(DivergedError, match="overflow fp16"):
         for _ in range(40):
             made.step([(1.0, loss_of(made, float("nan")))])
 

@@ -192,9 +192,11 @@ def test_truncated_or_missing_checkpoint_is_an_error(tmp_path):
         source.load(tmp_path)
 
 
-def test_unknown_lora_target_is_an_error():
-    with pytest.raises(LoraError, match="to_everything"):
-        policy(LoraSettings(rank=2, target_modules=("to_q", "to_everything")))
+# "v" and "onv1" end the names of layers, but are no part of them between dots.
+@pytest.mark.parametrize("target", ["to_everything", "v", "onv1"])
+def test_unknown_lora_target_is_an_error(target):
+    with pytest.raises(LoraError, match=rf"names \['{target}'\]"):
+        policy(LoraSettings(rank=2, target_modules=("to_q", target)))
 
 
 def test_missing_base_model_names_the_command(tmp_path):

@@ -28,6 +28,17 @@ def test_a_reward_scores_images_and_prompts():
     assert scores.values.shape == (3,)
 
 
+def test_scores_of_any_float_become_float32():
+    class Half(tiny.Redness):
+        def score(self, images, prompts, metadata=None):
+            return Scores(super().score(images, prompts).values.bfloat16())
+
+    values = Half()(IMAGES, ["a", "b", "c"]).values
+    assert values.dtype == torch.float32
+    plain = tiny.Redness()(IMAGES, ["a", "b", "c"]).values
+    torch.testing.assert_close(values, plain, rtol=0.01, atol=0.01)
+
+
 @pytest.mark.parametrize(
     ("images", "prompts"),
     [(IMAGES, ["a"]), (IMAGES[0], ["a"] * 3), (IMAGES[:, :1], ["a"] * 3)],

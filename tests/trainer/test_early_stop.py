@@ -149,6 +149,7 @@ def test_no_rule_and_no_history_are_no_alarm():
         ({"held_out": ["jpeg_compressibility"]}, "which training.monitor has not"),
         ({"held_out": []}, "no reward besides what is trained on, tests.tiny:Redness"),
         ({"alpha": 0.0}, "greater than 0"),
+        ({"min_epochs": 1000}, "min_epochs 1000 is more than epochs"),
         ({"action": "pause"}, "'stop' or 'rollback'"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tdpo_pipeline.algorithms.tdpo_replay import TdpoReplay
+from tdpo_pipeline.diffusion.devices import DeviceError
 from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.rewards.model_files import MissingWeightsError
@@ -470,6 +471,20 @@ def test_equal_rewards_stop_the_run(train, monkeypatch):
     )
     with pytest.raises(TrainingStoppedError, match="all rewards of epoch 1 are equal"):
         train(tiny.run_config())
+
+
+def test_an_exhausted_gpu_says_what_needs_less(train, monkeypatch):
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(loop.Trainer, "score", exhausted)
+    with pytest.raises(DeviceError, match="epoch 1 .CUDA out of memory.*preset"):
+        train(tiny.run_config())
+
+
+def test_more_steps_than_timesteps_are_refused():
+    with pytest.raises(ValueError, match="num_inference_steps"):
+        tiny.run_config(num_inference_steps=1000)
 
 
 def test_nan_reward_stops_the_run(train):

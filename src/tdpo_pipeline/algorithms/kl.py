@@ -80,7 +80,12 @@ class KlSettings(Settings):
     horizon: PositiveFloat = 2000
 
     @model_validator(mode="after")
-    def _has_a_gradient(self) -> Self:
+    def _acts(self) -> Self:
+        if self.target is not None and self.coefficient == 0:
+            raise ValueError(
+                "kl.target steers by multiplying the coefficient, which is 0 and stays so; "
+                "begin with a small one."
+            )
         if self.applied_to == "loss" and self.penalty != "closed_form":
             raise ValueError(
                 f"kl.applied_to: loss takes penalty: closed_form, not {self.penalty}."

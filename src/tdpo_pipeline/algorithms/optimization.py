@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tdpo_pipeline import distributed
+from tdpo_pipeline.algorithms.base import DivergedError
 from tdpo_pipeline.config import OptimizerSettings
 from tdpo_pipeline.diffusion.policy import Policy
 
@@ -131,7 +132,7 @@ class PolicyOptimizer:
                 asked for, so that one graph is in memory at a time.
 
         Raises:
-            FloatingPointError: If gradients overflow fp16 however small the loss scale.
+            DivergedError: If gradients overflow fp16 however small the loss scale.
         """
         self.adamw.zero_grad(set_to_none=True)
         scale, spread = self._loss_scale(), replace(self.spread)
@@ -158,8 +159,8 @@ class PolicyOptimizer:
     def _loss_scale(self) -> float:
         scale = self.scaler.get_scale()
         if scale < LEAST_LOSS_SCALE:
-            raise FloatingPointError(
-                f"The policy's gradients overflow fp16 even at a loss scale of {scale:g}. "
+            raise DivergedError(
+                f"the policy's gradients overflow fp16 even at a loss scale of {scale:g}. "
                 "Set training.precision to bf16 or fp32."
             )
         return scale

@@ -43,6 +43,15 @@ class PerPromptSettings(Settings):
     buffer_size: PositiveInt = 32
     min_count: PositiveInt = 16
 
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        if self.min_count > self.buffer_size:
+            raise ValueError(
+                f"per_prompt.min_count {self.min_count} is more than buffer_size "
+                f"{self.buffer_size}, so that no prompt would ever have its own statistics."
+            )
+        return self
+
 
 class PolicyNeuronSettings(ResetSettings):
     """Resets of the LoRA adapters' own neurons (TDPO paper, section 5.4).
@@ -80,8 +89,8 @@ class PolicyGradientSettings(AlgorithmSettings):
         whiten: Whiten the advantages over all of an epoch.
         advantage_clip: Clip of the advantage, or None.
         per_prompt: Per-prompt reward statistics.
-        old_log_prob: ``sampled`` in the rollout, or ``recompute`` through the training
-            path before the first update.
+        old_log_prob: ``sampled`` in the rollout, or ``recompute`` before the first
+            update, without gradient, in the batch shape of updates.
         policy_neurons: Resets of the LoRA adapters' neurons.
     """
 
@@ -417,18 +426,20 @@ class PolicyGradient(Algorithm):
     def to_replay(self, trajectory: Trajectory) -> Trajectory:
         """The trajectories as the loss sees them: their old log-probs and conditions.
 
-        Those of the rollout, unless the settings ask for log-probs recomputed through
-        the training path, or for the plain guidance and prompts under exploration.
+        Those of the rollout, unless the settings ask for log-probs recomputed in the
+        batch shape of updates, or for the plain guidance and prompts under exploration.
         """
-        exploration = self.policy_gradient.exploration
-        size = self.training.micro_batch_size
-        if exploration is not None and exploration.log_prob == "target":
+        settings = self.policy_gradient
+        if not settings.recomputes:
+            return trajectory
+        if (
+            settings.exploration is not None
+            and settings.exploration.log_prob == "target"
+        ):
             embeds = self.policy.encode(trajectory.prompts)
-            plain = replace(trajectory, embeds=embeds, guidance=self.guidance_scale)
-            return reevaluate(self.policy, plain, size)
-        if self.policy_gradient.old_log_prob == "recompute":
-            return reevaluate(self.policy, trajectory, size)
-        return trajectory
+            guidance = self.guidance_scale
+            trajectory = replace(trajectory, embeds=embeds, guidance=guidance)
+        return reevaluate(self.policy, trajectory, self.training.micro_batch_size)
 
     def before_epoch(self, epoch: int) -> dict[str, float]:
         """Reset the adapters' neurons if that is due."""

@@ -7,7 +7,7 @@ that step's temporal reward (TDPO paper, equations 4 to 9).
 
 from __future__ import annotations
 
-from typing import Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -53,7 +53,7 @@ class CriticSettings(Settings):
     """
 
     hidden: tuple[PositiveInt, ...] = Field(default=(1024, 128, 64, 16), min_length=1)
-    dropout: tuple[float, ...] = (0.2, 0.2, 0.1)
+    dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.2, 0.2, 0.1)
     activation: Literal["none", "relu", "gelu", "leaky_relu"] = "none"
     init: Literal["official", "default"] = "default"
     value_clip: float | None = Field(default=0.2, gt=0)

@@ -117,7 +117,10 @@ class Policy:
     def _add_adapters(self, lora: LoraSettings, seed: int) -> None:
         targets = list(lora.target_modules)
         names = [name for name, _ in self.unet.named_modules()]
-        missing = [t for t in targets if not any(n.endswith(t) for n in names)]
+        # As peft finds them: whole names, or the last of their parts.
+        missing = [
+            t for t in targets if not any(f".{n}".endswith(f".{t}") for n in names)
+        ]
         if missing:
             raise LoraError(
                 f"lora.target_modules names {missing}, which this UNet doesn't have."

@@ -19,10 +19,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tdpo_pipeline.menagerie.base_model_settings import IMAGE_SIZE
 from tdpo_pipeline.menagerie.proxies_settings import ProxySettings
 from tdpo_pipeline.menagerie.scenes import VocabularyError
 from tdpo_pipeline.menagerie.vocabulary import WORDS
-from tdpo_pipeline.rewards.base import ImageEncoder, Reward, Scores
+from tdpo_pipeline.rewards.base import ImageEncoder, Reward, RewardError, Scores
+
+
+class ProxyWeightsError(FileNotFoundError):
+    """A proxy's weights that are missing or truncated."""
+
 
 _INDEX = {word: i for i, word in enumerate(WORDS)}
 
@@ -152,7 +158,16 @@ class ProxyReward(Reward):
         prompts: Sequence[str],
         metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
-        """Scores (N,) in the units of the labels."""
+        """Scores (N,) in the units of the labels.
+
+        Raises:
+            RewardError: If the pictures aren't of Menagerie's size.
+        """
+        if images.shape[2:] != (IMAGE_SIZE, IMAGE_SIZE):
+            raise RewardError(
+                f"'{self.name}' scores pictures of {IMAGE_SIZE}x{IMAGE_SIZE} pixels, "
+                f"Menagerie's; got {images.shape[3]}x{images.shape[2]}."
+            )
         return Scores(self.network(images.float(), prompts))
 
 
@@ -174,18 +189,18 @@ def load_proxy(name: str, weights: Path) -> ProxyReward:
     """A proxy as :func:`save_proxy` wrote it.
 
     Raises:
-        FileNotFoundError: If the file is missing or truncated.
+        ProxyWeightsError: If the file is missing or truncated.
     """
     path = proxy_path(name, weights)
     hint = "Train the proxies with: kedro run --pipelines proxy_rewards"
     if not path.is_file():
-        raise FileNotFoundError(f"The weights {path} are missing. {hint}")
+        raise ProxyWeightsError(f"The weights {path} are missing. {hint}")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except SafetensorError as error:
-        raise FileNotFoundError(f"{path} is truncated ({error}). {hint}") from error
+        raise ProxyWeightsError(f"{path} is truncated ({error}). {hint}") from error
     settings = ProxySettings.model_validate(json.loads(metadata["settings"]))
     network = ProxyNetwork(settings)
     network.load_state_dict(tensors)

@@ -128,7 +128,7 @@ def cell_means(images: pd.DataFrame) -> Cells:
             [(seed, *prompt) for seed in seeds for prompt in prompts],
             names=means.index.names,
         )
-        missing = whole.difference(means.index)
+        missing = whole[~whole.isin(means.index)]
         first = dict(zip(whole.names, missing[0], strict=True))
         raise ScoreTableError(
             f"{len(seeds)} seeds were not evaluated on the same {len(prompts)} prompts: "

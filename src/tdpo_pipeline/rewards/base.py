@@ -69,7 +69,7 @@ class PaperScale:
 
 @dataclass
 class Scores:
-    """What a reward returns: ``values`` (N,) float32, and anything worth keeping."""
+    """What a reward returns: ``values`` (N,) of float, and anything worth keeping."""
 
     values: Tensor
     info: dict[str, Any] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Reward(ABC):
         """Score, and hold the result against the contract.
 
         Returns:
-            Scores whose values are on the device of the images.
+            Scores whose values are float32, on the device of the images.
 
         Raises:
             RewardError: If the inputs do not belong together or are no images, the
@@ -155,7 +155,7 @@ class Reward(ABC):
                 f"Reward '{self.name}' returned NaN or infinity for {len(bad)} of "
                 f"{len(images)} images, first for prompt {prompts[bad[0]]!r}."
             )
-        return Scores(scores.values.to(images.device), scores.info)
+        return Scores(scores.values.float().to(images.device), scores.info)
 
     def _check_images(self, images: Tensor, prompts: Sequence[str]) -> None:
         """Raise RewardError for pixels that are NaN or outside [0, 1]."""

@@ -25,6 +25,7 @@ from tdpo_pipeline.diffusion.adapter_neurons import (
     dormant_percents,
 )
 from tdpo_pipeline.diffusion.devices import (
+    DeviceError,
     check_memory,
     device_name,
     resolve_device,
@@ -353,6 +354,14 @@ class Trainer:
             yield
         except (RewardError, DivergedError) as error:
             self.stop(state, good, str(error))
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{self.config.key}: the GPU's memory is exhausted in epoch "
+                f"{self.epoch + 1} ({str(error).partition('.')[0]}). What was trained "
+                "before is kept, and gone on with by the same command if the GPU is free "
+                "then. To need less: another training.preset, or a smaller chunk_size and "
+                "micro_batch_size (docs/stable_diffusion.md)."
+            ) from error
 
     def draw_prompts(self, epoch: int) -> list[str]:
         """The epoch's prompts, drawn with replacement."""

@@ -88,7 +88,7 @@ NO_RESULT = (
     "processes",
     "threads",
 )
-"""Settings of the training that its result doesn't depend on."""
+"""Settings of the training that its result doesn't depend on, but for rounding."""
 
 
 def fingerprint(
@@ -209,7 +209,7 @@ class RunState:
         Raises:
             CheckpointError: If an unfinished run of another configuration or other
                 inputs is in the folder, or its newest state is truncated.
-            PermissionError: If the folder can't be written.
+            FolderError: If the folder can't be written.
         """
         self._make_writable()
         record = self.directory / "run.json"
@@ -267,7 +267,7 @@ class RunState:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise PermissionError(
+            raise FolderError(
                 f"The output folder {self.directory} can't be written ({error}). Give "
                 "another data root in conf/base/globals.yml, or mend its permissions."
             ) from error
@@ -406,7 +406,7 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises:
         CheckpointError: If another process has it.
-        PermissionError: If there can be no lock.
+        FolderError: If there can be no lock.
     """
     file = path.with_name(f".{path.name}.lock")
     lock = FileLock(file)
@@ -419,7 +419,7 @@ def locked(path: Path) -> Iterator[None]:
             "has done is kept, and resumed."
         ) from None
     except OSError as error:
-        raise PermissionError(
+        raise FolderError(
             f"{file} can't be locked ({error}): the folder can't be written, or its "
             "file system has no locks. Give another data root in conf/base/globals.yml, "
             "or mend its permissions."
@@ -428,6 +428,10 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+class FolderError(PermissionError):
+    """A run's folder that can't be written or locked."""
 
 
 class DiskError(ValueError):
