@@ -148,6 +148,7 @@ def parameters(folder: str) -> dict[str, MemoryDataset]:
         entries[f"training.early_stop.{name}"] = configured["training"]["early_stop"][
             name
         ]
+    entries["training.epochs"] = configured["training"]["epochs"]
     entries |= {
         "methods": configured["methods"],
         "rewards": configured["rewards"],
@@ -208,6 +209,7 @@ def test_inputs_are_what_runs_leave_and_the_reports_parameters(
         *("params:reporting.folder", "params:reporting.figures"),
         *("params:reporting.references", "params:reporting.held_out"),
         *(f"params:training.early_stop.{name}" for name in EARLY_STOP),
+        "params:training.epochs",
         *("params:methods", "params:rewards", "params:training", "params:evaluation"),
         *figures,
     }

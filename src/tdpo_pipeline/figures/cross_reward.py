@@ -69,7 +69,8 @@ def cross_reward(
     for reward, names in pairs.items():
         block, axes = axes[: lines[reward]], axes[lines[reward] :]
         rows = data[data["reward"] == reward]
-        _block([ax for line in block for ax in line], reward, names, rows)
+        panels = [ax for line in block for ax in line]
+        _block(panels, reward, names, rows, last_bar=style.crowded(data))
     style.frame(
         figure,
         title=title,
@@ -111,11 +112,18 @@ def _pairs(data: pd.DataFrame) -> dict[str, list[str]]:
     return pairs
 
 
-def _block(axes: list[Axes], reward: str, names: list[str], data: pd.DataFrame) -> None:
+def _block(
+    axes: list[Axes],
+    reward: str,
+    names: list[str],
+    data: pd.DataFrame,
+    *,
+    last_bar: bool,
+) -> None:
     """The panels of one trained reward; axes that are left over stay empty."""
     for ax, name in zip(axes, names, strict=False):
         for method, rows in data[data["scored"] == name].groupby("method"):
-            _curve(ax, rows.sort_values("epoch"), str(method))
+            _curve(ax, rows.sort_values("epoch"), str(method), last_bar=last_bar)
         own = " (its gold)" if name == gold_of(reward) else ""
         style.label(ax, x=f"{reward}, trained", y=name + own)
         style.paper_axes(ax, x=reward, y=name)
@@ -123,13 +131,13 @@ def _block(axes: list[Axes], reward: str, names: list[str], data: pd.DataFrame) 
         ax.axis("off")
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, method: str) -> None:
+def _curve(ax: Axes, rows: pd.DataFrame, method: str, *, last_bar: bool) -> None:
     """One method's checkpoints, and the base model where they start."""
     x_bars = rows[["x_mean", "x_low", "x_high"]].set_axis(
         ["mean", "low", "high"], axis=1
     )
     look = style.method_style(method)
-    style.points(ax, rows["x_mean"], rows, look, x_bars=x_bars)
+    style.points(ax, rows["x_mean"], rows, look, x_bars=x_bars, last_bar=last_bar)
     base = rows[rows["epoch"] == 0]
     ax.plot(base["x_mean"], base["mean"], "*", color=style.BLACK, ms=10, zorder=5)
 
@@ -139,7 +147,8 @@ def _caption(data: pd.DataFrame, group: str) -> str:
     images = f"{style.images_text(data)} on {group_label(group)}{x_prompts}"
     return (
         "Each point is an evaluated checkpoint, in order of training from the base model "
-        f"(star): {images}, {style.seeds_text(data)}. Bars: 95 % interval of the change "
-        f"since the base model, paired by prompt and noise, {style.over_text(data)}. "
+        f"(star): {images}, {style.seeds_text(data)}. {style.bars_text(data)} of the "
+        "change since the base model, paired by prompt and noise, "
+        f"{style.over_text(data)}. "
         "Sampler: eta 1."
     )

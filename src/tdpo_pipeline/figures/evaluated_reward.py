@@ -58,7 +58,7 @@ def evaluated_reward(
             if rows.empty:
                 ax.axis("off")
             else:
-                _panel(ax, rows, reward, group)
+                _panel(ax, rows, reward, group, last_bar=style.crowded(data))
     style.frame(
         figure,
         title=title,
@@ -97,11 +97,13 @@ def _data(
     return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)
 
 
-def _panel(ax: Axes, data: pd.DataFrame, reward: str, group: str) -> None:
+def _panel(
+    ax: Axes, data: pd.DataFrame, reward: str, group: str, *, last_bar: bool
+) -> None:
     """All methods on one prompt group."""
     for method, rows in data.sort_values("epoch").groupby("method"):
         look = style.method_style(str(method))
-        style.points(ax, rows["reward_queries"], rows, look)
+        style.points(ax, rows["reward_queries"], rows, look, last_bar=last_bar)
     (scored,) = data["scored"].unique()
     y = scored if scored == reward else f"{scored} (trained on {reward})"
     style.label(ax, title=group_label(group), x="reward queries", y=y)
@@ -112,7 +114,7 @@ def _panel(ax: Axes, data: pd.DataFrame, reward: str, group: str) -> None:
 def _caption(data: pd.DataFrame) -> str:
     return (
         f"Evaluated checkpoints, sampled without exploration: "
-        f"{style.images_text(data)}, {style.seeds_text(data)}. Bars: 95 % interval of "
-        "the change since the base model, paired by prompt and noise, "
+        f"{style.images_text(data)}, {style.seeds_text(data)}. {style.bars_text(data)} "
+        "of the change since the base model, paired by prompt and noise, "
         f"{style.over_text(data)}. Sampler: eta 1."
     )

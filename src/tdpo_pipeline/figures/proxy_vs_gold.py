@@ -59,7 +59,8 @@ def proxy_vs_gold(
     )
     for row, reward in zip(axes, rewards, strict=True):
         for ax, (x, name) in zip(row, _X.items(), strict=True):
-            _panel(ax, data[data["reward"] == reward], x)
+            own = data[data["reward"] == reward]
+            _panel(ax, own, x, last_bar=style.crowded(data))
             panel = f"{reward} (trained) and {gold_of(reward)} (its gold)"
             style.label(ax, title=panel, x=name, y="change in base SD")
     style.frame(
@@ -90,13 +91,14 @@ def _data(curves: pd.DataFrame, group: str) -> pd.DataFrame:
     return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)
 
 
-def _panel(ax: Axes, data: pd.DataFrame, x: str) -> None:
+def _panel(ax: Axes, data: pd.DataFrame, x: str, *, last_bar: bool) -> None:
     """All methods, proxy and gold, over one of the two measures of effort."""
     ax.axhline(0, color=style.INK, linewidth=0.8)
     ordered = data.sort_values("epoch")
     for (method, role), rows in ordered.groupby(["method", "role"]):
         look = style.method_style(str(method))
-        style.points(ax, rows[x], rows, _as_role(look, str(role)))
+        look = _as_role(look, str(role))
+        style.points(ax, rows[x], rows, look, last_bar=last_bar)
     if x == "kl_to_base":
         # Distance from the base goes with the root of KL (Gao et al. 2023).
         ax.set_xscale("function", functions=(_root, _square))
@@ -137,7 +139,7 @@ def _roles() -> list[Artist]:
 def _caption(data: pd.DataFrame, group: str) -> str:
     return (
         f"{style.images_text(data)} on {group_label(group)}, {style.seeds_text(data)}. "
-        "Bars: 95 % interval of the change since the base model, paired by prompt and "
-        f"noise, {style.over_text(data)}. One base SD: standard deviation over the base "
+        f"{style.bars_text(data)} of the change since the base model, paired by prompt "
+        f"and noise, {style.over_text(data)}. One base SD: standard deviation over the base "
         "model's images for the prompts trained on. Sampler: eta 1."
     )

@@ -296,6 +296,7 @@ def points(
     *,
     x_bars: pd.DataFrame | None = None,
     line_width: float = LINE_WIDTH,
+    last_bar: bool = False,
 ) -> None:
     """A curve over checkpoints with intervals as bars.
 
@@ -306,12 +307,14 @@ def points(
         style: Look of the curve.
         x_bars: Columns mean, low, high of the positions, if they have an interval.
         line_width: Width of the curve, in points.
+        last_bar: Whether the last checkpoint alone has its bars, see ``crowded``.
     """
+    barred = slice(-1, None) if last_bar else slice(None)
     ax.errorbar(
-        x,
-        y["mean"],
-        yerr=_reach(y),
-        xerr=None if x_bars is None else _reach(x_bars),
+        list(x)[barred],
+        y["mean"][barred],
+        yerr=_reach(y[barred]),
+        xerr=None if x_bars is None else _reach(x_bars[barred]),
         fmt="none",
         ecolor=style.color,
         elinewidth=1.2,
@@ -319,6 +322,25 @@ def points(
         zorder=1.5,
     )
     ax.plot(x, y["mean"], **_line(style) | {"linewidth": line_width})
+
+
+MOST_BARRED = 3
+"""Curves of a panel whose bars leave each other to be seen."""
+
+
+def crowded(data: pd.DataFrame) -> bool:
+    """Whether there are so many methods that bars at every checkpoint hide the curves.
+
+    Args:
+        data: A figure's data, with the columns method and reward.
+    """
+    return bool(data.groupby("reward")["method"].nunique().max() > MOST_BARRED)
+
+
+def bars_text(data: pd.DataFrame) -> str:
+    """How a caption begins to say what the bars are."""
+    where = "Bars, at last checkpoints (the table has all)" if crowded(data) else "Bars"
+    return f"{where}: 95 % interval"
 
 
 def bars(
@@ -487,19 +509,19 @@ def seed_stamp(rows: pd.DataFrame) -> str:
         return ""
     if (rows["n_seeds"] == 1).all():
         return "one seed"
-    whole = _rewards_of_one_seed(rows)
-    others = rows[~rows["reward"].isin(whole)] if whole else rows
+    whole, others = _by_seeds(rows)
     single = others.loc[others["n_seeds"] == 1, "method"].nunique()
     some = [f"{single} of {others['method'].nunique()}"] * bool(single)
     return f"one seed: {', '.join([*some, *(f'on {name}' for name in whole)])}"
 
 
-def _rewards_of_one_seed(rows: pd.DataFrame) -> list[str]:
-    """Trained rewards of which every method rests on one seed, if others don't."""
+def _by_seeds(rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+    """Trained rewards of which every method rests on one seed, if others don't; the rest."""
     if "reward" not in rows:
-        return []
+        return [], rows
     most = rows.groupby("reward")["n_seeds"].max()
-    return list(most.index[most == 1]) if (most > 1).any() else []
+    whole = list(most.index[most == 1]) if (most > 1).any() else []
+    return whole, rows[~rows["reward"].isin(whole)]
 
 
 def seeds_text(rows: pd.DataFrame) -> str:
@@ -509,8 +531,7 @@ def seeds_text(rows: pd.DataFrame) -> str:
         return "one training seed per method"
     if len(numbers) == 1:
         return f"{numbers[0]} training seeds per method"
-    whole = _rewards_of_one_seed(rows)
-    others = rows[~rows["reward"].isin(whole)] if whole else rows
+    whole, others = _by_seeds(rows)
     single = sort_methods(others.loc[others["n_seeds"] == 1, "method"])
     names = [*map(method_label, single), *(f"all on {name}" for name in whole)]
     text = f"{numbers[0]} to {numbers[-1]} training seeds per method"

@@ -471,14 +471,20 @@ def _check_one_device(paths: Iterable[_Path]) -> None:
         )
 
 
+def _runs(cube: Cube, scores: pd.DataFrame) -> pd.Series:
+    """A method's runs by their seeds."""
+    own = np.logical_and.reduce([scores[k] == cube.names[k] for k in METHOD])
+    return scores[own].drop_duplicates("seed").set_index("seed")["run"]
+
+
 def _devices(
     cube: Cube, scores: pd.DataFrame, timings: pd.DataFrame | None
 ) -> frozenset[str]:
     """What a method's runs were timed on, as far as the timings say it."""
     if timings is None or "device" not in timings:
         return frozenset()
-    own = np.logical_and.reduce([scores[k] == cube.names[k] for k in METHOD])
-    found = timings.loc[timings["run"].isin(scores.loc[own, "run"]), "device"]
+    runs = _runs(cube, scores)
+    found = timings.loc[timings["run"].isin(runs), "device"]
     return frozenset(found.fillna("an unknown device").astype(str))
 
 
@@ -491,8 +497,7 @@ def _seconds(
             "Equal seconds need the timings of all runs, with the columns run, epoch "
             "and total_s."
         )
-    own = np.logical_and.reduce([scores[k] == cube.names[k] for k in METHOD])
-    runs = scores[own].drop_duplicates("seed").set_index("seed")["run"]
+    runs = _runs(cube, scores)
     spent = np.full(cube.kl.shape, np.nan)
     for row, seed in enumerate(cube.seeds):
         run = timings[timings["run"] == runs[seed]].set_index("epoch")["total_s"]
