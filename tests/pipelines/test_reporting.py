@@ -374,7 +374,7 @@ def test_strips_survive_being_collected(tmp_path: Path) -> None:
 def one_commit() -> Iterator[None]:
     """A commit that stays the same, however long the tests take."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(provenance, "git_commit", lambda root: "0123abcd")
+        patch.setattr(provenance, "git_commit", lambda root, pipeline: "0123abcd")
         yield
 
 

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tdpo_pipeline.menagerie.base_model_settings import IMAGE_SIZE
 from tdpo_pipeline.menagerie.proxies_settings import ProxySettings
+from tdpo_pipeline.menagerie.render import IMAGE_SIZE
 from tdpo_pipeline.menagerie.scenes import VocabularyError
 from tdpo_pipeline.menagerie.vocabulary import WORDS
 from tdpo_pipeline.rewards.base import ImageEncoder, Reward, RewardError, Scores
