@@ -483,7 +483,12 @@ class ExplorationSettings(Settings):
         return sum(timestep > self.guidance.threshold for timestep in timesteps)
 
     def check(self, training: TrainingSettings) -> None:
-        """Raise ValueError where the guidance would be weak at no step."""
+        """Raise ValueError where no epoch would explore, or no step be weakly guided."""
+        if not self.active(1, training.epochs):
+            raise ValueError(
+                f"exploration.fraction {self.fraction:g} of {training.epochs} epochs is "
+                "less than one, so that none would explore."
+            )
         steps = training.num_inference_steps
         if self.guidance is not None and not self.weak_steps(steps):
             raise ValueError(

@@ -67,6 +67,9 @@ def test_a_threshold_above_all_timesteps_is_refused():
     explores["exploration"]["guidance"]["threshold"] = 751
     with pytest.raises(ValueError, match="751 is above all of the 4 timesteps"):
         tiny.run_config(tiny.DDPO | explores)
+    explores = {"exploration": {"prompt_weighting": {}, "fraction": 0.2}}
+    with pytest.raises(ValueError, match=r"fraction 0\.2 of 4 epochs is less than one"):
+        tiny.run_config(tiny.DDPO | explores)
 
 
 def test_exploration_is_in_the_first_three_quarters():

@@ -157,6 +157,13 @@ def test_what_only_falls_has_no_peak(power: float) -> None:
     assert max(wrong.values()) <= 0.05 * trials + 3 * np.sqrt(0.05 * 0.95 * trials)
 
 
+def test_what_does_not_change_has_no_peak_and_does_not_fall() -> None:
+    table = pd.concat([scores(linear(1, 0), s) for s in range(2)])
+    found = fits(table.assign(**{GOLD: 0.5}))
+    assert set(found["statement"]) == {"it doesn't change"}
+    assert found["peak_distance"].isna().all()
+
+
 def test_noise_makes_it_impossible_to_tell() -> None:
     table = pd.concat([scores(linear(0.05, 0.006), s, noise=1.0) for s in range(2)])
     found = fits(table).loc["linear"]

@@ -15,7 +15,6 @@ from tdpo_pipeline.overoptimization import (
     reward_curves,
     with_group,
 )
-from tdpo_pipeline.overoptimization.cubes import one_cube
 from tdpo_pipeline.overoptimization.own_tables import (
     counted,
     own_scores,
@@ -121,7 +120,7 @@ def first_nan(rows: pd.DataFrame) -> pd.DataFrame:
         (lambda t: t.assign(kl_to_base="a"), "'kl_to_base' must hold numbers"),
         (lambda t: t.assign(reward_queries=-1), "negative"),
         (lambda t: t.assign(reward=0.3), "'reward' names .* here it holds numbers"),
-        (lambda t: t.assign(change=0.3), r"can be called \['change'\]"),
+        (lambda t: t.assign(change=0.3), r"\['change'\] would count .* can have these"),
         (
             lambda t: t.assign(epoch=[0, 0, 2, 2, 1, 1] * 2),
             "fewer reward queries at a later epoch",
@@ -165,6 +164,11 @@ def test_methods_may_be_numbers() -> None:
     scores = own_scores(table().assign(method=1), trained="aesthetic")
     assert scores["run"].unique().tolist() == ["1-aesthetic-s0", "1-aesthetic-s1"]
     assert scores["method"].unique().tolist() == ["1"]
+    # Empty cells, of a base model that is shared, make pandas read 1 as 1.0.
+    own = table().query("reward_queries > 0").assign(method=1.0)
+    base = table((0,)).query("reward_queries == 0").assign(method=np.nan, seed=np.nan)
+    shared = own_scores(pd.concat([base, own]), trained="aesthetic")
+    assert shared["method"].unique().tolist() == ["1"]
 
 
 def test_equal_queries_are_the_same_checkpoint_for_all_methods() -> None:
@@ -206,8 +210,17 @@ def test_the_kl_of_the_base_model_may_be_empty() -> None:
     rows = table().assign(kl_to_base=lambda t: t["reward_queries"] / 5)
     rows.loc[rows["reward_queries"] == 0, "kl_to_base"] = np.nan
     scores = own_scores(rows, trained="aesthetic")
-    (cube,) = one_cube(scores, group="seen")
-    assert cube.kl.tolist() == [[0, 2, 4]] * 2
+    assert scores["kl_to_base"].tolist() == [0, 0, 2, 2, 4, 4] * 2
+    unknown = own_scores(rows.assign(kl_to_base=np.nan), trained="aesthetic")
+    assert unknown["kl_to_base"].isna().all()
+
+
+def test_methods_that_share_no_checkpoint_are_told() -> None:
+    rows = table()
+    other = rows.assign(method="other", reward_queries=rows["reward_queries"] * 1.5)
+    scores = own_scores(pd.concat([rows, other]), trained="aesthetic")
+    (told,) = remarks(scores)
+    assert told.startswith("Trained on aesthetic, mine and other have no checkpoint")
 
 
 def test_files(tmp_path: Path) -> None:

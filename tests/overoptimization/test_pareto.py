@@ -76,6 +76,16 @@ def test_all_prompts_alike_are_not_certainty() -> None:
     assert rates["net_high"] == 1
 
 
+def test_no_prompt_either_way_is_no_certainty() -> None:
+    rates = joint_outcomes(
+        scores(pick_mini=[0, 1, 1], hps_mini=[0, -1, -1]), rewards=TWO, bootstrap=FEW
+    ).rates.iloc[0]
+    assert rates[["dominated", "collapsed", "net"]].tolist() == [0, 0, 0]
+    # As much as 4 of 4 could have hidden, either way.
+    reach = 1 - 0.025**0.25
+    assert rates[["net_low", "net_high"]].tolist() == pytest.approx([-reach, reach])
+
+
 def test_rewards_that_are_alike_are_not_taken_for_an_effect() -> None:
     """Nothing changed but noise that three rewards share, as rewards with one encoder do."""
     rng = np.random.default_rng(0)

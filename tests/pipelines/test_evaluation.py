@@ -30,7 +30,7 @@ def scores() -> pd.DataFrame:
         seed=0,
         reward_queries=0,
         kl_to_base=0.0,
-        image=0,
+        image=[0, 1, 0, 0, 0, 1, 0, 0],
     )
 
 

@@ -264,7 +264,7 @@ def test_it_has_no_gold():
 def test_a_stop_does_not_watch_its_parts():
     training = tiny.run_config().training.model_dump() | {
         "monitor": (RED, JPEG),
-        "early_stop": {"rule": "onset", "held_out": (RED, JPEG)},
+        "early_stop": {"rule": "onset", "held_out": (RED, JPEG), "min_epochs": 2},
     }
     assert config(training=training).held_out_rewards == (JPEG,)
     training["early_stop"]["held_out"] = (RED,)

@@ -186,7 +186,11 @@ REPLAY = tiny.TDPO | {
         # 8 samples of 4 steps; once more for log-probs, and once for the base model.
         (tiny.DDPO, 32, 0),
         (tiny.DDPO | {"old_log_prob": "recompute"}, 32, 32),
-        (tiny.DDPO | {"exploration": {"guidance": {}, "log_prob": "target"}}, 32, 32),
+        (
+            tiny.DDPO | {"exploration": {"prompt_weighting": {}, "log_prob": "target"}},
+            32,
+            32,
+        ),
         (tiny.TDPO, 32, 0),
         (tiny.TDPO | {"kl": {}}, 32, 32),
         (tiny.TDPO | {"kl": {}, "old_log_prob": "recompute"}, 32, 64),

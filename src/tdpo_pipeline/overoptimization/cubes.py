@@ -48,8 +48,7 @@ class Cube:
         base_sd: Standard deviation of each reward over the base model's images of the
             prompts trained on; NaN if these were not evaluated.
         queries: Reward queries at each checkpoint, mean over seeds, shape (epochs,).
-        kl: KL to the base model in nats, shape (seeds, epochs); 0 at the base model,
-            NaN elsewhere if not recorded.
+        kl: KL to the base model in nats, shape (seeds, epochs); NaN if not recorded.
         n_images: Images behind one checkpoint, all seeds together.
     """
 
@@ -193,8 +192,7 @@ def _cube(
     values = np.stack([cell.values for cell in cells], axis=2)
     per_run = images.groupby(["seed", "epoch"])[["reward_queries", "kl_to_base"]]
     steps = per_run.first()
-    kl = steps["kl_to_base"].unstack()[epochs].to_numpy(np.float64, copy=True)
-    kl[:, 0] = 0.0  # the base model's own, which tables from elsewhere leave empty
+    kl = steps["kl_to_base"].unstack()[epochs].to_numpy(np.float64)
     queries = steps["reward_queries"].unstack()[epochs].to_numpy(np.float64)
     keys = same.to_frame(index=False)[["prompt_set", "prompt"]].drop_duplicates()
     return Cube(

@@ -278,7 +278,8 @@ def _basis(distance: FloatArray, form: Form) -> FloatArray:
 
 def _distances(cube: Cube) -> FloatArray:
     """sqrt(KL), shape (seeds, epochs); the base model is at 0."""
-    return np.asarray(np.sqrt(np.maximum(cube.kl, 0.0)), np.float64)
+    kl = np.concatenate([np.zeros((len(cube.kl), 1)), cube.kl[:, 1:]], axis=1)
+    return np.asarray(np.sqrt(np.maximum(kl, 0.0)), np.float64)
 
 
 def _reason(cube: Cube) -> str:
@@ -361,6 +362,8 @@ def _peak(
     fit: _Fit, evaluated: tuple[float, float], bootstrap: Bootstrap
 ) -> dict[str, object]:
     """The columns on the peak, as far as it lies within the data."""
+    if not fit.draws.any():
+        return {"statement": "it doesn't change"}
     fitted = np.array(fit.alpha), np.array(fit.beta), fit.form, evaluated
     at = float(peak_distance(*fitted))
     inside = {"peak_distance": at, "peak_kl": at**2} if isfinite(at) else {}

@@ -7,7 +7,8 @@ what would give a wrong number is refused, with what to do about it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def _in_types(table: pd.DataFrame) -> pd.DataFrame:
     made: dict[str, pd.Series] = {}
     for name in ("method", "prompt", "prompt_set"):
         if name in table:
-            text = table[name].astype(str)
+            text = _as_text(table[name])
             made[name] = text.where(table[name].notna() & (text.str.strip() != ""))
     for name in (name for name in _NUMBERS if name in table):
         made[name] = pd.to_numeric(table[name], errors="coerce")
@@ -156,6 +157,13 @@ def _in_types(table: pd.DataFrame) -> pd.DataFrame:
     if (made["reward_queries"] < 0).any():
         raise ScoreTableError("The column 'reward_queries' holds negative numbers.")
     return table.assign(**made)
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    """A column as text; whole numbers without the point that empty cells give them."""
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+        column = column.astype("Int64")
+    return column.astype(str)
 
 
 def _with_trained(table: pd.DataFrame, trained: str | None) -> pd.DataFrame:
@@ -173,7 +181,10 @@ def _with_trained(table: pd.DataFrame, trained: str | None) -> pd.DataFrame:
             "The table doesn't say which reward was trained on. Give it a column "
             "'reward', or name one: --params measure.trained=<column>."
         )
-    if empty := empty_cells(table[table["method"].notna()], "reward"):
+    shared = table["method"].isna()
+    if empty := empty_cells(
+        table.assign(reward=table["reward"].astype(object).mask(shared, "-")), "reward"
+    ):
         raise ScoreTableError(empty)
     return table
 
@@ -194,8 +205,9 @@ def _reward_columns(table: pd.DataFrame, rewards: Sequence[str]) -> list[str]:
     reserved = [name for name in names if name in _RESERVED]
     if reserved:
         raise ScoreTableError(
-            f"No reward can be called {reserved}: tables of results have columns of that "
-            "name. Rename it, or name the reward columns: measure.rewards."
+            f"The columns {reserved} would count as rewards, and none can have these names, "
+            "which tables of results use. Rename them, or name the reward columns: "
+            "measure.rewards."
         )
     texts = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
     if texts or not names:
@@ -279,7 +291,10 @@ def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
             )
         table = table.astype({name: float}).astype({name: int})
     sets = table["prompt_set"].map(lambda name: _OWN_GROUPS.get(name, name))
-    table = table.assign(prompt_set=sets)
+    # The base model's own KL is 0, and may have been left empty.
+    known = table["kl_to_base"].notna().any()
+    kl = table["kl_to_base"].mask((table["reward_queries"] == 0) & known, 0.0)
+    table = table.assign(prompt_set=sets, kl_to_base=kl)
     return table.astype({"seen": bool, "eta": float})
 
 
@@ -377,6 +392,7 @@ def remarks(scores: pd.DataFrame) -> list[str]:
             f"The prompts of all sets ({sets}) count as trained on; the column 'seen' "
             "says of each whether it was."
         )
+    found += _apart(scores)
     flat = _flat_columns(scores)
     if flat:
         found.append(
@@ -384,6 +400,24 @@ def remarks(scores: pd.DataFrame) -> list[str]:
             f"{', '.join(flat)}. To leave columns out, name the others: measure.rewards."
         )
     return found
+
+
+def _apart(scores: pd.DataFrame) -> Iterator[str]:
+    """A sentence for each trained reward of whose methods two have no checkpoint in common."""
+    trained = scores[scores["epoch"] > 0]
+    for reward, rows in trained.groupby("reward", sort=True):
+        epochs = {str(name): set(own["epoch"]) for name, own in rows.groupby("method")}
+        apart = [
+            f"{one} and {other}"
+            for one, other in combinations(sorted(epochs), 2)
+            if epochs[one].isdisjoint(epochs[other])
+        ]
+        if apart:
+            yield (
+                f"Trained on {reward}, {', '.join(apart)} have no checkpoint besides the "
+                "base model in common, so that they are compared at equal training reward, "
+                "queries and KL alone."
+            )
 
 
 def _flat_columns(scores: pd.DataFrame) -> list[str]:

@@ -11,7 +11,7 @@ the larger, the better the trade-offs that a method offers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -190,7 +190,7 @@ def _rates(
     outcomes = np.stack([rose, fell], axis=2).astype(np.float64)
     net = outcomes[..., :1] - outcomes[..., 1:]
     cells = Cells(np.concatenate([outcomes, net], axis=2), cube.n_images)
-    row: dict[str, object] = {
+    row: dict[str, Any] = {
         **cube.names,
         "epoch": cube.epochs[position],
         "reward_queries": cube.queries[position],
@@ -214,6 +214,8 @@ def _rates(
             f"{name}_low": np.clip(low, least, 1),
             f"{name}_high": np.clip(high, least, 1),
         }
+    if not outcomes.any():  # no spread here either
+        row |= {"net_low": -row["collapsed_high"], "net_high": row["dominated_high"]}
     return row
 
 

@@ -259,7 +259,7 @@ def stopping_report(
     held_out: Sequence[str],
     alpha: float = ALPHA,
     min_epochs: int = 5,
-    horizon: int | None = None,
+    horizons: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """The regrets of all runs whose trained reward's gold was scored in training.
 
@@ -268,7 +268,7 @@ def stopping_report(
         held_out: As there.
         alpha: As there.
         min_epochs: As there.
-        horizon: As there.
+        horizons: The horizon there, by method.
 
     Returns:
         The columns of ``stopping_regrets``. A method whose runs can't be judged has one
@@ -291,7 +291,7 @@ def stopping_report(
                 held_out=held_out,
                 alpha=alpha,
                 min_epochs=min_epochs,
-                horizon=horizon,
+                horizon=(horizons or {}).get(str(method)),
             )
         except ScoreTableError as error:
             row = {"method": method, "reward": trained, "note": str(error)}

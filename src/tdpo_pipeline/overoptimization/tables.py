@@ -48,8 +48,7 @@ _GROUP_OF_SET = {
     "unseen_animals": "unseen",
     "unseen_animals_6": "unseen",
     "complex": "complex",
-    "unseen_animals_unseen_activities": "unseen_activities",
-    "unseen_animals_6_unseen_activities": "unseen_activities",
+    "unseen_animals_6_unseen_activities": "unseen_animals_unseen_activities",
 }
 
 # Overoptimization is claimed only against the gold that a proxy was trained to

@@ -359,8 +359,9 @@ class Trainer:
                 f"{self.config.key}: the GPU's memory is exhausted in epoch "
                 f"{self.epoch + 1} ({str(error).partition('.')[0]}). What was trained "
                 "before is kept, and gone on with by the same command if the GPU is free "
-                "then. To need less: another training.preset, or a smaller chunk_size and "
-                "micro_batch_size (docs/stable_diffusion.md)."
+                "then. To need less, begin anew with another training.preset, or a smaller "
+                "chunk_size and micro_batch_size (docs/stable_diffusion.md), after deleting "
+                f"{state.directory}."
             ) from error
 
     def draw_prompts(self, epoch: int) -> list[str]:

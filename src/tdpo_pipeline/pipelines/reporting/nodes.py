@@ -284,9 +284,21 @@ def judge_stops(
     alpha: float,
     min_epochs: int,
     epochs: int,
+    methods: dict[str, Any],
     rewards: dict[str, Any],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What rules for stopping would have been worth: by run, and their means."""
+    """What rules for stopping would have been worth: by run, and their means.
+
+    Args:
+        history: Histories of all runs.
+        held_out: Rewards that rules may watch.
+        alpha: Rate of false alarms.
+        min_epochs: Epochs before which there is no alarm.
+        epochs: Planned epochs of the methods whose ``scale`` doesn't say their own.
+        methods: Parameters of every method.
+        rewards: Parameters of every reward.
+    """
+    scales = {name: _as_configured(m).get("scale", {}) for name, m in methods.items()}
     watched = [name for name in held_out if f"{name}_mean" in history]
     with _parts_of(rewards):
         regrets = overoptimization.stopping_report(
@@ -294,7 +306,7 @@ def judge_stops(
             held_out=watched,
             alpha=alpha,
             min_epochs=min_epochs,
-            horizon=epochs,
+            horizons={n: s.get("epochs") or epochs for n, s in scales.items()},
         )
     return regrets, overoptimization.summarise_regrets(regrets)
 

@@ -178,6 +178,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
                 "params:training.early_stop.alpha",
                 "params:training.early_stop.min_epochs",
                 "params:training.epochs",
+                "params:methods",
                 "params:rewards",
             ],
             ["table_stops", "table_regrets"],
