@@ -292,8 +292,9 @@ def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
         table = table.astype({name: float}).astype({name: int})
     sets = table["prompt_set"].map(lambda name: _OWN_GROUPS.get(name, name))
     # The base model's own KL is 0, and may have been left empty.
-    known = table["kl_to_base"].notna().any()
-    kl = table["kl_to_base"].mask((table["reward_queries"] == 0) & known, 0.0)
+    kl = table["kl_to_base"]
+    if kl.notna().any():
+        kl = kl.mask(table["reward_queries"] == 0, 0.0)
     table = table.assign(prompt_set=sets, kl_to_base=kl)
     return table.astype({"seen": bool, "eta": float})
 
