@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, help="folder for the figures")
     output_argument(parser, "reward_audit.json")
     options = parser.parse_args()
+    if options.figures:
+        options.figures.mkdir(parents=True, exist_ok=True)
     params = parameters("base")
     configured = plain(params["audit"])
     sampler = TrainingSettings.model_validate(plain(params["training"]))
