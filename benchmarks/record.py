@@ -24,8 +24,15 @@ def context() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "commit": printed("git", "describe", "--always", "--dirty"),
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """The commit, and whether something besides results differs from it."""
+    commit = printed("git", "describe", "--always")
+    rest = ("--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return f"{commit}-dirty" if printed("git", "status", "--short", *rest) else commit
 
 
 def printed(*command: str) -> str | None:
