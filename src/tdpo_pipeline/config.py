@@ -470,7 +470,11 @@ class ExplorationSettings(Settings):
 
     def active(self, epoch: int, epochs: int) -> bool:
         """Whether the 1-based ``epoch`` of ``epochs`` explores."""
-        return epoch <= self.fraction * epochs + 1e-9
+        return epoch <= self.last_epoch(epochs)
+
+    def last_epoch(self, epochs: int) -> int:
+        """The last of ``epochs`` that explores; 0 if none does."""
+        return int(self.fraction * epochs + 1e-9)
 
     def weak_steps(self, steps: int) -> int:
         """Steps of ``steps`` at which the guidance is weak.
@@ -484,7 +488,7 @@ class ExplorationSettings(Settings):
 
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError where no epoch would explore, or no step be weakly guided."""
-        if not self.active(1, training.epochs):
+        if not self.last_epoch(training.epochs):
             raise ValueError(
                 f"exploration.fraction {self.fraction:g} of {training.epochs} epochs is "
                 "less than one, so that none would explore."
@@ -498,16 +502,12 @@ class ExplorationSettings(Settings):
 
     def summary(self, training: TrainingSettings) -> str:
         """When there is exploration, and of what kind."""
-        steps = training.num_inference_steps
-        last = sum(
-            self.active(epoch, training.epochs)
-            for epoch in range(1, training.epochs + 1)
-        )
-        what = [f"weak guidance at {self.weak_steps(steps)} of {steps} steps"]
-        what = what if self.guidance is not None else []
+        steps, what = training.num_inference_steps, []
+        if self.guidance is not None:
+            what.append(f"weak guidance at {self.weak_steps(steps)} of {steps} steps")
         if self.prompt_weighting is not None:
             what.append("weighted words")
-        return f"{' and '.join(what)} up to epoch {last}"
+        return f"{' and '.join(what)} up to epoch {self.last_epoch(training.epochs)}"
 
 
 class MethodScaleSettings(Settings):

@@ -46,6 +46,15 @@ def fits(table: pd.DataFrame, **how: object) -> pd.DataFrame:
     return found.set_index("form")
 
 
+def by_seed_and_prompt(
+    table: pd.DataFrame, rng: np.random.Generator, sd: float
+) -> pd.Series:
+    """How far each of four seeds, and each prompt, happens to be off."""
+    by_seed = dict(enumerate(rng.normal(0, sd, 4)))
+    by_prompt = {p: rng.normal(0, sd) for p in table["prompt"].unique()}
+    return table["seed"].map(by_seed) + table["prompt"].map(by_prompt)
+
+
 def linear(alpha: float, beta: float) -> np.ndarray:
     return DISTANCES * (alpha - beta * DISTANCES)
 
@@ -144,9 +153,7 @@ def test_what_only_falls_has_no_peak(power: float) -> None:
     base = pd.concat([scores(truth, s) for s in range(4)], ignore_index=True)
     late = base["epoch"] / 5
     for trial in range(trials):
-        by_seed = dict(enumerate(rng.normal(0, 0.15, 4)))
-        by_prompt = {p: rng.normal(0, 0.15) for p in base["prompt"].unique()}
-        deviation = base["seed"].map(by_seed) + base["prompt"].map(by_prompt)
+        deviation = by_seed_and_prompt(base, rng, 0.15)
         noise = rng.normal(0, 0.1, len(base)) * (base["epoch"] > 0)
         table = base.assign(**{GOLD: base[GOLD] + late * deviation + noise})
         boot = Bootstrap(draws=300, rng=trial)
@@ -219,9 +226,7 @@ def test_the_interval_of_the_peak_covers_it() -> None:
     base = pd.concat([scores(truth, s) for s in range(4)], ignore_index=True)
     late = base["epoch"] / 5
     for trial in range(n):
-        by_seed = dict(enumerate(rng.normal(0, 0.7, 4)))
-        by_prompt = {p: rng.normal(0, 0.7) for p in base["prompt"].unique()}
-        deviation = base["seed"].map(by_seed) + base["prompt"].map(by_prompt)
+        deviation = by_seed_and_prompt(base, rng, 0.7)
         table = base.assign(**{GOLD: base[GOLD] + late * deviation})
         boot = Bootstrap(draws=300, rng=trial)
         found = fit_goodhart(table, rewards=[GOLD], bootstrap=boot).iloc[0]

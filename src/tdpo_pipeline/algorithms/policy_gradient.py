@@ -157,10 +157,14 @@ class PolicyGradientSettings(AlgorithmSettings):
             raise ValueError("policy_neurons.reset needs finetune: lora.")
 
     @property
+    def replays_plainly(self) -> bool:
+        """Whether what explored is replayed with the plain guidance and prompts."""
+        return self.exploration is not None and self.exploration.log_prob == "target"
+
+    @property
     def recomputes(self) -> bool:
         """Whether old log-probs are made anew before the updates."""
-        target = self.exploration is not None and self.exploration.log_prob == "target"
-        return target or self.old_log_prob == "recompute"
+        return self.replays_plainly or self.old_log_prob == "recompute"
 
     def unet_visits(self, training: TrainingSettings) -> UnetVisits:
         """Every pair once, and once more where old log-probs are made anew."""
@@ -432,10 +436,7 @@ class PolicyGradient(Algorithm):
         settings = self.policy_gradient
         if not settings.recomputes:
             return trajectory
-        if (
-            settings.exploration is not None
-            and settings.exploration.log_prob == "target"
-        ):
+        if settings.replays_plainly:
             embeds = self.policy.encode(trajectory.prompts)
             guidance = self.guidance_scale
             trajectory = replace(trajectory, embeds=embeds, guidance=guidance)
