@@ -31,16 +31,15 @@ def sheet(
         labels: Texts under the pictures; their prompts if None.
         seed: Draws a nuisance for each picture; the canonical pose if None.
     """
-    width = IMAGE_SIZE * zoom + _GAP
+    side = IMAGE_SIZE * zoom
     texts = [describe(scene) for scene in scenes] if labels is None else list(labels)
-    texts = [
-        textwrap.fill(text, width // _LETTER_WIDTH, break_long_words=False)
-        for text in texts
-    ]
-    lines = max(text.count("\n") + 1 for text in texts)
-    height = width + lines * _LINE_HEIGHT
-    rows = -(-len(scenes) // columns)
-    page = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
+    longest_word = max(len(word) for text in texts for word in text.split())
+    width = max(side, longest_word * _LETTER_WIDTH) + _GAP
+    texts = [textwrap.fill(text, width // _LETTER_WIDTH) for text in texts]
+    rows = range(0, len(scenes), columns)
+    lines = [max(x.count("\n") + 1 for x in texts[at : at + columns]) for at in rows]
+    tops = np.cumsum([_GAP, *(side + _GAP + n * _LINE_HEIGHT for n in lines)]).tolist()
+    page = Image.new("RGB", (columns * width + _GAP, tops[-1]), "white")
     draw = ImageDraw.Draw(page)
     for index, scene in enumerate(scenes):
         pixels = (
@@ -48,13 +47,11 @@ def sheet(
             if seed is None
             else render(scene, seed + index)
         )
-        tile = Image.fromarray(pixels).resize(
-            (IMAGE_SIZE * zoom,) * 2, Image.Resampling.NEAREST
-        )
+        tile = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
         x = _GAP + index % columns * width
-        y = _GAP + index // columns * height
+        y = tops[index // columns]
         page.paste(tile, (x, y))
-        draw.text((x + 1, y + IMAGE_SIZE * zoom), texts[index], fill="black", spacing=1)
+        draw.text((x + 1, y + side), texts[index], fill="black", spacing=1)
     return page
 
 
