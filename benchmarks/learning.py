@@ -42,6 +42,7 @@ from tdpo_pipeline.config import RunConfig, TrainingSettings
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import Policy
 from tdpo_pipeline.diffusion.trajectory import rollout
+from tdpo_pipeline.overoptimization.report import markdown_table
 from tdpo_pipeline.overoptimization.tables import gold_of
 from tdpo_pipeline.prompts import prompt_set
 from tdpo_pipeline.rewards.registry import load_reward
@@ -209,12 +210,6 @@ def baselines(params: dict[str, object], sampler: TrainingSettings) -> pd.DataFr
     return pd.DataFrame(lines)
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def method_table(lines: list[dict[str, object]]) -> str:
     """The summary of the methods as a table."""
     columns = [f"{name}_{p}" for name in ("proxy", "gold") for p in POINTS]
@@ -224,7 +219,7 @@ def method_table(lines: list[dict[str, object]]) -> str:
         for line in lines
     ]
     head = ["task", "method", "seeds", *(name.replace("_", ", ") for name in columns)]
-    return markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def cell(value: dict[str, float], column: str) -> str:
@@ -249,7 +244,7 @@ def baseline_table(found: pd.DataFrame) -> tuple[list[dict[str, object]], str]:
         [x["baseline"], f"{x['at']:g}", cell(x["proxy"], ""), cell(x["gold"], "")]
         for x in lines
     ]
-    return lines, markdown(["baseline", "at", "proxy", "gold"], rows)
+    return lines, markdown_table(["baseline", "at", "proxy", "gold"], rows)
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ class Nudge(Algorithm):
 
     def update(self, epoch, trajectory, rewards):
         optimizer = torch.optim.SGD(
-            self.policy.parameters(), self.config.algorithm.step_size
+            self.policy.parameters(), self.settings.step_size
         )
         pairs = trajectory.pairs()
         _, log_probs = replay(self.policy, trajectory, pairs)

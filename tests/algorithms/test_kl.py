@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from tdpo_pipeline.algorithms.kl import (
     PENALTIES,
-    KlController,
     KlSettings,
     closed_form_kl,
     kl_penalties,
     reference_trajectory,
+    steered_weight,
 )
 from tdpo_pipeline.algorithms.tdpo import Tdpo
 from tdpo_pipeline.diffusion.ddim import ddim_transition, transition_kl
@@ -168,19 +168,15 @@ def test_k1_and_k3_are_unbiased_for_the_closed_form():
 def test_controller_by_hand():
     # kl / target - 1 is 1, clipped to 0.2, over 500 / 2000: 0.4 x 1.05 = 0.42;
     # then -0.1: 0.42 x (1 - 0.1 / 4) = 0.4095; then -1, clipped: x 0.95.
-    controller = KlController(KlSettings(coefficient=0.4, target=2.0, horizon=2000))
-    controller.update(4.0, 500)
-    assert controller.value == pytest.approx(0.42)
-    controller.update(1.8, 500)
-    assert controller.value == pytest.approx(0.4095)
-    controller.update(0.0, 500)
-    assert controller.value == pytest.approx(0.4095 * 0.95)
+    assert steered_weight(0.4, 4.0, 2.0, 0.25) == pytest.approx(0.42)
+    assert steered_weight(0.42, 1.8, 2.0, 0.25) == pytest.approx(0.4095)
+    assert steered_weight(0.4095, 0.0, 2.0, 0.25) == pytest.approx(0.4095 * 0.95)
 
 
 def test_without_a_target_the_weight_is_fixed():
-    controller = KlController(KlSettings(coefficient=0.4))
-    controller.update(100.0, 500)
-    assert controller.value == 0.4
+    algorithm = build(penalty="clip", coefficient=0.4)
+    shift(algorithm.policy, 0.1)
+    assert [epoch(algorithm, number)["kl_weight"] for number in (1, 2)] == [0.4, 0.4]
 
 
 @pytest.mark.parametrize("lora", [tiny.LORA, None])
@@ -217,7 +213,7 @@ def test_penalties_are_taken_off_the_returns_of_all_earlier_steps(penalty):
     algorithm = build(penalty=penalty, coefficient=0.5)
     shift(algorithm.policy, 0.1)
     trajectory = algorithm.sample(1, tiny.PROMPTS * 4)
-    reference = algorithm.reference(trajectory)
+    reference = reference_trajectory(algorithm.policy, trajectory, 4)
     seen = []
     algorithm.critic.step = lambda inputs, old, targets: seen.append(targets)
     algorithm.critic.losses = algorithm.critic.norms = [torch.zeros(())]
@@ -243,15 +239,17 @@ def test_the_weight_of_an_epoch_is_steered_by_the_epochs_before():
 
 
 def test_the_controller_sees_the_summed_log_ratio_whatever_the_penalty():
-    algorithm = build(penalty="clip", target=1.0)
+    # A target just below the KL, so that the clip of the controller plays no part.
+    algorithm = build(penalty="clip", coefficient=0.5, target=1.0, horizon=10)
     shift(algorithm.policy, 0.1)
     trajectory = algorithm.sample(1, tiny.PROMPTS * 4)
-    reference = algorithm.reference(trajectory)
-    seen = []
-    algorithm.kl.update = lambda kl, samples: seen.append((kl, samples))
-    algorithm.steer_kl(trajectory, reference)
-    x = trajectory.log_probs - reference.log_probs
-    assert seen == [(pytest.approx(float(x.sum(1).mean())), 8)]
+    reference = reference_trajectory(algorithm.policy, trajectory, 4)
+    seen = float((trajectory.log_probs - reference.log_probs).sum(1).mean())
+    algorithm.kl.settings = algorithm.kl.settings.model_copy(
+        update={"target": seen / 1.1}
+    )
+    algorithm.kl.of_epoch(trajectory)
+    assert algorithm.kl.weight == pytest.approx(0.5 * (1 + 0.1 * 8 / 10), rel=1e-4)
 
 
 def kl_after(**kl):

@@ -95,7 +95,7 @@ def test_the_buffer_keeps_the_latest_epochs():
         whole = {x.numpy().tobytes() for x in trajectory.latents}
         assert all(x.numpy().tobytes() in whole for x in kept.latents)
     # 2 epochs x 4 samples x (5 states of 64 numbers, and 4 advantages).
-    settings = algorithm.replay
+    settings = algorithm.settings
     assert settings.kept_numbers(algorithm.training, 64, 3) == 2592
     assert settings.kept_numbers(algorithm.training, 64, 1) == 2592 / 2
     assert tensor_bytes(algorithm.state_dict()["buffer"]) == 4 * 2592

@@ -196,6 +196,7 @@ class AlignProp(RewardBackprop):
     """Gradient of the final image's reward through randomly drawn steps."""
 
     Settings = AlignPropSettings
+    settings: AlignPropSettings
 
     def latents(
         self, epoch: int, trajectory: Trajectory, samples: Tensor
@@ -206,11 +207,9 @@ class AlignProp(RewardBackprop):
 
     def live(self, epoch: int, samples: Tensor, steps: int) -> Tensor:
         """Each sample's own live steps in this epoch, bool, shape (B, T)."""
-        settings = self.backprop
-        assert isinstance(settings, AlignPropSettings)
         drawn = [
             live_steps(
-                settings.truncation,
+                self.settings.truncation,
                 generator(self.config.seed, "truncation", epoch, sample),
                 steps,
             )

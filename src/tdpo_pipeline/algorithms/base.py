@@ -35,6 +35,8 @@ class Algorithm(ABC):
     """
 
     Settings: ClassVar[type[AlgorithmSettings]]
+    settings: AlgorithmSettings
+    """The method's own, of the class ``Settings``; a subclass says which."""
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Algorithm(ABC):
         stopwatch: Stopwatch,
     ) -> None:
         self.config = config
+        self.settings = config.algorithm
         self.training = config.training
         self.policy = policy
         self.reward = reward
@@ -54,7 +57,7 @@ class Algorithm(ABC):
     @property
     def guidance_scale(self) -> float:
         """Guidance weight of plain sampling: the scale's, unless the method has one."""
-        return self.config.algorithm.sampling_guidance(self.training)
+        return self.settings.sampling_guidance(self.training)
 
     @property
     def eta(self) -> float:
@@ -65,7 +68,7 @@ class Algorithm(ABC):
         """The epoch's trajectories, one for each prompt, exploring if configured."""
         guidance: float | Tensor = self.guidance_scale
         embeds = None
-        exploration = self.config.algorithm.exploration
+        exploration = self.settings.exploration
         if exploration and exploration.active(epoch, self.training.epochs):
             if exploration.guidance:
                 guidance = guidance_schedule(

@@ -139,11 +139,10 @@ class Dpok(PolicyGradient):
     """Policy and value function, and the base model that the policy is held to."""
 
     Settings = DpokSettings
+    settings: DpokSettings
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        assert isinstance(self.config.algorithm, DpokSettings)
-        self.settings = self.config.algorithm
         value = self.settings.value
         inputs = self.policy.latent_dims + self.policy.embedding_dim
         with torch.random.fork_rng(devices=[]):

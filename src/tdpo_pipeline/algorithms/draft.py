@@ -21,7 +21,7 @@ mean by a factor that AdamW takes out again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Self
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt, model_validator
@@ -114,11 +114,7 @@ class Draft(RewardBackprop):
     """Gradient of the final image's reward through the last steps."""
 
     Settings = DraftSettings
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        assert isinstance(self.config.algorithm, DraftSettings)
-        self.settings = self.config.algorithm
+    settings: DraftSettings
 
     def latents(
         self, epoch: int, trajectory: Trajectory, samples: Tensor

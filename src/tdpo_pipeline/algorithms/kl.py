@@ -7,8 +7,9 @@ log-probs here, so they are in nats per dimension and step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, Self
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, model_validator
@@ -93,26 +94,68 @@ class KlSettings(Settings):
         return self
 
 
-class KlController:
-    """The penalty's weight: fixed, or steered to a target (Ziegler et al. 2019, 2.2).
+class KlOfEpoch(NamedTuple):
+    """What the distance from the base model does to an epoch of updates; nothing by default.
 
-    Args:
-        settings: Initial weight, target and horizon.
+    Attributes:
+        per_step: Taken off each step's reward, shape (N, T), or None.
+        on_loss: Added to the loss of each pair, with gradient, or None.
+        metrics: Measurements for the history.
     """
 
-    def __init__(self, settings: KlSettings) -> None:
+    per_step: Tensor | None = None
+    on_loss: Penalty | None = None
+    metrics: Mapping[str, float] = MappingProxyType({})
+
+
+class KlPenalty:
+    """The penalty on the distance from the base model, and its weight.
+
+    Args:
+        settings: The penalty, its initial weight, target and horizon.
+        policy: The policy, which is the base model without its adapters.
+        batch_size: Pairs that the base model sees together.
+    """
+
+    def __init__(self, settings: KlSettings, policy: Policy, batch_size: int) -> None:
         self.settings = settings
-        self.value = settings.coefficient
+        self.policy = policy
+        self.batch_size = batch_size
+        self.weight = settings.coefficient
 
-    def update(self, kl: float, samples: int) -> None:
-        """Raise the weight where ``kl`` is above the target, lower it where below.
+    def of_epoch(self, trajectory: Trajectory) -> KlOfEpoch:
+        """An epoch's penalty, and from now on the weight for the next one's."""
+        settings, weight = self.settings, self.weight
+        reference = reference_trajectory(self.policy, trajectory, self.batch_size)
+        models = self.policy, trajectory, reference
+        if settings.target is not None:
+            # The official code steers by log-prob differences, whatever the penalty is.
+            exact = settings.penalty == "closed_form"
+            kl = kl_penalties(*models, "closed_form" if exact else "kl").sum(1).mean()
+            share = len(trajectory) / settings.horizon
+            self.weight = steered_weight(weight, float(kl), settings.target, share)
+        metrics = {"kl_weight": weight}
+        if settings.applied_to == "loss":
+            return KlOfEpoch(on_loss=loss_penalty(*models, weight), metrics=metrics)
+        per_step = weight * kl_penalties(*models, settings.penalty)
+        return KlOfEpoch(per_step, metrics=metrics)
 
-        It is multiplied by 1 + clip(kl / target - 1, -0.2, 0.2) samples / horizon.
-        """
-        if self.settings.target is None:
-            return
-        error = min(max(kl / self.settings.target - 1, -0.2), 0.2)
-        self.value *= 1 + error * samples / self.settings.horizon
+
+def steered_weight(weight: float, kl: float, target: float, share: float) -> float:
+    """A penalty's weight, raised where the KL is above its target, or lowered.
+
+    The controller of Ziegler et al. (2019), section 2.2.
+
+    Args:
+        weight: The weight so far.
+        kl: The KL seen.
+        target: The one wanted, in the same unit.
+        share: Samples seen over the controller's horizon.
+
+    Returns:
+        weight (1 + clip(kl / target - 1, -0.2, 0.2) share).
+    """
+    return weight * (1 + min(max(kl / target - 1, -0.2), 0.2) * share)
 
 
 def closed_form_kl(

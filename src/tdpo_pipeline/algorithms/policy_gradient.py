@@ -387,11 +387,11 @@ class PolicyGradient(Algorithm):
     A method's ``update`` says what its advantages are, and steps through the pairs.
     """
 
+    settings: PolicyGradientSettings
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        settings = self.config.algorithm
-        assert isinstance(settings, PolicyGradientSettings)
-        self.policy_gradient = settings
+        settings = self.settings
         self.surrogate = SurrogateUpdate(self.policy, settings, self.training)
         self.to_reset: list[Tensor] | None = None
         self.tracker = PerPromptStatTracker(
@@ -416,9 +416,9 @@ class PolicyGradient(Algorithm):
 
     def shaped(self, advantages: Tensor) -> Tensor:
         """Advantages (N, T), whitened and clipped as configured."""
-        if self.policy_gradient.whiten:
+        if self.settings.whiten:
             advantages = whiten(advantages)
-        limit = self.policy_gradient.advantage_clip
+        limit = self.settings.advantage_clip
         return advantages if limit is None else advantages.clamp(-limit, limit)
 
     def updates(self, epoch: int, trajectory: Trajectory) -> Iterator[Tensor]:
@@ -433,7 +433,7 @@ class PolicyGradient(Algorithm):
         Those of the rollout, unless the settings ask for log-probs recomputed in the
         batch shape of updates, or for the plain guidance and prompts under exploration.
         """
-        settings = self.policy_gradient
+        settings = self.settings
         if not settings.recomputes:
             return trajectory
         if settings.replays_plainly:
@@ -456,7 +456,7 @@ class PolicyGradient(Algorithm):
 
     def after_epoch(self, epoch: int, neuron_scores: list[Tensor]) -> None:
         """Choose the adapters' neurons to reset, if a reset is due after this epoch."""
-        settings = self.policy_gradient.policy_neurons
+        settings = self.settings.policy_neurons
         if settings.reset_due(epoch, self.training.epochs):
             dormant = [scores <= settings.threshold for scores in neuron_scores]
             active = [~mask for mask in dormant]

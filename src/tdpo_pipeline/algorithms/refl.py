@@ -19,7 +19,6 @@ and takes x0hat with the timestep before, which is not done here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -84,11 +83,7 @@ class ReFL(RewardBackprop):
     """Gradient of a foreseen image's reward through one step."""
 
     Settings = ReFLSettings
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        assert isinstance(self.config.algorithm, ReFLSettings)
-        self.settings = self.config.algorithm
+    settings: ReFLSettings
 
     def latents(
         self, epoch: int, trajectory: Trajectory, samples: Tensor

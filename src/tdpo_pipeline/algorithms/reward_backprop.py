@@ -223,19 +223,19 @@ class RewardBackprop(Algorithm):
         NoGradientError: If no gradient of the reward reaches the images.
     """
 
+    settings: RewardBackpropSettings
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        assert isinstance(self.config.algorithm, RewardBackpropSettings)
-        self.backprop = self.config.algorithm
         if not self.reward.differentiable:
             raise no_gradient(self.reward.name)
-        self.optimizer = PolicyOptimizer(self.policy, self.backprop.optimizer)
+        self.optimizer = PolicyOptimizer(self.policy, self.settings.optimizer)
         self.target: float | None = None
 
     @property
     def eta(self) -> float:
         """The method's eta, or the scale's."""
-        own = self.backprop.eta
+        own = self.settings.eta
         return super().eta if own is None else own
 
     @abstractmethod
@@ -271,7 +271,7 @@ class RewardBackprop(Algorithm):
 
     def _target(self, rewards: Tensor) -> float | None:
         """The loss's target in units of the reward, from the first epoch's rewards."""
-        loss = self.backprop.loss
+        loss = self.settings.loss
         if loss.target is None or loss.unit == "reward":
             return loss.target
         mean, std = float(rewards.mean()), float(rewards.std(correction=0))
@@ -284,7 +284,7 @@ class RewardBackprop(Algorithm):
 
         ``parts`` keeps what they were.
         """
-        queries = len(trajectory) * self.backprop.queries_per_sample
+        queries = len(trajectory) * self.settings.queries_per_sample
         numbers = torch.arange(len(trajectory))
         size = self.training.backprop_batch_size or self.training.micro_batch_size
         for samples in deal(numbers.split(size)):
@@ -292,7 +292,7 @@ class RewardBackprop(Algorithm):
             weight = len(samples) / queries
             for latents in self.latents(epoch, trajectory, samples):
                 values = self.reward(self.policy.decode(latents), prompts).values
-                loss = reward_loss(values, self.backprop.loss, self.target).mean()
+                loss = reward_loss(values, self.settings.loss, self.target).mean()
                 reward = float(values.detach().mean())
                 parts.append(_Part(weight, float(loss.detach()), reward))
                 # By chance a random truncation may leave no step live.

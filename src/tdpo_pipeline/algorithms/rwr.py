@@ -305,11 +305,10 @@ class Rwr(Algorithm):
     """Collects the samples of a round, and trains on them at its end."""
 
     Settings = RwrSettings
+    settings: RwrSettings
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        assert isinstance(self.config.algorithm, RwrSettings)
-        self.rwr = self.config.algorithm
         self.base_std: float | None = None
         self._begin_round()
 
@@ -335,9 +334,9 @@ class Rwr(Algorithm):
             self.policy, trajectory.images, self.training.chunk_size
         )
         self.data.add(trajectory.prompts, rewards, moments)
-        optimizer = PolicyOptimizer(self.policy, self.rwr.optimizer)
+        optimizer = PolicyOptimizer(self.policy, self.settings.optimizer)
         loss = fraction = float("nan")
-        if epoch in self.rwr.round_ends(self.training.epochs):
+        if epoch in self.settings.round_ends(self.training.epochs):
             weights = self.image_weights()
             fraction = effective_fraction(weights)
             loss = self.train(epoch, weights, optimizer)
@@ -352,14 +351,14 @@ class Rwr(Algorithm):
     def image_weights(self) -> Tensor:
         """The weight of each image of the round, float32, shape (M,)."""
         rewards = self.data.rewards
-        if self.rwr.scope == "prompt":
+        if self.settings.scope == "prompt":
             groups = prompt_groups(self.data.prompts)
         else:
             groups = [torch.arange(len(rewards))]
-        if self.rwr.weighting == "sparse":
-            return sparse_weights(rewards, groups, self.rwr.percentile)
-        beta = self.rwr.inverse_temperature
-        if self.rwr.unit == "base_std":
+        if self.settings.weighting == "sparse":
+            return sparse_weights(rewards, groups, self.settings.percentile)
+        beta = self.settings.inverse_temperature
+        if self.settings.unit == "base_std":
             if not self.base_std:
                 self.base_std = deviation_within(rewards, groups)
             # Rewards that are equal weigh 1 each, whatever beta is.
@@ -379,10 +378,10 @@ class Rwr(Algorithm):
         """
         rng = generator(self.config.seed, "rwr passes", epoch)
         kept = weights.cpu().nonzero().flatten()
-        batches = visits(rng, kept, self.rwr.passes, self.rwr.batch_size)
+        batches = visits(rng, kept, self.settings.passes, self.settings.batch_size)
         losses: list[float] = []
         for number, batch in enumerate(batches):
-            first = number * self.rwr.batch_size
+            first = number * self.settings.batch_size
             optimizer.step(self._losses(epoch, batch, first, weights, losses))
         return sum(collect(losses)) / len(batches)
 
@@ -401,7 +400,7 @@ class Rwr(Algorithm):
         The batch's images are visited ``first``, ``first + 1``, ... in the round, which
         is the address of their timesteps and noise.
         """
-        guidance = self.guidance_scale if self.rwr.cfg_training else 1.0
+        guidance = self.guidance_scale if self.settings.cfg_training else 1.0
         visited = torch.arange(first, first + len(batch))
         size = self.training.micro_batch_size
         parts = list(zip(batch.split(size), visited.split(size), strict=True))

@@ -27,15 +27,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tdpo_pipeline.algorithms.kl import (
-    KlController,
-    KlSettings,
-    kl_penalties,
-    loss_penalty,
-    reference_trajectory,
-)
+from tdpo_pipeline.algorithms.kl import KlOfEpoch, KlPenalty, KlSettings
 from tdpo_pipeline.algorithms.policy_gradient import (
-    Penalty,
     PolicyGradient,
     PolicyGradientSettings,
 )
@@ -179,11 +172,10 @@ class Tdpo(PolicyGradient):
     """Policy and temporal critic, learning together."""
 
     Settings: ClassVar[type[AlgorithmSettings]] = TdpoSettings
+    settings: TdpoSettings
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        assert isinstance(self.config.algorithm, TdpoSettings)
-        self.settings = self.config.algorithm
         self.encoder = critic_encoder(
             self.reward, self.config.critic_encoder, self.weights
         ).to(self.policy.device)
@@ -197,7 +189,8 @@ class Tdpo(PolicyGradient):
             self.config.seed,
             self.policy.device,
         )
-        self.kl = KlController(self.settings.kl) if self.settings.kl else None
+        kl, size = self.settings.kl, self.training.micro_batch_size
+        self.kl = KlPenalty(kl, self.policy, size) if kl else None
         self.advantages = torch.empty(0)  # of the latest epoch, (N, T)
 
     def update(
@@ -209,20 +202,19 @@ class Tdpo(PolicyGradient):
             # Made before the epoch's updates, so on pairs not trained on.
             predictions = self.critic.predict(inputs)
         trajectory = self.to_replay(trajectory)
-        reference = self.reference(trajectory)
+        kl = self.kl.of_epoch(trajectory) if self.kl else KlOfEpoch()
         returns = discounted_returns(
             self.targets(trajectory, rewards),
             trajectory.num_steps,
             self.settings.gamma,
-            self.penalties(trajectory, reference),
+            kl.per_step,
         )
         self.advantages = self.shaped(returns - predictions)
-        penalty = self.loss_penalty(trajectory, reference)
         self.critic.begin_epoch()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self.config.seed, "critic", epoch))
             for pairs in self.updates(epoch, trajectory):
-                self.surrogate.step(trajectory, pairs, self.advantages, penalty)
+                self.surrogate.step(trajectory, pairs, self.advantages, kl.on_loss)
                 at = pairs.unbind(1)
                 self.critic.step(inputs[at], predictions[at], returns[at])
         residual = returns - predictions
@@ -233,7 +225,7 @@ class Tdpo(PolicyGradient):
             "critic_prediction_std": float(predictions.std(correction=0)),
             "critic_residual_std": float(residual.std(correction=0)),
             **self.critic.measure_and_reset(epoch, self.training.epochs, inputs),
-            **self.steer_kl(trajectory, reference),
+            **kl.metrics,
         }
 
     def critic_inputs(self, trajectory: Trajectory) -> Tensor:
@@ -253,54 +245,11 @@ class Tdpo(PolicyGradient):
         target = self.settings.critic.target
         return self.final_returns(trajectory, rewards, target)
 
-    def reference(self, trajectory: Trajectory) -> Trajectory | None:
-        """The base model along the trajectories, if a penalty asks for it."""
-        if self.settings.kl is None:
-            return None
-        size = self.training.micro_batch_size
-        return reference_trajectory(self.policy, trajectory, size)
-
-    def penalties(
-        self, trajectory: Trajectory, reference: Trajectory | None
-    ) -> Tensor | None:
-        """What the KL takes off each step's reward, shape (N, T)."""
-        settings = self.settings.kl
-        if settings is None or reference is None or settings.applied_to == "loss":
-            return None
-        assert self.kl is not None
-        penalty = settings.penalty
-        return self.kl.value * kl_penalties(self.policy, trajectory, reference, penalty)
-
-    def loss_penalty(
-        self, trajectory: Trajectory, reference: Trajectory | None
-    ) -> Penalty | None:
-        """What the KL adds to the loss of each pair, with its gradient."""
-        settings = self.settings.kl
-        if settings is None or reference is None or settings.applied_to == "reward":
-            return None
-        assert self.kl is not None
-        return loss_penalty(self.policy, trajectory, reference, self.kl.value)
-
-    def steer_kl(
-        self, trajectory: Trajectory, reference: Trajectory | None
-    ) -> dict[str, float]:
-        """Let the controller see the epoch's KL; its weight in this epoch."""
-        if self.settings.kl is None or reference is None:
-            return {}
-        assert self.kl is not None
-        weight = self.kl.value
-        # The official code steers by log-prob differences, whatever the penalty is.
-        penalty = self.settings.kl.penalty
-        estimate = "closed_form" if penalty == "closed_form" else "kl"
-        kl = kl_penalties(self.policy, trajectory, reference, estimate).sum(1).mean()
-        self.kl.update(float(kl), len(trajectory))
-        return {"kl_weight": weight}
-
     def state_dict(self) -> dict[str, Any]:
         """The policy's side, the critic, and the KL's weight."""
         return super().state_dict() | {
             "critic": self.critic.state_dict(),
-            "kl_weight": self.kl.value if self.kl else None,
+            "kl_weight": self.kl.weight if self.kl else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -308,4 +257,4 @@ class Tdpo(PolicyGradient):
         super().load_state_dict(state)
         self.critic.load_state_dict(state["critic"])
         if self.kl:
-            self.kl.value = state["kl_weight"]
+            self.kl.weight = state["kl_weight"]

@@ -125,11 +125,11 @@ class TdpoConstrained(Tdpo):
     """TDPO whose reward is the Lagrangian of a constrained problem."""
 
     Settings: ClassVar[type[AlgorithmSettings]] = TdpoConstrainedSettings
+    settings: TdpoConstrainedSettings
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        settings = self.config.algorithm
-        assert isinstance(settings, TdpoConstrainedSettings)
+        settings = self.settings
         statistics = settings.per_prompt
         self.auxiliary = {
             name: load_reward(name, self.weights).to(self.policy.device)

@@ -109,13 +109,11 @@ class TdpoReplay(Tdpo):
     """TDPO that learns again from kept trajectories after a reset of its policy."""
 
     Settings: ClassVar[type[AlgorithmSettings]] = TdpoReplaySettings
+    settings: TdpoReplaySettings
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        settings = self.config.algorithm
-        assert isinstance(settings, TdpoReplaySettings)
-        self.replay = settings
-        self.buffer: deque[Kept] = deque(maxlen=settings.buffer_epochs)
+        self.buffer: deque[Kept] = deque(maxlen=self.settings.buffer_epochs)
 
     def update(
         self, epoch: int, trajectory: Trajectory, rewards: Tensor
@@ -124,7 +122,7 @@ class TdpoReplay(Tdpo):
         metrics = super().update(epoch, trajectory, rewards)
         rng = generator(self.config.seed, "replay buffer", epoch)
         order = torch.from_numpy(rng.permutation(len(trajectory)))
-        kept = order[: self.replay.buffer_samples]
+        kept = order[: self.settings.buffer_samples]
         prompts = [trajectory.prompts[i] for i in kept.tolist()]
         self.buffer.append(
             Kept(prompts, trajectory.latents[kept], self.advantages[kept])

@@ -14,6 +14,7 @@ from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.export.strengths import recommended_strength
 from tdpo_pipeline.fetching.manifest import read_manifest
 from tdpo_pipeline.grid import ROOT
+from tdpo_pipeline.overoptimization.report import markdown_table
 
 CARD_FILE = "README.md"
 ROWS = 8
@@ -174,7 +175,9 @@ def _what_it_is(config: RunConfig, facts: Mapping[str, Any], base: BaseModel) ->
             "",
             f"A text-to-image model fine-tuned to raise the reward `{config.reward}`.",
             "",
-            *_table(["", ""], [[name, str(value)] for name, value in rows.items()]),
+            markdown_table(
+                ["", ""], [[name, str(value)] for name, value in rows.items()]
+            ),
         ]
     )
 
@@ -198,7 +201,7 @@ def _training(config: RunConfig, history: pd.DataFrame, curves: str | None) -> s
             "Means over the epoch's samples, before its update; the KL to the base "
             "model is in nats a trajectory.",
             "",
-            *_table(head, rows),
+            markdown_table(head, rows),
             *(
                 ["", f"![Rewards and KL over reward queries]({curves})"]
                 if curves is not None
@@ -301,7 +304,7 @@ def _strength(config: RunConfig, strengths: StrengthReport | None) -> str:
         for row in strengths.table.to_dict("records")
     ]
     head = ["strength", config.reward, strengths.held_out, "its change from strength 0"]
-    return "\n".join([*lines, rule, "", *_table(head, rows)])
+    return "\n".join([*lines, rule, "", markdown_table(head, rows)])
 
 
 def _limits(config: RunConfig) -> str:
@@ -328,15 +331,6 @@ def _lineage(facts: Mapping[str, Any], base: BaseModel) -> str:
         "configuration, base model, reward weights and prompts: "
         f"`{facts['identity']}`, as in `checkpoint.json`."
     )
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table, as lines."""
-    return [
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * len(head)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
 
 
 def _number(value: float) -> str:

@@ -43,12 +43,12 @@ def number(value: float, digits: int = 3) -> str:
     return significant(value, digits).replace("-", MINUS)
 
 
-def interval(mean: float, low: float, high: float) -> str:
+def interval(mean: float, low: float, high: float, *, signed: bool = True) -> str:
     """Mean and interval with a true minus; a dash if there is no mean."""
     if pd.isna(mean):
         return "\N{EN DASH}"
     # "no interval" has no minus in it.
-    return interval_text(mean, low, high).replace("-", MINUS)
+    return interval_text(mean, low, high, signed=signed).replace("-", MINUS)
 
 
 def in_base_sd(row: Mapping[Any, Any], mean: str) -> str:

@@ -306,8 +306,7 @@ def _volume_row(row: dict[Any, Any]) -> dict[str, str]:
         "reward": row["reward"],
         "method": row["method"],
         "rewards": words(row["rewards"]),
-        # It is no difference, and has no sign.
-        "volume": interval(*ends).replace("+", ""),
+        "volume": interval(*ends, signed=False),
         "checkpoints": f"{row['n_checkpoints']:.0f}",
         "prompts": f"{row['n_prompts']:.0f}",
         "seeds": f"{row['n_seeds']:.0f}",
@@ -472,7 +471,8 @@ def stopping_block(regrets: pd.DataFrame) -> Block:
                 "note": "; ".join(note for note in notes if note),
                 **{
                     rule: interval(
-                        *(of_rule[rule][k] for k in ("regret", "low", "high"))
+                        *(of_rule[rule][k] for k in ("regret", "low", "high")),
+                        signed=False,
                     )
                     if rule in of_rule
                     else ""

@@ -146,17 +146,23 @@ def _interval(rows: pd.DataFrame, group: str, unit: str = "") -> str:
 
 
 def interval_text(
-    mean: float, low: float, high: float, decimals: int | None = None
+    mean: float,
+    low: float,
+    high: float,
+    decimals: int | None = None,
+    *,
+    signed: bool = True,
 ) -> str:
     """Mean and interval; by default the largest number gets three digits.
 
-    Where that takes more than six decimals, each number has a power of ten.
+    Where that takes more than six decimals, each number has a power of ten. Differences
+    have their sign; ``signed=False`` is for what is none.
     """
     if decimals is None:
         sizes = [abs(value) for value in (mean, low, high) if value]
         largest = max((size for size in sizes if isfinite(size)), default=1.0)
         decimals = max(0, 2 - floor(log10(largest)))
-    form = f"+.{decimals}f" if decimals <= 6 else "+.2e"
+    form = ("+" if signed else "") + (f".{decimals}f" if decimals <= 6 else ".2e")
     if isnan(low):
         return f"{mean:{form}}, no interval"
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
@@ -440,8 +446,9 @@ def hypervolume_finding(volumes: pd.DataFrame) -> Finding:
     said = []
     for reward, rows in ranked.groupby("reward", sort=True):
         largest = rows.iloc[0].to_dict()
-        size = interval_text(*(largest[k] for k in ("hypervolume", "low", "high")))
-        text = f"{largest['method']}, {size.replace('+', '')} ({largest['rewards']})"
+        ends = (largest[name] for name in ("hypervolume", "low", "high"))
+        size = interval_text(*ends, signed=False)
+        text = f"{largest['method']}, {size} ({largest['rewards']})"
         clear = (rows["high"].iloc[1:] < largest["low"]).all()
         if len(rows) == 1:
             text = f"nothing to compare with {text}"
@@ -546,8 +553,9 @@ def stopping_finding(regrets: pd.DataFrame) -> Finding:
         lowest = rules.groupby(list(METHOD))["regret"].transform("min")
         best = rules[rules["regret"] == lowest].sort_values("rule", kind="stable")
         for row in best.to_dict("records"):
-            regret = interval_text(*(row[k] for k in ("regret", "low", "high")))
-            said.append((row["rule"], f"{run_text(row)}, {regret.replace('+', '')}"))
+            ends = (row[name] for name in ("regret", "low", "high"))
+            regret = interval_text(*ends, signed=False)
+            said.append((row["rule"], f"{run_text(row)}, {regret}"))
     asked = (
         "Rules for stopping early: the lowest mean regret, with its interval over seeds, "
         "ties counted for each"
@@ -569,8 +577,8 @@ def _markdown_block(title: str, trained: bool, rows: pd.DataFrame) -> list[str]:
     return [
         f"## {title}",
         f"At {_effort(rows.iloc[0])}; {sampler}.",
-        _table(["in base SD", *heads], _body(rows, groups, "_sd")),
-        _table(["in the reward's own units", *heads], _body(rows, groups, "")),
+        markdown_table(["in base SD", *heads], _body(rows, groups, "_sd")),
+        markdown_table(["in the reward's own units", *heads], _body(rows, groups, "")),
     ]
 
 
@@ -605,12 +613,13 @@ def _gold_table(golds: pd.DataFrame) -> str:
         "The best checkpoint was picked for being the best, so its difference "
         "overstates the fall; the interval covers all checkpoints at once and minds that."
     )
-    return _table(head, body) + "\n\n" + note
+    return markdown_table(head, body) + "\n\n" + note
 
 
-def _table(head: list[str], body: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def markdown_table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """A Markdown table; each row has a cell for each of the heads."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def metrics(summary: pd.DataFrame, golds: pd.DataFrame) -> dict[str, Any]:

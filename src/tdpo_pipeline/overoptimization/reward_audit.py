@@ -23,6 +23,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     Bootstrap,
     simultaneous,
 )
+from tdpo_pipeline.overoptimization.report import markdown_table
 from tdpo_pipeline.overoptimization.tables import ScoreTableError
 
 CLEAN = "clean"
@@ -300,13 +301,12 @@ def audit_markdown(report: pd.DataFrame) -> str:
     )
     head = ["perturbation", "kind", "strength", "change in base SD", "scores that rose"]
     head += [f"{first['gold']}'s change"] * bool(first["gold"]) + ["verdict"]
-    lines = [head, ["---"] * len(head)]
+    rows = []
     for row in report.to_dict("records"):
         cells = [row["perturbation"], row["kind"], f"{row['strength']:g}"]
         cells += [_interval(row), f"{row['share_up']:.0%}"]
         cells += [_interval(row, "gold_")] * bool(first["gold"]) + [row["verdict"]]
-        lines.append(cells)
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows.append(cells)
     sentences = "\n".join(f"- {line}" for line in audit_sentences(report))
     parts = [f"# Audit of {first['reward']}", f"{audit_caption(report)} {judge}"]
-    return "\n\n".join([*parts, sentences, table]) + "\n"
+    return "\n\n".join([*parts, sentences, markdown_table(head, rows)]) + "\n"
