@@ -41,9 +41,7 @@ class Nudge(Algorithm):
     Settings = NudgeSettings
 
     def update(self, epoch, trajectory, rewards):
-        optimizer = torch.optim.SGD(
-            self.policy.parameters(), self.settings.step_size
-        )
+        optimizer = torch.optim.SGD(self.policy.parameters(), self.settings.step_size)
         pairs = trajectory.pairs()
         _, log_probs = replay(self.policy, trajectory, pairs)
         advantages = (rewards - rewards.mean())[pairs[:, 0]]

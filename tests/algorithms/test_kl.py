@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from tdpo_pipeline.algorithms.kl import (
     PENALTIES,
+    KlPenalty,
     KlSettings,
     closed_form_kl,
     kl_penalties,
@@ -168,9 +169,10 @@ def test_k1_and_k3_are_unbiased_for_the_closed_form():
 def test_controller_by_hand():
     # kl / target - 1 is 1, clipped to 0.2, over 500 / 2000: 0.4 x 1.05 = 0.42;
     # then -0.1: 0.42 x (1 - 0.1 / 4) = 0.4095; then -1, clipped: x 0.95.
-    assert steered_weight(0.4, 4.0, 2.0, 0.25) == pytest.approx(0.42)
-    assert steered_weight(0.42, 1.8, 2.0, 0.25) == pytest.approx(0.4095)
-    assert steered_weight(0.4095, 0.0, 2.0, 0.25) == pytest.approx(0.4095 * 0.95)
+    assert steered_weight(0.4, 4.0, 2.0, 500, 2000) == pytest.approx(0.42)
+    assert steered_weight(0.42, 1.8, 2.0, 500, 2000) == pytest.approx(0.4095)
+    last = steered_weight(0.4095, 0.0, 2.0, 500, 2000)
+    assert last == pytest.approx(0.4095 * 0.95)
 
 
 def test_without_a_target_the_weight_is_fixed():
@@ -238,18 +240,27 @@ def test_the_weight_of_an_epoch_is_steered_by_the_epochs_before():
     assert weights == pytest.approx([0.5, 0.5 * 1.16, 0.5 * 1.16**2])
 
 
-def test_the_controller_sees_the_summed_log_ratio_whatever_the_penalty():
-    # A target just below the KL, so that the clip of the controller plays no part.
-    algorithm = build(penalty="clip", coefficient=0.5, target=1.0, horizon=10)
-    shift(algorithm.policy, 0.1)
-    trajectory = algorithm.sample(1, tiny.PROMPTS * 4)
-    reference = reference_trajectory(algorithm.policy, trajectory, 4)
-    seen = float((trajectory.log_probs - reference.log_probs).sum(1).mean())
-    algorithm.kl.settings = algorithm.kl.settings.model_copy(
-        update={"target": seen / 1.1}
-    )
-    algorithm.kl.of_epoch(trajectory)
-    assert algorithm.kl.weight == pytest.approx(0.5 * (1 + 0.1 * 8 / 10), rel=1e-4)
+@pytest.mark.parametrize(
+    ("penalty", "applied_to", "seen_by"),
+    [
+        ("square", "reward", "kl"),
+        ("closed_form", "reward", "closed_form"),
+        ("closed_form", "loss", "closed_form"),
+    ],
+)
+def test_the_controller_sees_a_trajectorys_whole_kl(
+    policy, pair, penalty, applied_to, seen_by
+):
+    # 1.1 of the target, so that its clip plays no part: 0.5 x (1 + 0.1 x 4 / 10).
+    seen = float(kl_penalties(policy, *pair, seen_by).sum(1).mean())
+    settings = {"penalty": penalty, "applied_to": applied_to, "coefficient": 0.5}
+    settings |= {"target": seen / 1.1, "horizon": 10}
+    kl = KlPenalty(KlSettings.model_validate(settings), policy, 4)
+    found = kl.of_epoch(pair[0])
+    assert kl.weight == pytest.approx(0.52, rel=1e-4)
+    assert found.metrics == {"kl_weight": 0.5}
+    assert (found.per_step is None) == (applied_to == "loss")
+    assert (found.on_loss is None) == (applied_to == "reward")
 
 
 def kl_after(**kl):

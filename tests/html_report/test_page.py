@@ -312,6 +312,6 @@ def test_rules_for_stopping_are_in_the_page_where_there_are_histories(
     )
     regrets = summarise_regrets(stopping_report(history, held_out=["hps-mini"]))
     text = section(page_of(scores, tmp_path, regrets=regrets), "stopping")
-    # To the end: 0.5 below the best, in standard deviations of 0.5. A regret has no sign.
+    # To the end: 0.5 below the best, in deviations of 0.5. A regret has no sign.
     assert "TDPO-R gold_taste 1.00, no interval" in text
     assert "one seed: there is no other one to tune it on" in text

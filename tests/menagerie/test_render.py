@@ -7,6 +7,7 @@ from PIL import Image
 from tdpo_pipeline.menagerie import vocabulary as words
 from tdpo_pipeline.menagerie.animals import DRAWINGS
 from tdpo_pipeline.menagerie.canvas import Pen, shaded, spline
+from tdpo_pipeline.menagerie.contact_sheet import sheet, world
 from tdpo_pipeline.menagerie.props import OBJECT_DRAWINGS, PLACE_DRAWINGS, STAGES
 from tdpo_pipeline.menagerie.render import (
     CANONICAL,
@@ -243,6 +244,14 @@ class TestContactSheet:
         main([str(tmp_path / "world.png")])
         with Image.open(tmp_path / "world.png") as page:
             assert page.width > 1000
+
+    @pytest.mark.parametrize("zoom", [1, 2, 4])
+    def test_labels_keep_to_their_columns(self, zoom):
+        scenes = [Scene("hippopotamus"), Scene("mouse"), *world()[-3:]] * 2
+        page = np.asarray(sheet(scenes, columns=5, zoom=zoom))
+        pitch = (page.shape[1] - 4) // 5
+        for column in range(1, 5):
+            assert (page[:, column * pitch : column * pitch + 4] == 255).all()
 
     def test_unlabelled_differs_by_seed(self, tmp_path):
         main([str(tmp_path / "a.png"), "--unlabelled", "--seed", "1"])

@@ -36,7 +36,7 @@ class Algorithm(ABC):
 
     Settings: ClassVar[type[AlgorithmSettings]]
     settings: AlgorithmSettings
-    """The method's own, of the class ``Settings``; a subclass says which."""
+    """The run's settings of this method; a subclass narrows the type to its ``Settings``."""
 
     def __init__(
         self,

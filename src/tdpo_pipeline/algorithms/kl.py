@@ -95,7 +95,7 @@ class KlSettings(Settings):
 
 
 class KlOfEpoch(NamedTuple):
-    """What the distance from the base model does to an epoch of updates; nothing by default.
+    """The KL's part in an epoch of updates; by default it has none.
 
     Attributes:
         per_step: Taken off each step's reward, shape (N, T), or None.
@@ -124,24 +124,31 @@ class KlPenalty:
         self.weight = settings.coefficient
 
     def of_epoch(self, trajectory: Trajectory) -> KlOfEpoch:
-        """An epoch's penalty, and from now on the weight for the next one's."""
+        """The epoch's penalty at the present weight.
+
+        Then steers the weight for the next epoch's: call it once an epoch.
+        """
         settings, weight = self.settings, self.weight
         reference = reference_trajectory(self.policy, trajectory, self.batch_size)
         models = self.policy, trajectory, reference
         if settings.target is not None:
-            # The official code steers by log-prob differences, whatever the penalty is.
+            # The official code steers all of its penalties by log-prob differences; the
+            # closed form, which it doesn't have, is steered by itself.
             exact = settings.penalty == "closed_form"
             kl = kl_penalties(*models, "closed_form" if exact else "kl").sum(1).mean()
-            share = len(trajectory) / settings.horizon
-            self.weight = steered_weight(weight, float(kl), settings.target, share)
+            self.weight = steered_weight(
+                weight, float(kl), settings.target, len(trajectory), settings.horizon
+            )
         metrics = {"kl_weight": weight}
         if settings.applied_to == "loss":
             return KlOfEpoch(on_loss=loss_penalty(*models, weight), metrics=metrics)
         per_step = weight * kl_penalties(*models, settings.penalty)
-        return KlOfEpoch(per_step, metrics=metrics)
+        return KlOfEpoch(per_step=per_step, metrics=metrics)
 
 
-def steered_weight(weight: float, kl: float, target: float, share: float) -> float:
+def steered_weight(
+    weight: float, kl: float, target: float, samples: int, horizon: float
+) -> float:
     """A penalty's weight, raised where the KL is above its target, or lowered.
 
     The controller of Ziegler et al. (2019), section 2.2.
@@ -150,12 +157,14 @@ def steered_weight(weight: float, kl: float, target: float, share: float) -> flo
         weight: The weight so far.
         kl: The KL seen.
         target: The one wanted, in the same unit.
-        share: Samples seen over the controller's horizon.
+        samples: Samples in which it was seen.
+        horizon: Samples in which the controller acts fully.
 
     Returns:
-        weight (1 + clip(kl / target - 1, -0.2, 0.2) share).
+        weight (1 + clip(kl / target - 1, -0.2, 0.2) samples / horizon).
     """
-    return weight * (1 + min(max(kl / target - 1, -0.2), 0.2) * share)
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return weight * (1 + error * samples / horizon)
 
 
 def closed_form_kl(

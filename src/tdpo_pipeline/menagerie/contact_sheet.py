@@ -24,6 +24,8 @@ def sheet(
 ) -> Image.Image:
     """A grid of pictures, enlarged without smoothing.
 
+    Columns are as wide as the longest word of a label, rows as high as theirs need.
+
     Args:
         scenes: What to draw, row by row.
         columns: Pictures per row.
@@ -34,8 +36,9 @@ def sheet(
     side = IMAGE_SIZE * zoom
     texts = [describe(scene) for scene in scenes] if labels is None else list(labels)
     longest_word = max(len(word) for text in texts for word in text.split())
-    width = max(side, longest_word * _LETTER_WIDTH) + _GAP
-    texts = [textwrap.fill(text, width // _LETTER_WIDTH) for text in texts]
+    letters = max(side // _LETTER_WIDTH, longest_word)
+    width = max(side, letters * _LETTER_WIDTH) + _GAP
+    texts = [textwrap.fill(text, letters) for text in texts]
     rows = range(0, len(scenes), columns)
     lines = [max(x.count("\n") + 1 for x in texts[at : at + columns]) for at in rows]
     tops = np.cumsum([_GAP, *(side + _GAP + n * _LINE_HEIGHT for n in lines)]).tolist()

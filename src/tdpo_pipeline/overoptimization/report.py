@@ -156,7 +156,7 @@ def interval_text(
     """Mean and interval; by default the largest number gets three digits.
 
     Where that takes more than six decimals, each number has a power of ten. Differences
-    have their sign; ``signed=False`` is for what is none.
+    have their sign; ``signed=False`` is for quantities that aren't.
     """
     if decimals is None:
         sizes = [abs(value) for value in (mean, low, high) if value]
@@ -618,8 +618,8 @@ def _gold_table(golds: pd.DataFrame) -> str:
 
 def markdown_table(head: list[str], rows: Iterable[list[str]]) -> str:
     """A Markdown table; each row has a cell for each of the heads."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    top, *body = (f"| {' | '.join(line)} |" for line in (head, *rows))
+    return "\n".join([top, f"|{'---|' * len(head)}", *body])
 
 
 def metrics(summary: pd.DataFrame, golds: pd.DataFrame) -> dict[str, Any]:
