@@ -100,7 +100,7 @@ def test_each_verdict_is_reached() -> None:
     text = audit_markdown(report)
     assert text.startswith("# Audit of r\n")
     assert "80 pictures of 20 prompts" in audit_caption(report)
-    assert text.count("\n| ") == 1 + 1 + 7
+    assert text.count("\n|") == 1 + 1 + 7
 
 
 def test_without_gold_the_kind_judges() -> None:
