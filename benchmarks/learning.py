@@ -13,6 +13,10 @@ pieces. The table shows start, end and, where the trained reward is at its highe
 The epochs' own samples, which a method may draw in its own way and which end before the
 last update, are in learning_epochs.csv.
 
+Methods that the papers compare, or that differ in one thing alone, are held against each
+other at the end of training, seed by seed; the intervals are not corrected for how many
+there are.
+
 The baselines stand beside them: best-of-N picks, of N samples of the base model, the one
 with the highest trained reward; interpolation scales the LoRA of a trained method. The
 table goes to benchmarks/results/learning.json and learning.md.
@@ -67,6 +71,50 @@ IMAGES = 16
 NUMBERS = (1, 2, 4, 8, 16)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 INTERPOLATED = "ddpo_100_timestep_major"
+PAIRS = (
+    ("ddpo_is", "ddpo_sf"),
+    ("ddpo_is", "rwr"),
+    ("ddpo_sf", "rwr"),
+    ("ddpo_sf", "rwr_sparse"),
+    ("rwr_sparse", "rwr"),
+    ("rwr_no_cfg", "rwr"),
+    ("rwr_sparse_no_cfg", "rwr_sparse"),
+    ("ddpo_100", "ddpo_2"),
+    ("tdpo_2", "ddpo_2"),
+    ("tdpo_sample_major", "ddpo_100"),
+    ("ddpo_100_timestep_major", "ddpo_100"),
+    ("tdpo", "ddpo_100_timestep_major"),
+    ("tdpo", "tdpo_sample_major"),
+    ("tdpo", "tdpo_2"),
+    ("tdpo", "ddpo_100"),
+    ("tdpo_r", "ddpo_100"),
+    ("tdpo_r", "tdpo"),
+    ("tdpo", "tdpo_no_critic"),
+    ("tdpo_r", "tdpo_no_critic"),
+    ("tdpo_paper", "tdpo"),
+    ("tdpo_r", "tdpo_reset_dormant"),
+    ("tdpo_r", "tdpo_reset_all"),
+    ("tdpo_policy_reset_active", "tdpo"),
+    ("tdpo_policy_reset_dormant", "tdpo"),
+    ("tdpo", "tdpo_misaligned_encoder"),
+    ("tdpo_kl", "tdpo"),
+    ("tdpo_kl_closed_form", "tdpo"),
+    ("tdpo_constrained", "tdpo"),
+    ("tdpo_replay", "tdpo"),
+    ("ddpo_diffexp", "ddpo_100_timestep_major"),
+    ("ddpo_diffexp_guidance", "ddpo_100_timestep_major"),
+    ("ddpo_diffexp_prompts", "ddpo_100_timestep_major"),
+    ("ddpo_diffexp_target", "ddpo_100_timestep_major"),
+    ("ddpo_low_guidance", "ddpo_100_timestep_major"),
+    ("alignprop_2023", "alignprop_trl"),
+    ("alignprop_diffexp", "alignprop_trl"),
+    ("alignprop_diffexp_guidance", "alignprop_trl"),
+    ("alignprop_diffexp_prompts", "alignprop_trl"),
+    ("alignprop_diffexp_800", "alignprop_trl"),
+    ("alignprop_diffexp_700", "alignprop_trl"),
+    ("alignprop_low_guidance", "alignprop_trl"),
+)
+"""Methods that the papers compare, or that differ in one thing alone."""
 
 
 def configuration(
@@ -102,6 +150,21 @@ def summary(log: pd.DataFrame) -> list[dict[str, object]]:
             change = runs[f"{name}_end"] - runs[f"{name}_start"]
             line[f"{name}_change"] = interval(change)
         lines.append(line)
+    return lines
+
+
+def differences(log: pd.DataFrame) -> list[dict[str, object]]:
+    """Where the methods of ``PAIRS`` end, the first minus the second, paired by seed."""
+    ends = log.groupby(["reward", "method", "seed"])[["proxy", "gold"]].last()
+    run = set(ends.index.droplevel("seed"))
+    lines = []
+    for reward in (REWARD, *JPEG):
+        for method, other in PAIRS:
+            if {(reward, method), (reward, other)} <= run:
+                found = ends.loc[reward, method] - ends.loc[reward, other]
+                line: dict[str, object] = {"reward": reward, "method": method}
+                line |= {"minus": other, "seeds": int(found["proxy"].count())}
+                lines.append(line | {name: interval(found[name]) for name in found})
     return lines
 
 
@@ -222,6 +285,17 @@ def method_table(lines: list[dict[str, object]]) -> str:
     return markdown_table(head, rows)
 
 
+def difference_table(lines: list[dict[str, object]]) -> str:
+    """The differences as a table."""
+    rows = [
+        [line["reward"], line["method"], line["minus"], str(line["seeds"])]
+        + [cell(line[name], "change") for name in ("proxy", "gold")]
+        for line in lines
+    ]
+    head = ["task", "method", "minus", "seeds", "proxy, end", "gold, end"]
+    return markdown_table(head, rows)
+
+
 def cell(value: dict[str, float], column: str) -> str:
     """A mean, with its interval where there is one."""
     if "mean" not in value:
@@ -276,7 +350,8 @@ def main() -> None:
     }
     log = pd.read_csv(LOG)
     log = log.assign(at=log["digest"].map(in_order)).dropna(subset="at")
-    lines = summary(log.sort_values(["at", "seed", "epoch"]))
+    log = log.sort_values(["at", "seed", "epoch"])
+    lines, pairs = summary(log), differences(log)
     found = baselines(params, sampler)
     found.to_csv(BASELINES, index=False, float_format="%.6g")
     free, table = baseline_table(found)
@@ -286,12 +361,13 @@ def main() -> None:
             "command": "python benchmarks/learning.py",
             "reward_queries": QUERIES,
             "methods": lines,
+            "differences": pairs,
             "baselines": free,
         },
     )
     (RESULTS / "learning.md").write_text(
         f"Command: `python benchmarks/learning.py`, commit {context()['commit']}.\n\n"
-        f"{method_table(lines)}\n\n{table}\n"
+        f"{method_table(lines)}\n\n{difference_table(pairs)}\n\n{table}\n"
     )
 
 
