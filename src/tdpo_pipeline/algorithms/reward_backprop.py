@@ -114,9 +114,9 @@ class RewardBackpropSettings(AlgorithmSettings):
         """Live steps of a sample, in the mean."""
         return 1.0
 
+    @abstractmethod
     def live_summary(self, training: TrainingSettings) -> str:
         """Which steps are live, in a few words."""
-        raise NotImplementedError
 
     def summary(self, training: TrainingSettings) -> str:
         """Updates an epoch, what they are made of, learning rate."""
