@@ -31,7 +31,8 @@ DIM = 768
 EMBEDDINGS = 4096
 BATCH = 128
 HIDDEN = (1024, 128, 64, 16)
-CONE = {"wide": 0.5, "narrow": 0.95}
+CONE = {"wide": 0.5, "middle": 0.8, "narrow": 0.95}
+STATS_SAMPLES = 64
 MEANS = (0.3, 0.0)
 LEARNING_RATE = 1e-4
 LOG = ROOT / "benchmarks" / "results" / "critic_alone.csv"
@@ -108,12 +109,17 @@ def train(
 
 
 def never_trained(reset: str, cone: str, seed: int) -> list[dict[str, object]]:
-    """Neuron states over 100 epochs of a critic with resets and without updates."""
+    """Neuron states over 100 epochs of a critic with resets and without updates.
+
+    What it sees changes from epoch to epoch; the cone in which all of it lies doesn't.
+    """
     critic = learner("official", "fp32", reset, seed)
+    pool = embeddings(CONE[cone], seed)
+    rng = torch.Generator().manual_seed(seed + 3)
     rows = []
     for epoch in range(1, 101):
-        inputs = embeddings(CONE[cone], seed + epoch)[:64, None]
-        states = critic.measure_and_reset(epoch, 100, inputs)
+        seen = torch.randperm(len(pool), generator=rng)[:STATS_SAMPLES]
+        states = critic.measure_and_reset(epoch, 100, pool[seen, None])
         rows.append(
             {
                 "reset": reset,
@@ -155,7 +161,6 @@ def main() -> None:
     write(
         options.output,
         {
-            "command": "python benchmarks/critic_alone.py",
             "updates": options.updates,
             "trained": over_seeds(last, KEYS[1:], FOUND),
             "never_trained": over_seeds(

@@ -268,7 +268,6 @@ def main() -> None:
             pipeline, scenes, guidance, SEED + 1 + i
         )
     result = {
-        "command": "python benchmarks/golds.py",
         "num_inference_steps": STEPS,
         "eta": ETA,
         "complex_pictures": COMPLEX_PICTURES,

@@ -176,7 +176,6 @@ def main() -> None:
     start = time.perf_counter()
     falling = World("falling")
     result = {
-        "command": "python benchmarks/onset_test.py",
         "runs": arguments.runs,
         "epochs": falling.epochs,
         "samples an epoch": falling.samples,

@@ -41,7 +41,6 @@ def main() -> None:
     write(
         options.output,
         {
-            "command": "python benchmarks/recognition.py",
             "readers": 1,
             "pictures": len(scenes),
             "right": right,

@@ -11,7 +11,9 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def context() -> dict[str, Any]:
-    """Date, machine and commit that a measurement belongs to."""
+    """Command, date, machine and commit that a measurement belongs to."""
     return {
+        "command": _command(),
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "commit": _commit(),
     }
+
+
+def _command() -> str:
+    """The command line, from the project's folder."""
+    script = os.path.relpath(Path(sys.argv[0]).resolve(), ROOT)
+    return shlex.join(["python", script, *sys.argv[1:]])
 
 
 def _commit() -> str | None:

@@ -64,7 +64,6 @@ def main() -> None:
     write(
         options.output,
         {
-            "command": "python benchmarks/reward_audit.py",
             "prompts": configured["prompts"],
             "n_prompts": int(everything["n_prompts"].iloc[0]),
             "n_images": int(everything["n_images"].iloc[0]),

@@ -40,10 +40,9 @@ def main() -> None:
     options = arguments()
     settings = parameters(options.env)
     folders = plain(settings["fetch"])
-    names, prompts, command = REWARDS, PROMPTS, "python benchmarks/reward_statistics.py"
+    names, prompts = REWARDS, PROMPTS
     if options.task is not None:
         names, prompts = ensemble(settings["rewards"], options.task)
-        command += f" --env {options.env} --task {options.task}"
     training = TrainingSettings.model_validate(plain(settings["training"]))
     allowed = PromptSettings.model_validate(plain(settings["prompts"]))
     drawn = checked_prompts(prompts, allowed) * options.images
@@ -62,7 +61,6 @@ def main() -> None:
     write(
         options.output,
         {
-            "command": command,
             "prompts": prompts,
             "images": len(drawn),
             "seed": options.seed,

@@ -83,8 +83,6 @@ def main() -> None:
     write(
         output / f"{name}.json",
         {
-            "command": f"python benchmarks/strong_optimisation.py --reward "
-            f"{options.reward} --epochs {options.epochs}",
             "method": options.method,
             "seeds": options.seeds,
             "over_seeds": report(histories, options.reward),

@@ -227,7 +227,6 @@ def compare(folder: Path, weights: Path) -> dict[str, object]:
             "score, from the image on": largest(ours - scores),
         }
     return {
-        "command": "python benchmarks/upstream_image_reward.py",
         "upstream": {"package": PACKAGE}
         | json.loads((folder / "versions.json").read_text()),
         "here": {"torch": torch.__version__, "transformers": transformers.__version__},
