@@ -20,7 +20,8 @@ from common import ROOT, output_argument, parameters, plain, write
 from transformers import CLIPTextConfig
 
 from tdpo_pipeline.config import AlgorithmSettings, RunConfig, TrainingSettings
-from tdpo_pipeline.trainer.estimate import architecture, estimate, sustained_tflops
+from tdpo_pipeline.trainer.estimate import estimate, sustained_tflops
+from tdpo_pipeline.trainer.networks import architecture
 
 GPUS = {
     "gpu_24gb": "RTX 4090",

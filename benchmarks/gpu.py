@@ -68,8 +68,9 @@ from tdpo_pipeline.prompts import prompt_set
 from tdpo_pipeline.rewards.aesthetic import Aesthetic
 from tdpo_pipeline.rewards.clip import ClipImageEncoder
 from tdpo_pipeline.rewards.head import AffineHead
-from tdpo_pipeline.trainer.estimate import architecture, estimate, work
+from tdpo_pipeline.trainer.estimate import estimate, work
 from tdpo_pipeline.trainer.loop import Trainer
+from tdpo_pipeline.trainer.networks import architecture
 from tdpo_pipeline.trainer.state import RunState
 
 PROMPTS = prompt_set("simple_animals")

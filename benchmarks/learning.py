@@ -101,6 +101,7 @@ PAIRS = (
     ("tdpo_kl_closed_form", "tdpo"),
     ("tdpo_constrained", "tdpo"),
     ("tdpo_replay", "tdpo"),
+    ("tdpo_replay", "tdpo_policy_reset_active"),
     ("ddpo_diffexp", "ddpo_100_timestep_major"),
     ("ddpo_diffexp_guidance", "ddpo_100_timestep_major"),
     ("ddpo_diffexp_prompts", "ddpo_100_timestep_major"),

@@ -175,5 +175,5 @@ def test_an_unknown_method_in_the_grid(project: Project) -> None:
     path = project.root / "conf" / "base" / "parameters.yml"
     path.write_text(path.read_text().replace("{method: tdpo,", "{method: tdpoo,", 1))
     output = refused(project, "--pipelines", "train_eval")
-    assert "unknown name 'tdpoo'; did you mean tdpo" in output
+    assert "unknown name 'tdpoo' (did you mean tdpo" in output
     assert "conf/base/parameters.yml: experiment.runs.tdpo-aesthetic-mini-s0" in output

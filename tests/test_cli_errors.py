@@ -87,9 +87,9 @@ def test_wrong_parameters_are_told_without_pydantics_types() -> None:
     assert "type=" in str(caught.value)  # what Kedro says
     assert cli.message_for_user(caught.value) == (
         "Parameter validation failed:\n"
-        "- measure: unknown key 'train'; did you mean 'trained'?\n"
+        "- measure: unknown key 'train' (did you mean trained?)\n"
         "- training.epochs: Input should be greater than 0\n"
-        "- training.early_stop: unknown key 'alfa'; did you mean 'alpha'?"
+        "- training.early_stop: unknown key 'alfa' (did you mean alpha?)"
     )
 
 
@@ -98,11 +98,11 @@ def test_wrong_parameters_are_told_without_pydantics_types() -> None:
     [
         (
             {"env": "sd41"},
-            "no environment 'sd41'; did you mean sd14 or sd15? There are base, ",
+            "no environment 'sd41' (did you mean sd14 or sd15?). There are base, ",
         ),
         (
             {"pipeline": "train-eval"},
-            "no pipeline 'train-eval'; did you mean train_eval?",
+            "no pipeline 'train-eval' (did you mean train_eval?)",
         ),
         ({"pipelines": ["sample", "x"]}, "no pipeline 'x'. There are all, audit, "),
     ],

@@ -248,7 +248,7 @@ def test_an_unknown_method_of_the_grid(tiny: DvcProject) -> None:
     done = tiny.dvc("repro", "train@tdpo_x-aesthetic-mini-s0", check=False)
     assert done.returncode != 0
     words = " ".join((done.stdout + done.stderr).split())
-    assert "unknown name 'tdpo_x'; did you mean tdpo" in words, words[-4000:]
+    assert "unknown name 'tdpo_x' (did you mean tdpo" in words, words[-4000:]
     assert not (tiny.root / "data" / "study" / "06_models").exists()
 
 

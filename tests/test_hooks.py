@@ -135,6 +135,16 @@ def test_a_missing_input_names_the_smallest_pipeline_that_makes_it(
         check(tmp_path / "start.txt", tmp_path / "end.txt")
 
 
+def test_a_missing_model_of_the_repository_is_checked_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "ROOT", tmp_path)
+    shipped = tmp_path / "data" / "06_models" / "menagerie" / "start.txt"
+    message = r"git checkout data/06_models/menagerie; or make it first with: .* maker$"
+    with pytest.raises(PreflightError, match=message):
+        check(shipped, tmp_path / "end.txt")
+
+
 @pytest.mark.parametrize(
     ("env", "remote", "words"),
     [
@@ -180,7 +190,7 @@ def test_what_one_run_lacks_is_made_by_that_run_alone(
         (
             "tdpo_r.aesthetic-mini.s90",
             ["training"],
-            "the pipeline training has no run 'tdpo_r.aesthetic-mini.s90'; did you mean "
+            "the pipeline training has no run 'tdpo_r.aesthetic-mini.s90' (did you mean "
             "tdpo_r.aesthetic-mini.s0",
         ),
         (
@@ -191,7 +201,7 @@ def test_what_one_run_lacks_is_made_by_that_run_alone(
         (
             "nothing_like_it",
             ["study"],
-            "'nothing_like_it'; Its runs are entries of exp",
+            "'nothing_like_it'. Its runs are entries of exp",
         ),
         (
             "tdpo.aesthetic-mini.s0",

@@ -53,7 +53,7 @@ def test_pictures_of_one_size_go_together() -> None:
     ("change", "said"),
     [
         ({"file": ["a.png", "no.png", "c.png"]}, "1 of 3 files .* no.png"),
-        ({"prompt": ["cat", None, "cat"]}, "'prompt' is empty in 1 rows.* row 1"),
+        ({"prompt": ["cat", None, "cat"]}, "'prompt' is empty in 1 rows.* row 2,"),
         ({"redness": 0.0}, "has columns .'redness'. already"),
     ],
 )

@@ -44,11 +44,11 @@ def refuse(conf: Path, pipeline: str = "train_eval", **given: Any) -> str:
         ({"training": {"epochs": 0}}, "Input should be greater than 0"),
         ({"training": {"epochs": "four"}}, "Input should be a valid integer"),
         ({"training": {"samples_per_epoch": -8}}, "Input should be greater than 0"),
-        ({"training": {"epohcs": 3}}, "unknown key 'epohcs'; did you mean 'epochs'?"),
+        ({"training": {"epohcs": 3}}, "unknown key 'epohcs' (did you mean epochs?)"),
         ({"training": {"chunk_size": 3}}, "chunk_size 3 must divide samples_per_epoch"),
         (
             {"training": {"lora": {"rang": 2}}},
-            "lora unknown key 'rang'; did you mean 'rank'?",
+            "lora unknown key 'rang' (did you mean rank?)",
         ),
         ({"methods": {"tdpo_r": {"algorithm": "tdpoo"}}}, "unknown algorithm 'tdpoo'"),
         (

@@ -7,7 +7,6 @@ Kedro takes the command from here, for ``kedro run``, ``tdpo-pipeline`` and
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 import logging
 import re
@@ -24,6 +23,7 @@ from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 
 from tdpo_pipeline.grid import ROOT
+from tdpo_pipeline.hints import did_you_mean
 from tdpo_pipeline.hooks import PreflightError, check_namespaces, problems_of
 
 log = logging.getLogger(__name__)
@@ -103,9 +103,8 @@ def check_names(env: str | None, conf: Path, names: Iterable[str]) -> None:
 
 
 def _unknown(what: str, name: str, there: list[str]) -> str:
-    near = sorted(difflib.get_close_matches(name, there, n=2))
-    hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    return f"There is no {what} '{name}'{hint} There are {', '.join(there)}."
+    hint = did_you_mean(name, there, most=2)
+    return f"There is no {what} '{name}'{hint}. There are {', '.join(there)}."
 
 
 # Kedro logs what these raise, and it is printed once more when it ends the run.

@@ -9,7 +9,6 @@ This module imports neither torch nor Kedro.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -28,6 +27,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from tdpo_pipeline.hints import did_you_mean
 from tdpo_pipeline.rewards.registry import check_task, reward_path
 
 CLIP_REFERENCE_DIMS = 4 * 64 * 64
@@ -58,10 +58,9 @@ class Settings(BaseModel):
 
     @classmethod
     def _unknown(cls, key: str) -> str:
-        near = difflib.get_close_matches(key, cls.model_fields, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(key, cls.model_fields, most=1)
         return (
-            f"unknown key '{key}'; {hint or 'known are ' + ', '.join(cls.model_fields)}"
+            f"unknown key '{key}'{hint or '; known are ' + ', '.join(cls.model_fields)}"
         )
 
 
@@ -122,10 +121,14 @@ class ResetSettings(Settings):
     Attributes:
         reset: Which neurons to re-draw.
         reset_fraction: A reset every this fraction of the run's epochs (F = 10 %).
+        reset_adam_step: Also start Adam's bias correction of the touched tensors anew (the
+            official code clears only the moments, so that a first step is three times
+            the learning rate).
     """
 
     reset: str = "none"
     reset_fraction: float = Field(default=0.1, gt=0, le=1)
+    reset_adam_step: bool = False
 
     def reset_every(self, epochs: int) -> int:
         """Epochs between resets, rounded up, so that short runs learn in between."""
@@ -347,6 +350,11 @@ class TrainingSettings(ComputeSettings):
                 f"early_stop.min_epochs {self.early_stop.min_epochs} is more than epochs "
                 f"{self.epochs}, so that no run would ever be ended."
             )
+
+    @property
+    def adapters(self) -> LoraSettings | None:
+        """The LoRA that is trained; None where the whole UNet is."""
+        return self.lora if self.finetune == "lora" else None
 
     def kept_epochs(self, last: int | None = None) -> list[int]:
         """Epochs (1-based) whose checkpoints are kept for evaluation.
@@ -615,6 +623,10 @@ class AlgorithmSettings(Settings):
         """Guidance weight of plain sampling: the scale's, unless the method has one."""
         return training.guidance_scale
 
+    def sampling_eta(self, training: TrainingSettings) -> float:
+        """DDIM's eta in sampling: the scale's, unless the method has one."""
+        return training.eta
+
     def unet_visits(self, training: TrainingSettings) -> UnetVisits:
         """What an epoch's updates cost, for the estimate before a run.
 
@@ -752,12 +764,22 @@ class RunConfig(Settings):
 
     def summary(self) -> str:
         """One line to print before the run starts."""
-        scale, exploration = self.training, self.algorithm.exploration
+        scale = self.training
         parts = [
             f"{self.key}: {scale.epochs} epochs of {scale.samples_per_epoch} samples",
-            f"{scale.num_inference_steps} steps",
-            f"guidance {scale.guidance_scale:g}",
-            "" if exploration is None else exploration.summary(scale),
+            self.sampler_summary(),
             self.algorithm.summary(scale),
         ]
         return ", ".join(part for part in parts if part)
+
+    def sampler_summary(self) -> str:
+        """How the method's samples are drawn while it trains."""
+        scale, algorithm = self.training, self.algorithm
+        parts = [
+            f"{scale.num_inference_steps} steps",
+            f"guidance {algorithm.sampling_guidance(scale):g}",
+            f"eta {algorithm.sampling_eta(scale):g}",
+        ]
+        if algorithm.exploration is not None:
+            parts.append(algorithm.exploration.summary(scale))
+        return ", ".join(parts)

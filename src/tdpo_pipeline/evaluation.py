@@ -157,24 +157,12 @@ def evaluate_run(
         RewardError: If a reward can't score the base model's pictures.
         DeviceError: If the device is not there.
     """
-    resolve_device(config.training)
-    if config.training.threads:
-        torch.set_num_threads(config.training.threads)
-    policy = Policy(
-        load_pipeline(base_model),
-        num_inference_steps=config.training.num_inference_steps,
-        lora=config.training.lora if config.training.finetune == "lora" else None,
-        seed=config.seed,
-        compute=config.training,
-    )
-    eyes = _load_eyes(config, settings, weights, diversity_encoders)
-    for reward in eyes.rewards:
-        reward.to(policy.device)
-    eyes.encoder.to(policy.device)
+    identity = run_identity(config, train_prompts, base_model, weights)
+    policy = _policy(config, base_model)
+    eyes = _load_eyes(config, settings, weights, diversity_encoders, policy.device)
     images = _image_table(settings, prompt_sets, train_prompts)
     _strip_rows(settings, images)
     policy.tell_truncated(images["prompt"].tolist())
-    identity = run_identity(config, train_prompts, base_model, weights)
     folders = checkpoint_folders(checkpoints, config, identity_digest(identity))
     probe_rewards(eyes.rewards, policy, images["prompt"].tolist())
     state = None
@@ -191,10 +179,9 @@ def evaluate_run(
             log.info("%s: epochs %s are evaluated already", config.key, done)
     tables, rows, epochs = [], [], []
     for folder in tqdm([None, *folders], desc=f"evaluate {config.key}", disable=None):
-        facts = {"epoch": 0, "reward_queries": 0}
-        if folder is not None:
-            facts = read_checkpoint_facts(folder)
-        kept = state.load(facts["epoch"]) if state else None
+        facts = BASE_FACTS if folder is None else read_checkpoint_facts(folder)
+        epoch = facts["epoch"]
+        kept = state.load(epoch) if state else None
         if kept is not None:
             found, row = _Tables(**kept[0]), kept[1]
         else:
@@ -202,33 +189,52 @@ def evaluate_run(
                 policy.load(folder)
             found, row = _evaluate_checkpoint(policy, config, settings, eyes, images)
             if state:
-                state.save(facts["epoch"], found._asdict(), row)
-        head = {
-            "run": config.key,
-            "method": config.method,
-            "reward": config.reward,
-            "seed": config.seed,
-            "epoch": facts["epoch"],
-            "reward_queries": facts["reward_queries"],
-        }
+                state.save(epoch, found._asdict(), row)
+        head = _head(config, facts)
         tables.append(_Tables(*(_headed(table, head) for table in found)))
         rows.append(row)
-        epochs.append(facts["epoch"])
+        epochs.append(epoch)
     whole = _Tables(*map(_concatenate, zip(*tables, strict=True)))
     whole.scores.attrs |= _paper_scales(eyes.rewards)
     if state:
         state.clear()
-    return EvaluationResult(
-        scores=whole.scores,
-        statistics=whole.statistics,
-        diversity=whole.diversity,
-        strip=np.concatenate(rows, 0),
-        strip_index={
-            "epochs": epochs,
-            "prompts": list(settings.strip_prompts),
-            "tile": rows[0].shape[0],
-        },
+    index = {
+        "epochs": epochs,
+        "prompts": list(settings.strip_prompts),
+        "tile": rows[0].shape[0],
+    }
+    return EvaluationResult(*whole, np.concatenate(rows, 0), index)
+
+
+BASE_FACTS = {"epoch": 0, "reward_queries": 0}
+"""Of the base model, as of a checkpoint."""
+
+
+def _policy(config: RunConfig, base_model: Path) -> Policy:
+    """The base model on the run's device, ready to load its checkpoints."""
+    scale = config.training
+    resolve_device(scale)
+    if scale.threads:
+        torch.set_num_threads(scale.threads)
+    return Policy(
+        load_pipeline(base_model),
+        num_inference_steps=scale.num_inference_steps,
+        lora=scale.adapters,
+        seed=config.seed,
+        compute=scale,
     )
+
+
+def _head(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What says of a row of any table which run and checkpoint it is of."""
+    return {
+        "run": config.key,
+        "method": config.method,
+        "reward": config.reward,
+        "seed": config.seed,
+        "epoch": facts["epoch"],
+        "reward_queries": facts["reward_queries"],
+    }
 
 
 def _paper_scales(rewards: Sequence[Reward]) -> dict[str, Any]:
@@ -265,8 +271,9 @@ def _load_eyes(
     settings: EvaluationSettings,
     weights: Path,
     diversity_encoders: Sequence[str],
+    device: torch.device,
 ) -> _Eyes:
-    """Load the rewards to score with, and the encoder, each once."""
+    """Load the rewards to score with, and the encoder, each once, to a device."""
     chosen = diversity_encoder(diversity_encoders, config)
     scorers = list(dict.fromkeys((*settings.rewards, config.task.scorer)))
     loaded = load_rewards((*scorers, chosen), weights, config.task)
@@ -274,9 +281,10 @@ def _load_eyes(
     if encoder is None:
         raise EvaluationError(
             f"diversity.encoders names '{chosen}', which has no image encoder. Take "
-            "another one in conf/base/parameters_evaluation.yml."
+            "another one in the parameters_evaluation.yml of the environment."
         )
-    return _Eyes([loaded[name] for name in scorers], encoder, chosen)
+    rewards = [loaded[name].to(device) for name in scorers]
+    return _Eyes(rewards, encoder.to(device), chosen)
 
 
 def _headed(table: pd.DataFrame, head: Mapping[str, Any]) -> pd.DataFrame:

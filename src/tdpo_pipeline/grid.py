@@ -10,7 +10,6 @@ the first, and with them the data folder.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -20,6 +19,8 @@ from typing import Any, Literal, NamedTuple
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
+
+from tdpo_pipeline.hints import did_you_mean
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's root folder, that of ``pyproject.toml``."""
@@ -142,10 +143,8 @@ def check_known(name: Any, known: Iterable[str], where: str, source: str) -> Non
     """Raise a GridError with near matches unless ``name`` is a usable, known name."""
     names = list(known)
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=3)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise GridError(
-            f"{where}: unknown name {name!r}; {hint}{source} has "
+            f"{where}: unknown name {name!r}{did_you_mean(name, names)}; {source} has "
             f"{', '.join(map(str, names)) or 'none'}."
         )
     if not re.fullmatch(r"[\w-]+", str(name)):

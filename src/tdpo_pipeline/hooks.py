@@ -8,7 +8,6 @@ checked by their types (see ``config.py``), before this.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from configparser import ConfigParser
@@ -26,9 +25,11 @@ from pydantic import ValidationError
 from tdpo_pipeline.config import TINY_DECODER, RunConfig
 from tdpo_pipeline.fetching.plan import ModelSettings
 from tdpo_pipeline.grid import ROOT, SCALES, GridError, runs
+from tdpo_pipeline.hints import did_you_mean
 from tdpo_pipeline.rewards.model_files import ModelFile, listed, missing_from, size
 from tdpo_pipeline.rewards.repositories import repositories_of
 
+SHIPPED = "data/06_models/menagerie"
 SHARED = ("audit", "export", "fetch", "measure", "sample", "score")
 """Pipelines that run in the Stable Diffusion environments besides their own."""
 
@@ -132,10 +133,9 @@ def _unknown_namespace(
         return (
             f"{text}; it is in others, to be given by --pipelines: {', '.join(makers)}."
         )
-    near = difflib.get_close_matches(namespace, sorted(known), n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    hint = did_you_mean(namespace, known, most=1)
     return (
-        f"{text}; {hint}Its runs are entries of {grid}, each in the namespace "
+        f"{text}{hint}. Its runs are entries of {grid}, each in the namespace "
         "<method>.<reward>.s<seed>."
     )
 
@@ -187,9 +187,7 @@ def _parameters_of(nodes: Iterable[Node]) -> set[str]:
 
 
 def _nothing_reads(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=3)
-    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-    return f"nothing reads the parameter '{name}'{hint}."
+    return f"nothing reads the parameter '{name}'{did_you_mean(name, known)}."
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -360,8 +358,11 @@ def _missing_inputs(
     for name in sorted(inputs):
         if name == "parameters" or name.startswith("params:") or catalog.exists(name):
             continue
-        path = _place(catalog[name]) or "no file"
-        yield f"'{name}' is missing ({path}); {_how_to_make(name, registry, env)}"
+        path = _place(catalog[name])
+        ways = _how_to_make(name, registry, env)
+        if path is not None and (ROOT / SHIPPED) in Path(path).parents:
+            ways = f"it came with the repository: git checkout {SHIPPED}; or {ways}"
+        yield f"'{name}' is missing ({path or 'no file'}); {ways}"
 
 
 def _place(dataset: Any) -> Any:

@@ -21,6 +21,7 @@ from tdpo_pipeline.diffusion.policy import (
     CheckpointError,
     check_adapter,
     check_weights,
+    quiet,
     read_safetensors,
 )
 
@@ -52,7 +53,8 @@ def _load_weights(pipeline: BasePipeline, checkpoint: Path) -> None:
     if (checkpoint / LORA_FILE).is_file():
         weights = read_safetensors(checkpoint / LORA_FILE)
         check_adapter(pipeline.unet, weights)
-        pipeline.load_lora_weights(weights)
+        with quiet("diffusers.loaders"):  # of text encoders, which have no adapter here
+            pipeline.load_lora_weights(weights)
     elif (checkpoint / UNET_FILE).is_file():
         weights = read_safetensors(checkpoint / UNET_FILE)
         check_weights(pipeline.unet.state_dict(), weights)

@@ -478,8 +478,8 @@ def test_summary_says_what_an_update_is_made_of():
     assert "1 update an epoch on 8 images" in summaries["draft_k"]
     assert "last 2 of 4 steps" in summaries["draft_k"]
     assert "last 1 of 4 steps and 2 more noisings" in summaries["draft_lv"]
-    assert "one of the steps 4 to 4, its own guidance 1" in summaries["refl"]
-    assert "per-step truncation, its own eta 0" in summaries["alignprop 2023"]
+    assert "guidance 1, eta 1, 1 update" in summaries["refl"]
+    assert "guidance 2, eta 0, 1 update" in summaries["alignprop 2023"]
 
 
 # The entries

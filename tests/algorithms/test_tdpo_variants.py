@@ -132,6 +132,25 @@ def test_a_reset_is_followed_by_learning_from_the_buffer():
     assert (kept.advantages * change).mean() > 0
 
 
+def test_good_steps_alone_are_replayed(monkeypatch):
+    each_epoch = REPLAY["policy_neurons"] | {"reset_fraction": 0.25}
+    algorithm = build(TdpoReplay, REPLAY | {"policy_neurons": each_epoch})
+    scores = [torch.ones(2) for _ in range(len(algorithm.policy.parameters()) // 2)]
+    epoch(algorithm, 1)
+    algorithm.after_epoch(1, scores)
+    (kept,) = algorithm.buffer
+    kept.advantages = torch.tensor([[-1.0, 0.5, 2.0, -3.0]]).expand(4, -1)
+    seen = []
+    monkeypatch.setattr(
+        algorithm.surrogate, "step", lambda steps, pairs, *rest: seen.append(rest)
+    )
+    algorithm.before_epoch(2)
+    # One kept epoch of 4 samples x 4 steps, 4 pairs an update.
+    assert len(seen) == 4
+    for (gains,) in seen:
+        assert gains.tolist() == [[0.0, 0.5, 2.0, 0.0]] * 4
+
+
 @pytest.mark.parametrize(
     ("reset", "expected"),
     [("dormant", [True, True, False]), ("active", [False] * 2 + [True])],

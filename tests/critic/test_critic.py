@@ -76,6 +76,11 @@ def test_explained_variance_by_hand():
     assert math.isnan(explained_variance(targets, torch.ones(2)))
 
 
+def test_paper_dropout_is_of_the_first_layers():
+    rates = [dropout.p for dropout in TemporalCritic(8, settings()).dropouts]
+    assert rates == [0.2, 0.2, 0.1, 0.0]
+
+
 def test_dropout_longer_than_the_hidden_layers_is_an_error():
     with pytest.raises(ValidationError, match="longer than"):
         settings(hidden=(4,), dropout=(0.1, 0.1))

@@ -89,6 +89,46 @@ def test_double_unscale_divides_by_the_scale_once_more(monkeypatch):
     assert step == pytest.approx(scaled, rel=2e-2)
 
 
+@pytest.mark.parametrize(
+    ("precision", "vanishes"), [("official_fp16", True), ("fp32", False)]
+)
+def test_official_weights_fade_to_0_in_fp16(precision, vanishes):
+    # Every layer of width n multiplies the norm of a vector by about sqrt(n) / 769. From
+    # an embedding of norm 1 the outputs are about 1 / 769 = 1e-3 each, then
+    # sqrt(1024) / 769 = 0.042 of that, then sqrt(128) / 769 = 0.015, then
+    # sqrt(64) / 769 = 0.010: 8e-9 after four layers, three deviations 2.5e-8. Half of
+    # fp16's smallest number, 2^-24, is 3e-8, and what is below that is rounded to 0.
+    critic = learner(
+        dim=768,
+        hidden=(1024, 128, 64, 16),
+        init="official",
+        precision=precision,
+    )
+    rng = torch.Generator().manual_seed(0)
+    inputs = torch.randn(8, 3, 768, generator=rng) + 2
+    inputs = torch.nn.functional.normalize(inputs, dim=-1)
+    found = critic.measure_and_reset(1, 4, inputs)
+    assert (found["critic_dormant_pct_layer4"] == 100) == vanishes
+    assert found["critic_dormant_pct_layer3"] < 100
+    # Biases are 0, so the predictions fade with their inputs.
+    values = critic.predict(inputs)
+    assert bool(values.any()) != vanishes
+    # And so does the gradient of the last weights, which is error x input.
+    critic.step(inputs[:, 0], values[:, 0], torch.ones(8))
+    assert bool(critic.critic.layers[-1].weight.grad.any()) != vanishes
+
+
+def test_the_official_loss_scale_doubles_after_2000_finite_updates():
+    # Each step calls update() twice, and gradients of 0 are finite.
+    critic = learner(hidden=(1,), precision="official_fp16")
+    nothing = torch.zeros(1)
+    for _ in range(999):
+        critic.step(torch.zeros(1, DIM), nothing, nothing)
+    assert critic.scaler.get_scale() == 65_536
+    critic.step(torch.zeros(1, DIM), nothing, nothing)
+    assert critic.scaler.get_scale() == 131_072
+
+
 def test_weight_change_starts_at_0():
     critic = learner()
     critic.losses = critic.norms = [torch.zeros(())]

@@ -74,6 +74,8 @@ def test_reset_touches_the_masked_neurons_and_nothing_else():
     assert torch.equal(first.bias[kept], old[1][kept])
     assert torch.equal(second.weight[:, kept], old[2][:, kept])
     assert not torch.isclose(second.weight[:, masks[0]], old[2][:, masks[0]]).any()
+    # Drawn anew, and not set to 0 as in ReDo.
+    assert second.weight[:, masks[0]].all()
     assert torch.equal(second.bias, old[3])
     assert torch.equal(third.weight, old[4])
 

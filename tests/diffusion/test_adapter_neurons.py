@@ -87,6 +87,21 @@ def test_reset_redraws_rows_clears_columns_and_moments():
     assert abs(torch.cat(rows).std() - 0.5) < 0.1
 
 
+def test_adams_step_count_starts_anew_if_asked_to():
+    for anew in (False, True):
+        policy, optimizer = adapted()
+        layers = list(lora_layers(policy.unet).values())
+        masks = [torch.tensor([False, layer == 0]) for layer in range(len(layers))]
+        reset_adapter_neurons(policy.unet, masks, optimizer, reset_adam_step=anew)
+        steps = [
+            [float(optimizer.state[part.weight]["step"]) for part in layer]
+            for layer in layers
+        ]
+        # One step was taken. A layer that keeps its neurons keeps its count.
+        assert steps[0] == ([0, 0] if anew else [1, 1])
+        assert all(rest == [1, 1] for rest in steps[1:])
+
+
 def test_a_policy_with_all_neurons_reset_is_the_base_model():
     policy, optimizer = adapted()
     masks = [torch.tensor([True, True]) for _ in lora_layers(policy.unet)]

@@ -85,6 +85,20 @@ def test_what_it_says_of_the_run() -> None:
     assert "`abc`" in text
 
 
+def test_the_training_sampler_is_the_methods_own() -> None:
+    """Some methods have an eta, a guidance or an exploration of their own."""
+    optimizer = {"learning_rate": 1e-2}
+    own = {"eta": 0.0, "guidance_scale": 1.0}
+    draft = {"algorithm": "draft", "optimizer": optimizer} | own
+    exploring = tiny.DDPO | {"exploration": {"guidance": {"threshold": 600}}}
+    for algorithm, sampler in (
+        (draft, "DDIM, 4 steps, guidance 1, eta 0"),
+        (exploring, "DDIM, 4 steps, guidance 2, eta 1, weak guidance at 1 of 4 steps"),
+    ):
+        text = model_card(tiny.run_config(algorithm), FACTS, history(), SD14)
+        assert f"| sampler in training | {sampler}" in text
+
+
 def test_the_table_ends_with_the_checkpoint_and_begins_with_its_reward() -> None:
     text = card()
     assert "| epoch | reward queries | redness | brightness | kl to base |" in text

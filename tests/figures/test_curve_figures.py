@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from tdpo_pipeline.figures import (
@@ -145,6 +146,26 @@ def test_neurons_draws_its_table_and_the_resets(history: pd.DataFrame) -> None:
     assert "one seed gives no interval" in texts(figure)
 
 
+def test_panels_of_neurons_differ_in_title_and_have_the_range_of_their_data() -> None:
+    rows = [
+        {"run": f"tdpo-{reward}-s0", "method": "tdpo", "reward": reward, "seed": 0}
+        | {"epoch": epoch, "critic_dormant_pct": dormant, "critic_overlap_pct": 50.0}
+        for reward, most in (("hps-mini", 12.0), ("pick-mini", 0.0))
+        for epoch, dormant in ((1, 0.0), (2, most))
+    ]
+    figure, _ = neurons(pd.DataFrame(rows))
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        f"trained on {reward}: {what}"
+        for reward in ("hps-mini", "pick-mini")
+        for what in ("dormancy", "overlap")
+    ]
+    tops = [ax.get_ylim()[1] for ax in figure.axes]
+    # Rewards share the scale of what is 12 % at most; an overlap has all of 100 %.
+    assert 12 < tops[0] < 15 and tops == [tops[0], 103, tops[0], 103]
+    nothing = pd.DataFrame(rows).assign(critic_dormant_pct=0.0)
+    assert neurons(nothing).figure.axes[0].get_ylim()[1] == 1
+
+
 def test_neurons_without_critics_says_so(history: pd.DataFrame) -> None:
     figure, data = neurons(history[history["method"] == METHODS[0]])
     assert data.empty
@@ -239,7 +260,7 @@ def test_proxy_vs_gold_draws_its_table(curves: pd.DataFrame) -> None:
     for panel, x in enumerate(("reward_queries", "kl_to_base")):
         for method in METHODS:
             lines = drawn_lines(figure, panel, method)
-            for line, role in zip(lines, ("gold", "trained"), strict=True):
+            for line, role in zip(lines, ("trained", "gold"), strict=True):
                 rows = data[(data["method"] == method) & (data["role"] == role)]
                 assert line == pytest.approx(rows[[x, "mean"]].to_numpy(float))
     # From the base model, in its standard deviations.
@@ -351,6 +372,93 @@ def test_rounds_of_two_runs_are_counted_apart() -> None:
     }
 
 
+# ------------------------------------------------------------------ many methods
+CROWD = ("ddpo_2", "ddpo_100", "tdpo", "tdpo_r")
+
+
+def bars_of(figure: Figure, panel: int) -> list[np.ndarray]:
+    """Ends (2, 2) of a panel's bars."""
+    return [
+        segment
+        for collection in figure.axes[panel].collections
+        if isinstance(collection, LineCollection)
+        for segment in collection.get_segments()
+    ]
+
+
+@pytest.fixture(scope="module")
+def crowd() -> pd.DataFrame:
+    return reward_curves(pd.concat([scores(method) for method in CROWD]), bootstrap=FEW)
+
+
+def test_intervals_of_many_methods_stand_apart_at_the_end(crowd: pd.DataFrame) -> None:
+    figure, data = evaluated_reward(crowd)
+    last = data[data["epoch"] == 8].set_index("method").loc[list(CROWD)]
+    found = bars_of(figure, 0)
+    assert np.array([bar[:, 1] for bar in found]) == pytest.approx(
+        last[["low", "high"]].to_numpy()
+    )
+    assert (np.diff([bar[0, 0] for bar in found]) > 0).all()
+    assert "Bars, beside the curves' ends (the table has all): 95" in texts(figure)
+    assert "may leave the reward's range" in texts(figure)
+
+
+def test_proxies_and_golds_of_many_methods_stand_apart(crowd: pd.DataFrame) -> None:
+    figure, data = proxy_vs_gold(crowd)
+    last = data[data["epoch"] == 8].set_index(["method", "role"])
+    order = [(method, role) for method in CROWD for role in ("trained", "gold")]
+    for panel in (0, 1):  # queries and KL are equal for all
+        found = bars_of(figure, panel)
+        assert np.array([bar[:, 1] for bar in found]) == pytest.approx(
+            last.loc[order, ["low", "high"]].to_numpy()
+        )
+        assert (np.diff([bar[0, 0] for bar in found]) > 0).all()
+
+
+def test_many_methods_have_bars_rather_than_bands() -> None:
+    history = pd.concat(
+        [
+            synthetic_history(method, "aesthetic-mini", seed, gain=1, epochs=6)
+            for method in CROWD
+            for seed in range(3)
+        ]
+    )
+    for figure, data in (sample_efficiency(history), neurons(history)):
+        methods = style.sort_methods(data["method"])
+        for ax in figure.axes:
+            bands = [c for c in ax.collections if not isinstance(c, LineCollection)]
+            assert len(bands) == (0 if len(methods) == 4 else 2)
+    figure, data = sample_efficiency(history)
+    last = data[data["epoch"] == 6].set_index("method").loc[list(CROWD)]
+    assert np.array([bar[:, 1] for bar in bars_of(figure, 0)]) == pytest.approx(
+        last[["low", "high"]].to_numpy()
+    )
+    assert "Bars, beside the curves' ends (the table has all): 95" in texts(figure)
+
+
+@pytest.mark.parametrize("table", ["curves", "crowd"])
+def test_axes_of_held_out_rewards_are_those_of_the_curves(
+    table: str, request: pytest.FixtureRequest
+) -> None:
+    given = request.getfixturevalue(table)
+    # Intervals of a hundred times the curve's length.
+    wide = given.assign(low=given["low"] - 100, high=given["high"] + 100)
+    figure, data = cross_reward(wide)
+    for ax in (ax for ax in figure.axes if ax.axison):
+        rows = data[data["scored"] == ax.get_ylabel().split()[0]]
+        for values, limits in (
+            (rows["mean"], ax.get_ylim()),
+            (rows["x_mean"], ax.get_xlim()),
+        ):
+            length = values.max() - values.min()
+            assert limits[0] < values.min() and values.max() < limits[1]
+            assert limits[1] - limits[0] < 2 * length
+        arrows = [line for line in ax.lines if isinstance(line.get_marker(), int)]
+        barred = 4 if table == "crowd" else 2 * 3  # every checkpoint of two methods
+        assert sum(len(line.get_xdata()) for line in arrows) == 4 * barred
+    assert "an arrow at an edge is where a bar goes on" in texts(figure)
+
+
 # ------------------------------------------------------------------ neurons
 def test_percentages_of_neurons_stay_percentages() -> None:
     # Overlaps of 20 and 100 % have a t interval over two seeds far beyond 0 and 100 %.
@@ -377,7 +485,7 @@ def test_a_reward_without_dormant_neurons_says_so() -> None:
     ]
     figure, _ = neurons(pd.DataFrame(rows))
     said = [ax.get_title(loc="left") for ax in figure.axes if ax.texts]
-    assert said == ["trained on pick-mini"]
+    assert said == ["trained on pick-mini: overlap"]
 
 
 def test_neurons_of_the_policy() -> None:
@@ -597,11 +705,24 @@ def test_prompts_and_their_classes() -> None:
     assert "one seed" in texts(figure)
 
 
+def test_a_prompt_in_two_prompt_sets_is_counted_once() -> None:
+    table = alignment_scores()
+    # Its pictures are the same, whichever set it is from.
+    also = table[table["prompt"] == "a cat riding a bike"].assign(prompt_set="more")
+    unseen = also.assign(prompt_set="again", seen=False)  # and whatever its group
+    classes = ["riding a bike", "playing chess"]
+    figure, data = prompt_curves(table, classes=classes)
+    twice, found = prompt_curves(pd.concat([table, also, unseen]), classes=classes)
+    pd.testing.assert_frame_equal(found, data)
+    assert digest(twice) == digest(figure)
+
+
 def test_prompts_of_no_class_say_what_to_evaluate() -> None:
     figure, data = prompt_curves(alignment_scores(), classes=["doing laundry"])
     assert data.empty
     text = " ".join(figure.axes[0].texts[0].get_text().split())
-    assert "'doing laundry'" in text and "evaluation.prompt_sets" in text
+    assert "'doing laundry'" in text
+    assert "evaluation.prompt_sets in the parameters file of the environment" in text
 
 
 @pytest.mark.parametrize("classes", [[], ["a", "b", "c", "d", "e"]])

@@ -43,6 +43,9 @@ def curves(levels: dict[str, list[float]], seed: int = 0) -> pd.DataFrame:
                 "epoch": 4 * position,
                 "mean": mean,
                 "base_mean": means[0],
+                "n_seeds": 1,
+                "n_prompts": 8,
+                "n_images": 32,
             }
             for method, means in levels.items()
             for position, mean in enumerate(means)
@@ -55,6 +58,14 @@ def strip(seed: int, size: int = 4) -> Strip:
     shape = (len(PROMPTS), size, size, 3)
     images = {e: rng.integers(0, 256, shape, dtype=np.uint8) for e in (0, 4, 8)}
     return Strip(images, PROMPTS)
+
+
+def spread_strips(*methods: str) -> dict[str, Strip]:
+    return {f"{m}-aesthetic-mini-s0": strip(i) for i, m in enumerate(methods)}
+
+
+def texts(figure: Figure) -> str:
+    return " | ".join(text.get_text().replace("\n", " ") for text in figure.texts)
 
 
 def test_target_is_what_all_methods_reached() -> None:
@@ -209,6 +220,113 @@ def test_grid_over_training_has_a_block_per_method() -> None:
     labels = [text.get_text() for text in figure.texts]
     assert "DDPO-2\ntrained on\naesthetic-mini" in labels
     assert labels.count("epoch 8, 2.00") == 1
+
+
+def test_methods_over_training_stand_side_by_side_while_they_fit() -> None:
+    methods = ("ddpo_2", "ddpo_100", "tdpo", "tdpo_r", "rwr")
+    table = curves({name: [0.0, 0.5, 1.0] for name in methods})
+    strips = spread_strips(*methods)
+
+    def corners(groups: list[str]) -> list[tuple[int, int]]:
+        """Left and foot of each block's first sample, relative to the first block's."""
+        figure = sample_grid(
+            table, strips, GROUPS, rows="progress", of_groups=groups
+        ).figure
+        first = figure.images[:: len(figure.images) // 5]
+        return [
+            (int(image.ox) - int(first[0].ox), int(image.oy) - int(first[0].oy))
+            for image in first
+        ]
+
+    few = corners(["unseen"])
+    assert [y for _, y in few] == [0] * 5
+    assert sorted(set(x for x, _ in few)) == [x for x, _ in few]
+    # Four columns and labels take some 750 of at most 2,500 pixels: three in a line.
+    many = corners(["seen", "unseen", "complex"])
+    assert [x for x, _ in many[:2]] == [x for x, _ in many[3:]]
+    assert [y == 0 for _, y in many] == [True, True, True, False, False]
+
+
+def test_blocks_of_another_reward_begin_a_line() -> None:
+    table = curves({"tdpo": [0.0, 0.9, 2.0]})
+    other = table.assign(reward="hps-mini", run="tdpo-hps-mini-s0")
+    strips = {**spread_strips("tdpo"), "tdpo-hps-mini-s0": strip(1)}
+    groups = {**GROUPS, "hps-mini": GROUPS["aesthetic-mini"]}
+    figure = sample_grid(
+        pd.concat([table, other]), strips, groups, rows="progress", of_groups=["seen"]
+    ).figure
+    first, second = figure.images[0], figure.images[6]
+    assert int(first.ox) == int(second.ox) and int(first.oy) > int(second.oy)
+
+
+def test_captions_say_what_the_numbers_are_over() -> None:
+    table = curves({"ddpo_2": [0.0, 0.5, 1.0], "tdpo": [0.0, 0.9, 2.0]})
+    for rows in ("matched", "last", "progress"):
+        figure = sample_grid(
+            table, spread_strips("ddpo_2", "tdpo"), GROUPS, rows=rows
+        ).figure
+        said = texts(figure)
+        assert "mean trained reward (the number; over 8 prompts x 4 images)" in said
+        assert ("(aesthetic-mini: 1.00)" in said) == (rows == "matched")
+
+
+def test_names_of_groups_stand_on_one_line_close_above_the_prompts() -> None:
+    table = curves({"tdpo": [0.0, 0.9, 2.0]})
+    figure = sample_grid(table, spread_strips("tdpo"), GROUPS).figure
+    figure.draw_without_rendering()
+    of = {text.get_text(): text for text in figure.texts}
+    # One column wide, so that they are broken.
+    heads = [of[name] for name in ("prompts trained on", "unseen\nanimals", "complex\nprompts")]  # fmt: skip
+    assert {head.get_va() for head in heads} == {"baseline"}
+    assert len({head.get_position()[1] for head in heads}) == 1
+    prompt = of["a cat and a\ndog"].get_window_extent()
+    foot = min(head.get_window_extent().y0 for head in heads)
+    assert 0 < foot - prompt.y1 < prompt.height
+
+
+@pytest.mark.parametrize("columns", [4, 14])
+def test_letters_grow_with_the_page(columns: int) -> None:
+    names = tuple(f"crocodile {n}" for n in range(columns))
+    table = curves({"tdpo": [0.0, 0.9, 2.0]})
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (columns, 4, 4, 3), dtype=np.uint8)
+    strips = {"tdpo-aesthetic-mini-s0": Strip(dict.fromkeys((0, 4, 8), images), names)}
+    groups = {"aesthetic-mini": dict.fromkeys(names, "seen")}
+    figure = sample_grid(table, strips, groups, per_group=columns).figure
+    figure.draw_without_rendering()
+    width = figure.get_figwidth()
+    by_text = {text.get_text(): text for text in figure.texts}
+    label = by_text["base model\n0.00"]
+    # On paper, 6.5 inches wide. A page of 1,300 pixels is 8.67 inches wide.
+    printed = label.get_fontsize() * 6.5 / width
+    assert printed > 6.5 if columns > 4 else label.get_fontsize() == 10
+    # Nothing touches its neighbour or leaves the page.
+    prompts = [text for text in figure.texts if text.get_text().startswith("croc")]
+    extents = [text.get_window_extent() for text in prompts]
+    assert len(extents) == columns
+    assert all(a.x1 < b.x0 for a, b in zip(extents, extents[1:], strict=False))
+    assert label.get_window_extent().x1 < figure.images[0].ox
+    for text in figure.texts:
+        extent = text.get_window_extent()
+        assert figure.bbox.x0 <= extent.x0 and extent.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= extent.y0 and extent.y1 <= figure.bbox.y1
+
+
+def test_long_names_do_not_run_into_the_next_row() -> None:
+    method = "alignprop_diffexp_guidance"  # AlignProp, weak guidance at noisy steps
+    table = curves({method: [0.0, 0.9, 2.0]})
+    prompts = tuple(f"prompt {n}" for n in range(16))
+    images = dict.fromkeys((0, 4, 8), np.zeros((16, 4, 4, 3), np.uint8))
+    strips = {f"{method}-aesthetic-mini-s0": Strip(images, prompts)}
+    groups = {"aesthetic-mini": dict.fromkeys(prompts, "seen")}
+    figure = sample_grid(table, strips, groups, per_group=16).figure
+    figure.draw_without_rendering()
+    upper, lower = (
+        next(t for t in figure.texts if t.get_text().startswith(head))
+        for head in ("base model", "AlignProp")
+    )
+    assert lower.get_text().count("\n") >= 3
+    assert lower.get_window_extent().y1 < upper.get_window_extent().y0
 
 
 def test_grid_of_the_last_checkpoints_shows_chosen_prompts() -> None:

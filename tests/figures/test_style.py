@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib import colors
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from tdpo_pipeline.figures import save_png, style
 from tdpo_pipeline.overoptimization.tables import ordered_groups
@@ -78,6 +79,30 @@ def test_seeds_of_several_trained_rewards() -> None:
     assert style.seed_stamp(rows.assign(n_seeds=3)) == ""
 
 
+def test_methods_with_fewer_seeds_are_named() -> None:
+    rows = pd.DataFrame(
+        {
+            "method": ["tdpo", "tdpo_r", "rwr"] * 2,
+            "reward": ["aesthetic-mini"] * 3 + ["pick-mini"] * 3,
+        }
+    )
+
+    def said(*seeds: int) -> str:
+        text = style.seeds_text(rows.assign(n_seeds=seeds))
+        return text.replace(" training seeds per method", "")
+
+    # A method on all of its rewards, or on one of them; then a reward's methods all.
+    assert said(3, 2, 3, 3, 2, 3) == "2 to 3 (2: TDPO-R)"
+    assert said(3, 3, 3, 3, 2, 3) == "2 to 3 (2: TDPO-R on pick-mini)"
+    assert said(3, 3, 3, 2, 2, 2) == "2 to 3 (2: all on pick-mini)"
+    assert said(1, 2, 3, 2, 2, 2) == (
+        "1 to 3 (one: TDPO on aesthetic-mini; 2: TDPO-R; all on pick-mini)"
+    )
+    # A method that lost a seed on the way has as many as at its end.
+    lost = rows[:2].assign(method="tdpo", n_seeds=[3, 2])
+    assert style.seeds_text(lost) == "2 to 3 training seeds per method (2: TDPO)"
+
+
 def test_sizes_in_words() -> None:
     rows = pd.DataFrame(
         {"n_seeds": [1, 3], "n_prompts": [8, 8], "n_images": [32, 96], "method": "a"}
@@ -86,7 +111,7 @@ def test_sizes_in_words() -> None:
     assert style.seeds_text(rows) == "1 to 3 training seeds per method (one: a)"
     assert style.seeds_text(rows[1:]) == "3 training seeds per method"
     assert style.seeds_text(rows.assign(n_seeds=[2, 3])) == (
-        "2 to 3 training seeds per method"
+        "2 to 3 training seeds per method (2: a)"
     )
     assert style.seeds_text(rows[:1]) == "one training seed per method"
     assert style.over_text(rows[:1]) == "over prompts (not over seeds)"
@@ -95,6 +120,9 @@ def test_sizes_in_words() -> None:
     assert style.images_text(rows.assign(n_images=[8, 24])).endswith(
         "x 1 image per checkpoint"
     )
+    single = pd.DataFrame({"n_seeds": [1], "n_prompts": [1], "n_images": [4]})
+    assert style.sizes_text(single) == "1 prompt x 4 images"
+    assert style.sizes_text(pd.concat([single, rows])) == "1 or 8 prompts x 4 images"
     # Names keep their letters.
     assert style.sentence("one of TDPO") == "One of TDPO"
 
@@ -107,6 +135,35 @@ def test_a_notice_lies_within_its_figure_below_the_title(tmp_path: Path) -> None
     assert page.x0 <= words.x0 and words.x1 <= page.x1
     assert page.y0 <= words.y0
     assert words.y1 <= figure.texts[0].get_window_extent().y0
+
+
+def test_a_remark_lies_within_its_panel() -> None:
+    figure, axes = style.page(1, 3, panel=(3.25, 2.65))
+    panel = axes[0][1]
+    style.remark(panel, "Nothing measured: no dormant neurons to compare.")
+    figure.draw_without_rendering()
+    words, room = panel.texts[0].get_window_extent(), panel.get_window_extent()
+    assert room.x0 + 10 < words.x0 and words.x1 < room.x1 - 10
+
+
+def test_a_caption_has_no_line_that_begins_with_a_percent_sign() -> None:
+    figure, _ = style.page(1, 1, panel=(2, 1))
+    # 31 letters fit in a line of two inches.
+    style.frame(figure, title="", caption=f"{'x' * 28} 95 % of it")
+    assert "\n95\u00a0%" in figure.texts[1].get_text()
+
+
+def test_letters_of_an_enlarged_frame_keep_their_lines() -> None:
+    caption = "Some words that fill a line and more of them. " * 3
+    small, large = Figure(figsize=(5, 3)), Figure(figsize=(10, 6))
+    style.frame(small, title="Title", caption=caption, stamp="one seed")
+    style.frame(large, title="Title", caption=caption, stamp="one seed", enlarged=2)
+    for one, two in zip(small.texts, large.texts, strict=True):
+        assert two.get_text() == one.get_text()
+        assert two.get_fontsize() == 2 * one.get_fontsize()
+        assert two.get_position() == pytest.approx(one.get_position())
+    height = style.caption_height(caption, 5)
+    assert style.caption_height(caption, 10, enlarged=2) == 2 * height
 
 
 def test_equal_figures_give_equal_bytes_without_version(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def page_of(
     root: Path,
     *,
     regrets: pd.DataFrame | None = None,
+    alarms: pd.DataFrame | None = None,
     **more: Any,
 ) -> str:
     """The page of a score table."""
@@ -106,6 +107,7 @@ def page_of(
         goodhart_report(scores, bootstrap=FEW),
         joint_report(scores, bootstrap=FEW).rates,
         regrets,
+        alarms,
     )
     return html_report(
         tables,

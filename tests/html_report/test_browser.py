@@ -1,6 +1,6 @@
 """The page in a browser: drawn, read with pointer and keyboard, wide and narrow.
 
-Needs Chromium and its driver, which CI has; skipped where they are not installed.
+Needs Chromium and its driver, which CI installs on Debian; skipped where there are none.
 """
 
 from __future__ import annotations

@@ -14,7 +14,13 @@ import pytest
 
 from tdpo_pipeline.html_report.page import distinct_looks
 from tdpo_pipeline.html_report.prompts import prompt_changes
-from tdpo_pipeline.overoptimization import stopping_report, summarise_regrets
+from tdpo_pipeline.html_report.provenance import parameters_hash
+from tdpo_pipeline.overoptimization import (
+    count_alarms,
+    judge_alarms,
+    stopping_report,
+    summarise_regrets,
+)
 from tests.html_report.made_up import made_up_scores, made_up_strips, page_of
 
 
@@ -185,6 +191,46 @@ def test_the_onset_is_told_and_marked(scores: pd.DataFrame, tmp_path: Path) -> N
     assert figures == [None, "onset", None]
 
 
+def captions(page: str) -> list[str]:
+    """What stands below each sample."""
+    found = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    return [text.replace("<br>", " ") for text in found]
+
+
+def test_without_a_gold_the_first_held_out_fall_under_a_rise_is_marked(
+    scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    strips = made_up_strips("ddpo_2")
+    known = page_of(scores, tmp_path, strips=strips)
+    assert captions(known) == ["base", "epoch 4 onset of gold_taste", "epoch 8"]
+    # hps-mini falls from the start on while the trained reward rises, pick-mini from
+    # epoch 4 on.
+    unknown = scores.drop(columns="gold_taste")
+    unknown["pick-mini"] += unknown["epoch"].map({0: 0, 4: 1, 8: -2})
+    told = page_of(unknown, tmp_path, strips=strips)
+    assert captions(told) == ["base onset of hps-mini", "epoch 4", "epoch 8"]
+    assert "where no gold was scored" in section(told, "samples")
+    later = page_of(unknown.drop(columns="hps-mini"), tmp_path, strips=strips)
+    assert captions(later) == ["base", "epoch 4 onset of pick-mini", "epoch 8"]
+
+
+def test_a_held_out_fall_together_with_the_trained_reward_is_no_onset(
+    scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    both = scores.drop(columns="gold_taste")
+    both["aesthetic-mini"] -= both["epoch"] / 2  # from 0, 1, 2 to 0, -1, -2
+    page = page_of(both, tmp_path, strips=made_up_strips("ddpo_2"))
+    assert captions(page) == ["base", "epoch 4", "epoch 8"]
+
+
+def test_a_gold_that_was_not_shown_to_fall_leaves_no_mark(
+    scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    # TDPO-R's gold rises; that hps-mini falls is no overoptimization.
+    page = page_of(scores, tmp_path, strips=made_up_strips())
+    assert captions(page) == ["base", "epoch 4", "epoch 8"]
+
+
 def test_without_samples_there_is_no_such_section(
     scores: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -216,6 +262,13 @@ def test_a_reward_that_does_not_vary_has_no_ruler(
     assert "the base did not vary" in words(page)
     tables = data_of(page)["prompts"]
     assert {v for table in tables for v in table["changes"]["gold_taste"]} == {None}
+
+
+def test_parameters_are_shown_with_their_hash(page: str) -> None:
+    text = section(page, "lineage")
+    hash_ = parameters_hash({"tdpo_r": {"gamma": 1}})
+    assert f"SHA-256 {hash_} tdpo_r: gamma: 1" in text
+    assert "keys in order, no spaces" in text
 
 
 def section(page: str, name: str) -> str:
@@ -311,7 +364,22 @@ def test_rules_for_stopping_are_in_the_page_where_there_are_histories(
         | {"aesthetic-mini_mean": [0.0, 1, 2]}
     )
     regrets = summarise_regrets(stopping_report(history, held_out=["hps-mini"]))
-    text = section(page_of(scores, tmp_path, regrets=regrets), "stopping")
+    runs = judge_alarms(
+        pd.concat([history, history.assign(reward="pick-mini", run="b")]),
+        held_out=["hps-mini"],
+    )
+    alarms = count_alarms(runs)
+    text = section(
+        page_of(scores, tmp_path, regrets=regrets, alarms=alarms), "stopping"
+    )
     # To the end: 0.5 below the best, in deviations of 0.5. A regret has no sign.
     assert "TDPO-R gold_taste 1.00, no interval" in text
     assert "one seed: there is no other one to tune it on" in text
+    # One run, too short for an alarm, whose gold fell by 0.5 in one epoch: a difference
+    # of 64 samples each has the standard error 0.088.
+    none = "–"
+    row = f"aesthetic-mini gold_taste by the end 0 0 1 0 0% [0%, 98%] {none} {none}"
+    assert row in text
+    assert "pick-mini no gold was scored in training" in text
+    alone = section(page_of(scores, tmp_path, regrets=regrets), "stopping")
+    assert "alarms against the gold" not in alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -9,7 +10,12 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from tdpo_pipeline.html_report.provenance import content_hash, git_commit, lineage
+from tdpo_pipeline.html_report.provenance import (
+    content_hash,
+    git_commit,
+    lineage,
+    parameters_hash,
+)
 from tests.html_report.made_up import made_up_scores
 
 
@@ -46,6 +52,24 @@ def test_a_content_hash_is_of_values_and_names() -> None:
         table.iloc[:1],
     )
     assert content_hash(table) not in {content_hash(other) for other in others}
+
+
+def test_parameters_have_the_hash_of_their_canonical_json(tmp_path: Path) -> None:
+    blocks = {
+        "method a": {"clip": 1e-4, "name": "é", "n": [1, None]},
+        "training": {"epochs": 40},
+    }
+    found = lineage(
+        made_up_scores(seeds=1), blocks, root=tmp_path, folder="x", pipeline="reporting"
+    )["parameter_hashes"]
+    # sha256sum of {"epochs":40}, without a newline.
+    assert found["training"] == (
+        "b38691fa2590111f6d9e852c0cdd6d3bd30f37ec297cc1a5c444ea3f1de65a8b"
+    )
+    # Neither the order of the keys nor a way through a JSON file matters; values do.
+    turned = json.loads(json.dumps(dict(reversed(blocks["method a"].items()))))
+    assert parameters_hash(turned) == found["method a"]
+    assert parameters_hash(turned | {"clip": 2e-4}) != found["method a"]
 
 
 def git(root: Path, *arguments: str) -> None:

@@ -20,7 +20,7 @@ from tdpo_pipeline.overoptimization.comparison import (
     probability_of_improvement,
     seeds_needed,
 )
-from tdpo_pipeline.overoptimization.report import comparison_verdict
+from tdpo_pipeline.overoptimization.verdicts import comparison_verdict
 from tests.synthetic_tables import synthetic_scores
 
 FEW = Bootstrap(draws=300)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -232,6 +234,71 @@ def test_where_one_of_several_seeds_is_left_there_is_no_interval() -> None:
     assert found["low"].notna().tolist() == [True, False]
 
 
+def three_seeds() -> pd.DataFrame:
+    """The histories of three seeds of TDPO, its critic measured at the second epoch."""
+    runs = [history(float(seed), seed) for seed in range(3)]
+    return pd.concat(runs, ignore_index=True).assign(
+        critic_dormant_pct=[np.nan, 10.0] * 3, critic_overlap_pct=np.nan
+    )
+
+
+def spoiled(column: str, value: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Put a value into a column at the last epoch of the second seed."""
+    return lambda table: table.assign(
+        **{column: [*table[column][:3], value, *table[column][4:]]}
+    )
+
+
+TWICE = r"epoch 1 of tdpo-aesthetic-mini-s0 .* there 2 times"
+MEAN, STD = "aesthetic-mini_mean", "aesthetic-mini_std"
+SEED_1 = "in epoch 2 of tdpo-aesthetic-mini-s1"
+
+
+@pytest.mark.parametrize("curve", [training_curves, neuron_curves])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda table: pd.concat([table, table]),
+        lambda table: pd.concat([table, table[:1]]),
+        # One seed under two names is still one seed.
+        lambda table: pd.concat([table, table[:1].assign(run="again")]),
+    ],
+)
+def test_an_epoch_that_is_there_twice_is_refused(curve, spoil) -> None:
+    """Counted as further seeds, equal rows would narrow the interval."""
+    with pytest.raises(ScoreTableError, match=TWICE):
+        curve(spoil(three_seeds()))
+
+
+@pytest.mark.parametrize(
+    ("curve", "spoil", "message"),
+    [
+        (training_curves, spoiled(MEAN, np.nan), f"'{MEAN}' is NaN .* {SEED_1}"),
+        (training_curves, spoiled(MEAN, np.inf), f"'{MEAN}' is NaN .* {SEED_1}"),
+        (training_curves, spoiled(STD, np.nan), f"'{STD}' is NaN .* {SEED_1}"),
+        (
+            neuron_curves,
+            spoiled("critic_dormant_pct", np.inf),
+            f"'critic_dormant_pct' is NaN .* {SEED_1}",
+        ),
+    ],
+)
+def test_a_history_that_is_not_finite_is_refused(curve, spoil, message: str) -> None:
+    with pytest.raises(ScoreTableError, match=message):
+        curve(spoil(three_seeds()))
+
+
+def test_what_a_curve_does_not_read_may_be_missing() -> None:
+    """Other rewards, and what a method doesn't measure or hasn't measured yet."""
+    table = three_seeds().assign(**{"pick-mini_mean": np.nan})
+    without = history(1.0, 0).assign(run="ddpo-aesthetic-mini-s0", method="ddpo")
+    both = pd.concat([table, without])
+    assert training_curves(both)["n_seeds"].tolist() == [1, 1, 3, 3]
+    # No mean reward is needed for neurons.
+    (found,) = neuron_curves(both.assign(**{MEAN: np.nan})).to_dict("records")
+    assert (found["method"], found["epoch"], found["n_seeds"]) == ("tdpo", 2, 3)
+
+
 def test_a_history_without_its_reward_is_an_error() -> None:
     with pytest.raises(ScoreTableError, match="aesthetic-mini_std"):
         training_curves(history(1.0, 0).drop(columns="aesthetic-mini_std"))
@@ -266,6 +333,7 @@ def test_neuron_curves_without_critics_are_empty() -> None:
 def test_neurons_of_the_policy_have_their_own_thresholds_and_resets() -> None:
     table = pd.DataFrame(
         {
+            "run": ["a-s0", "a-s1"] * 2,
             "method": "tdpo_policy_reset_active",
             "reward": "pick-mini",
             "seed": [0, 1, 0, 1],

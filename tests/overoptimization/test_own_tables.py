@@ -112,10 +112,10 @@ def first_nan(rows: pd.DataFrame) -> pd.DataFrame:
             lambda t: t.assign(prompt_set=["a", ""] * 6),
             "'prompt_set' is empty in 6 rows",
         ),
-        (lambda t: t.assign(eta=[1.0] * 11 + [np.nan]), "'eta' is empty .* row 11"),
+        (lambda t: t.assign(eta=[1.0] * 11 + [np.nan]), "'eta' is empty .* row 12, co"),
         (
             lambda t: t.astype({"reward_queries": str}).replace("10", "10k"),
-            "'reward_queries' must hold numbers.* holds '10k' in row 2",
+            "'reward_queries' must hold numbers.* holds '10k' in row 3, counted from 1",
         ),
         (lambda t: t.assign(kl_to_base="a"), "'kl_to_base' must hold numbers"),
         (lambda t: t.assign(reward_queries=-1), "negative"),
@@ -156,7 +156,7 @@ def test_what_would_mislead_is_refused(
 def test_what_was_trained_on_must_be_said() -> None:
     with pytest.raises(ScoreTableError, match=r"measure\.trained"):
         own_scores(table())
-    with pytest.raises(ScoreTableError, match="'reward' is empty in 9 rows.* row 3"):
+    with pytest.raises(ScoreTableError, match="'reward' is empty in 9 rows.* row 4"):
         own_scores(table().assign(reward=["aesthetic"] * 3 + [None] * 9))
 
 
@@ -234,6 +234,31 @@ def test_files(tmp_path: Path) -> None:
         read_table(tmp_path / "b.csv")
     with pytest.raises(ScoreTableError, match=r"\.csv and \.parquet"):
         read_table(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("column", ["prompt", "reward_queries"])
+def test_a_bad_cell_is_found_where_an_editor_shows_it(
+    tmp_path: Path, column: str
+) -> None:
+    """Line 1 of a CSV file is the heading; a cell of text may take several lines."""
+    rows = table().assign(prompt_set="a")
+    bad = {"prompt": None, "reward_queries": "10k"}[column]
+    rows[column] = [*rows[column][:3], bad, *rows[column][4:]]
+    rows.to_csv(tmp_path / "a.csv", index=False)
+    rows.astype({column: str if bad else object}).to_parquet(tmp_path / "a.parquet")
+    folded = rows.assign(prompt_set=["two\nlines", *rows["prompt_set"][1:]])
+    folded.to_csv(tmp_path / "folded.csv", index=False)
+    text = (tmp_path / "a.csv").read_text(encoding="utf-8")
+    (tmp_path / "gaps.csv").write_text(text.replace("\n", "\n\n  \n"), encoding="utf-8")
+    places = {
+        "a.csv": "line 5 of the file",
+        "folded.csv": "line 6 of the file",
+        "gaps.csv": "line 13 of the file",
+        "a.parquet": "row 4, counted from 1",
+    }
+    for name, place in places.items():
+        with pytest.raises(ScoreTableError, match=rf"'{column}' .* {place}\."):
+            own_scores(read_table(tmp_path / name), trained="aesthetic")
 
 
 def test_limits_are_told() -> None:

@@ -18,8 +18,9 @@ from tdpo_pipeline.overoptimization.pareto import (
     on_front,
     pareto_points,
 )
-from tdpo_pipeline.overoptimization.report import hypervolume_finding, joint_verdict
+from tdpo_pipeline.overoptimization.report import hypervolume_finding
 from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS, known_rewards
+from tdpo_pipeline.overoptimization.verdicts import joint_verdict
 from tests.synthetic_tables import synthetic_scores
 
 FEW = Bootstrap(draws=200)

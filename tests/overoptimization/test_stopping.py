@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -171,6 +173,13 @@ def test_runs_of_unequal_length_are_each_judged_by_themselves() -> None:
     assert found.loc[(1, "best"), "position"] == 7
 
 
+def lost(
+    column: str, epoch: int, value: float = np.nan
+) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Put a value into a column at one epoch."""
+    return lambda t: t.assign(**{column: t[column].mask(t["epoch"] == epoch, value)})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -180,11 +189,70 @@ def test_runs_of_unequal_length_are_each_judged_by_themselves() -> None:
         (lambda t: t.drop(columns=f"{GOLD}_mean"), "No run has a judge"),
         (lambda t: t.assign(**{f"{GOLD}_std": 0.0}), "does not vary"),
         (lambda t: t.assign(reward="jpeg_compressibility"), "No run has a judge"),
+        (lambda t: t.assign(**{f"{GOLD}_mean": np.nan}), "No run has a judge"),
+        *(
+            (lost(f"{name}_{what}", epoch), f"'{name}_{what}' is NaN .* epoch {epoch}")
+            for name in (GOLD, PROXY, HELD)
+            for what, epoch in (("mean", 6), ("mean", 30), ("std", 1))
+        ),
+        (lost(f"{PROXY}_mean", 6, np.inf), "'aesthetic-mini_mean' .* infinite"),
+        (lost(f"{HELD}_std", 6), f"'{HELD}_std' is NaN .* epoch 6 of tdpo-"),
     ],
 )
 def test_histories_that_cannot_be_judged(change, message: str) -> None:
     with pytest.raises(ScoreTableError, match=message):
         stopping_regrets(change(history()), held_out=[HELD])
+
+
+def test_a_seed_that_no_judge_saw_is_named_and_tunes_nothing() -> None:
+    unseen = history(peak=3, seed=2).assign(**{f"{GOLD}_mean": np.nan})
+    table = pd.concat([history(seed=0), history(peak=12, seed=1), unseen])
+    found = stopping_regrets(table, held_out=[HELD])
+    pd.testing.assert_frame_equal(
+        found[found["seed"] != 2].reset_index(drop=True),
+        stopping_regrets(table[table["seed"] != 2], held_out=[HELD]),
+        check_dtype=False,
+    )
+    rows = found[found["seed"] == 2]
+    assert set(rows["rule"]) == set(found["rule"])
+    assert rows[["position", "value", "regret"]].isna().all(axis=None)
+    why = f"'{GOLD}' was not scored in tdpo-{PROXY}-s2"
+    assert set(rows["note"]) == {why}
+    summary = summarise_regrets(found).set_index("rule")
+    assert summary.loc["never", "n_seeds"] == 2
+    assert summary.loc["never", "note"] == why
+
+
+def test_a_first_epoch_has_no_error_of_its_change_and_later_ones_do() -> None:
+    run = history()
+    for name in (PROXY, HELD):
+        changes = run[f"{name}_mean"] - run[f"{name}_mean"].iloc[0]
+        run[f"{name}_change"], run[f"{name}_change_se"] = changes, 0.05
+    first = lost(f"{HELD}_change_se", 1)(run)
+    assert alarm_of_run(first, [HELD], trained=PROXY).onset == 10
+    for column in (f"{HELD}_change", f"{HELD}_change_se", f"{PROXY}_change"):
+        with pytest.raises(ScoreTableError, match=f"'{column}' is NaN .* epoch 7"):
+            alarm_of_run(lost(column, 7)(first), [HELD], trained=PROXY)
+
+
+def test_a_report_says_which_epoch_is_lost_and_judges_the_other_methods() -> None:
+    other = lost(f"{GOLD}_mean", 6)(history()).assign(method="rwr", run="rwr-s0")
+    found = stopping_report(pd.concat([history(), other]), held_out=[HELD])
+    (row,) = found[found["method"] == "rwr"].to_dict("records")
+    assert "'gold_taste_mean' is NaN or infinite in epoch 6 of rwr-s0" in row["note"]
+    assert found.loc[found["method"] == "tdpo", "regret"].notna().sum() == 5
+
+
+def test_a_report_watches_what_a_method_was_scored_by() -> None:
+    """In the table of all methods a column of others is there, and empty."""
+    other = history().assign(method="rwr", run="rwr-s0", **{"hps-mini_mean": 0.0})
+    table = pd.concat([history(), other.assign(**{"hps-mini_std": 0.5})])
+    report = stopping_report(table, held_out=[HELD, "hps-mini", "never-scored"])
+    assert report["regret"].notna().sum() == 2 * 5
+    alone = stopping_report(history(), held_out=[HELD])
+    pd.testing.assert_frame_equal(
+        report[report["method"] == "tdpo"].reset_index(drop=True), alone
+    )
 
 
 def test_another_judge_where_there_is_no_gold() -> None:

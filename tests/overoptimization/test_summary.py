@@ -292,3 +292,5 @@ def test_findings_name_the_methods_on_screen_and_in_markdown(
         assert f"\n- {line}\n" in screen
         assert f"\n  - {line}\n" in text
     assert "## The table\n\n- Counted: a.\n" in text
+    flat = comparison_finding(pd.DataFrame([pair | sizes | tested | {"base_sd": 0.0}]))
+    assert flat.said == [("lower", ["slow minus fast on a, a the base did not vary"])]

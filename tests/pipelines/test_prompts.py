@@ -71,7 +71,7 @@ def test_a_strip_shows_only_what_is_evaluated() -> None:
 
 
 def test_an_unknown_set_names_those_near() -> None:
-    with pytest.raises(PromptError, match="Did you mean simple_animals"):
+    with pytest.raises(PromptError, match="did you mean simple_animals"):
         training_prompts(task("simple_animal"), EVALUATED, MENAGERIE)
     with pytest.raises(PromptError, match="Unknown prompt set 'komplex'"):
         evaluation_prompts(evaluation("komplex"), MENAGERIE)

@@ -490,10 +490,29 @@ def test_methods_are_compared_on_all_terms(
     text = catalog["report_text"].load()
     for name in (
         *("matched", "compared", "hypervolumes"),
-        *("goodhart", "joint", "regrets"),
+        *("goodhart", "joint", "regrets", "alarms"),
     ):
         assert f"`tables/{name}.csv`" in text
         assert len(catalog[f"table_{name}"].load()) > 0
+
+
+def test_curves_in_git_are_of_the_trained_sampler_and_the_summary_of_both(
+    pipeline: Pipeline,
+) -> None:
+    """So that a grid of 48 methods and rewards stays below what git keeps."""
+    both = [scores(RUNS[0]).assign(eta=eta) for eta in (0.0, 1.0)]
+    given = {"all_scores": pd.concat(both), "params:rewards": {}}
+    wanted = ("table_curves", "table_summary")
+    data = {name: MemoryDataset(value) for name, value in given.items()}
+    catalog = DataCatalog(data | {name: MemoryDataset() for name in wanted})
+    SequentialRunner().run(
+        pipeline.from_inputs("all_scores").to_outputs(*wanted), catalog
+    )
+    kept, last = (catalog[name].load() for name in wanted)
+    assert set(kept["eta"]) == {1.0}
+    assert set(last["eta"]) == {0.0, 1.0}
+    # Three checkpoints of as many groups and rewards.
+    assert len(kept) == 3 * (last["eta"] == 1).sum()
 
 
 def test_one_method_without_critic_gold_or_seconds_is_reported(
@@ -508,6 +527,8 @@ def test_one_method_without_critic_gold_or_seconds_is_reported(
     text = catalog["report_text"].load()
     assert "  - no common level, or no method to compare: " in text
     assert "no gold was scored in training" in text
+    assert catalog["table_alarms"].load()["n_runs"].tolist() == [0]
+    assert len(catalog["table_alarm_runs"].load()) == 1
     assert "critic_neurons.png" not in catalog["report_text"].load()
     assert not (tmp_path / "figure_critic_neurons.png").exists()
 

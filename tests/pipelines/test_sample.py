@@ -115,7 +115,7 @@ def test_an_empty_prompt(tmp_path: Path, prompt: str) -> None:
 @pytest.mark.parametrize("name", ["simple_animls", "imagenet_animls/32"])
 def test_a_misspelt_set_is_no_prompt(base_model: Path, name: str) -> None:
     anything = PromptSettings(vocabulary="open", files="none")
-    with pytest.raises(PromptError, match="Did you mean (simple|imagenet)_animals"):
+    with pytest.raises(PromptError, match="did you mean (simple|imagenet)_animals"):
         sample(settings(prompts=name), anything, COMPUTE, base_model)
 
 

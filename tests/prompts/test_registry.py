@@ -166,7 +166,7 @@ def test_broad_scenes_leave_out_what_stays_unseen():
 
 
 def test_unknown_set_suggests_a_name():
-    with pytest.raises(PromptError, match="Did you mean simple_animals"):
+    with pytest.raises(PromptError, match="did you mean simple_animals"):
         prompt_set("simple_animal")
 
 

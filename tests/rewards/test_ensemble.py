@@ -203,7 +203,21 @@ def test_methods_by_gradient_need_it_from_every_part():
 METHODS = {
     "ddpo": tiny.DDPO,
     "tdpo": tiny.TDPO,
+    "dpok": tiny.DPOK,
+    "rwr": {
+        "algorithm": "rwr",
+        "rounds": 2,
+        "passes": 1,
+        "batch_size": 4,
+        "optimizer": tiny.OPTIMIZER,
+    },
+    "alignprop": {
+        "algorithm": "alignprop",
+        "truncation": {"kind": "per_step"},
+        "optimizer": tiny.OPTIMIZER,
+    },
     "draft": {"algorithm": "draft", "optimizer": tiny.OPTIMIZER},
+    "refl": {"algorithm": "refl", "optimizer": tiny.OPTIMIZER},
 }
 
 

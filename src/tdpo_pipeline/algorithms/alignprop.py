@@ -24,7 +24,7 @@ share a draw. The expected gradient is the same, and its noise smaller.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import NormalDist
+from statistics import NormalDist, mean
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -66,6 +66,10 @@ class NormalTruncation(Settings):
     mean: Part = 0.84
     std: PositiveFloat = 0.1
 
+    def first_step(self, uniform: float, steps: int) -> int:
+        """First live step of T, by a uniform number in [0, 1)."""
+        return truncated_normal(uniform, self.mean * steps, self.std * steps, steps)
+
 
 class UniformTruncation(Settings):
     """All steps from a uniformly drawn one on.
@@ -84,6 +88,11 @@ class UniformTruncation(Settings):
         if self.low >= self.high:
             raise ValueError("truncation.low must be below truncation.high.")
         return self
+
+    def first_steps(self, steps: int) -> tuple[int, int]:
+        """Between which steps of T the first live one is drawn, the end excluded."""
+        low = min(round(self.low * steps), steps - 1)
+        return low, max(round(self.high * steps), low + 1)
 
 
 class FixedTruncation(Settings):
@@ -131,10 +140,11 @@ class AlignPropSettings(RewardBackpropSettings):
         match self.truncation:
             case PerStepTruncation():
                 return steps / 2
-            case NormalTruncation(mean=mean):
-                return steps * (1 - mean)
-            case UniformTruncation(low=low, high=high):
-                return steps * (1 - (low + high) / 2)
+            case NormalTruncation() as normal:
+                quantiles = (np.arange(1000) + 0.5) / 1000
+                return steps - mean(normal.first_step(q, steps) for q in quantiles)
+            case UniformTruncation() as uniform:
+                return steps - mean(range(*uniform.first_steps(steps)))
             case FixedTruncation(last_steps=last):
                 return last
 
@@ -161,13 +171,9 @@ def live_steps(
         case PerStepTruncation():
             return step >= rng.integers(0, steps, size=steps, endpoint=True)
         case NormalTruncation():
-            return step >= truncated_normal(
-                rng.random(), truncation.mean * steps, truncation.std * steps, steps
-            )
+            return step >= truncation.first_step(rng.random(), steps)
         case UniformTruncation():
-            low = min(round(truncation.low * steps), steps - 1)
-            high = max(round(truncation.high * steps), low + 1)
-            return step >= rng.integers(low, high)
+            return step >= rng.integers(*truncation.first_steps(steps))
         case FixedTruncation():
             return step >= steps - truncation.last_steps
 

@@ -62,7 +62,7 @@ class Algorithm(ABC):
     @property
     def eta(self) -> float:
         """DDIM's eta in sampling: the scale's, unless the method has one."""
-        return self.training.eta
+        return self.settings.sampling_eta(self.training)
 
     def sample(self, epoch: int, prompts: Sequence[str]) -> Trajectory:
         """The epoch's trajectories, one for each prompt, exploring if configured."""

@@ -29,6 +29,10 @@ def _js(log_probs: Tensor, reference: Tensor) -> Tensor:
     )
 
 
+def _square(log_probs: Tensor, reference: Tensor) -> Tensor:
+    return 0.5 * (log_probs - reference) ** 2
+
+
 def _k3(log_probs: Tensor, reference: Tensor) -> Tensor:
     x = log_probs - reference
     return torch.expm1(-x) + x
@@ -42,19 +46,21 @@ def _approx(log_probs: Tensor, reference: Tensor) -> Tensor:
 PENALTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "kl": lambda own, reference: own - reference,
     "abs": lambda own, reference: (own - reference).abs(),
-    "square": lambda own, reference: 0.5 * (own - reference) ** 2,
+    "square": _square,
     "clip": lambda own, reference: (own - reference).clamp(min=0),
     "approx": _approx,
     "js": _js,
+    "k2": _square,
     "k3": _k3,
 }
+OF_SUMS = ("k2", "k3")
 """Penalty of a step by its log-prob under the policy and under the base model.
 
 With x the difference of the two: ``kl`` x (Schulman's k1), ``abs`` |x|, ``square``
-x^2 / 2 (k2), ``clip`` max(x, 0) (the official default), ``approx`` e^x - 1 - x (the
-official code's, whose sign is turned round), ``js`` the clipped Jensen-Shannon terms;
-and ``k3`` e^-x - 1 + x, which is unbiased for the KL where x is the whole log-ratio,
-summed over dimensions.
+x^2 / 2, ``clip`` max(x, 0) (the official default), ``approx`` e^x - 1 - x (the official
+code's, whose sign is turned round), ``js`` the clipped Jensen-Shannon terms. Of the whole
+log-ratio, summed over dimensions, ``k2`` is x^2 / 2 and ``k3`` e^-x - 1 + x, Schulman's
+estimators: k3 is unbiased for the KL, k2 near it where the KL is small.
 """
 
 
@@ -73,7 +79,7 @@ class KlSettings(Settings):
     """
 
     penalty: Literal[
-        "kl", "abs", "square", "clip", "approx", "js", "k3", "closed_form"
+        "kl", "abs", "square", "clip", "approx", "js", "k2", "k3", "closed_form"
     ] = "closed_form"
     applied_to: Literal["reward", "loss"] = "reward"
     coefficient: NonNegativeFloat = 0.2
@@ -245,11 +251,12 @@ def kl_penalties(
 ) -> Tensor:
     """The penalty of each step of trajectories, per latent dimension, shape (N, T).
 
-    The official code's penalties are of the mean log-probs, as they are; ``k3`` is made
-    of the sums and divided by D, for only so is its mean that of ``closed_form``.
+    The official code's penalties are of the mean log-probs, as they are; ``k2`` and
+    ``k3`` are made of the sums and divided by D, for only so do they estimate what
+    ``closed_form`` is.
     """
     own, base = trajectory.log_probs, reference.log_probs
-    if penalty == "k3":
+    if penalty in OF_SUMS:
         dims = policy.latent_dims
         return PENALTIES[penalty](dims * own, dims * base) / dims
     if penalty != "closed_form":

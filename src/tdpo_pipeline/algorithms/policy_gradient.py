@@ -450,7 +450,10 @@ class PolicyGradient(Algorithm):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self.config.seed, "policy reset", epoch))
             count = reset_adapter_neurons(
-                self.policy.unet, masks, self.surrogate.optimizer.adamw
+                self.policy.unet,
+                masks,
+                self.surrogate.optimizer.adamw,
+                reset_adam_step=self.settings.policy_neurons.reset_adam_step,
             )
         return {"policy_neurons_reset": float(count)}
 

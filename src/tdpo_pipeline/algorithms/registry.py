@@ -7,10 +7,11 @@ imported when asked for, so that listing pipelines needs no torch.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
+
+from tdpo_pipeline.hints import did_you_mean
 
 if TYPE_CHECKING:
     from tdpo_pipeline.algorithms.base import Algorithm
@@ -36,11 +37,9 @@ def algorithm_class(name: str) -> type[Algorithm]:
     """
     path = ALGORITHMS.get(name, name)
     if ":" not in path:
-        near = difflib.get_close_matches(name, ALGORITHMS, n=3)
         raise ValueError(
-            f"unknown algorithm '{name}'"
-            f"{' (did you mean ' + ' or '.join(near) + '?)' if near else ''}; there "
-            f"are {', '.join(ALGORITHMS)}, or give 'module:Class' of your own."
+            f"unknown algorithm '{name}'{did_you_mean(name, ALGORITHMS)}; there are "
+            f"{', '.join(ALGORITHMS)}, or give 'module:Class' of your own."
         )
     module, _, attribute = path.partition(":")
     try:

@@ -104,6 +104,10 @@ class RewardBackpropSettings(AlgorithmSettings):
         own = self.guidance_scale
         return super().sampling_guidance(training) if own is None else own
 
+    def sampling_eta(self, training: TrainingSettings) -> float:
+        """The method's eta, or the scale's."""
+        return super().sampling_eta(training) if self.eta is None else self.eta
+
     def unet_visits(self, training: TrainingSettings) -> UnetVisits:
         """The live steps; of several, each is computed again in the backward pass."""
         live = self.mean_live_steps(training)
@@ -120,15 +124,10 @@ class RewardBackpropSettings(AlgorithmSettings):
 
     def summary(self, training: TrainingSettings) -> str:
         """Updates an epoch, what they are made of, learning rate."""
-        own = {"eta": self.eta, "guidance": self.guidance_scale}
-        given = [
-            f"{name} {value:g}" for name, value in own.items() if value is not None
-        ]
         return ", ".join(
             [
                 f"1 update an epoch on {training.samples_per_epoch} images",
                 self.live_summary(training),
-                *(f"its own {setting}" for setting in given),
                 f"lr {self.optimizer.learning_rate:g}",
             ]
         )
@@ -231,12 +230,6 @@ class RewardBackprop(Algorithm):
             raise no_gradient(self.reward.name)
         self.optimizer = PolicyOptimizer(self.policy, self.settings.optimizer)
         self.target: float | None = None
-
-    @property
-    def eta(self) -> float:
-        """The method's eta, or the scale's."""
-        own = self.settings.eta
-        return super().eta if own is None else own
 
     @abstractmethod
     def latents(

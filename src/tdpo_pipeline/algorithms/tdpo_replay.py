@@ -8,11 +8,13 @@ policy learns from them again, without a new reward query:
     keep M trajectories of each of the last K epochs, with their advantages A
     after a reset: for each kept epoch:
         log p_old = log p_theta of the kept steps            # so the ratio starts at 1
-        one pass of surrogate updates on (log p_old, A)
+        one pass of surrogate updates on (log p_old, max(A, 0))
 
 The kept steps come from older policies. Taking the reset policy as the old one makes the
-clip a trust region around it; the advantage is not reweighted, so the pass is a step
-towards good stored steps and away from bad ones, and no unbiased policy gradient.
+clip a trust region around it. The advantage is not reweighted, so this is no unbiased
+policy gradient but an imitation of the policy's own good steps, as in self-imitation
+learning (Oh et al. 2018, equation 2). Bad steps are left out: a step that the policy no
+longer takes is ever less likely the further it is pushed away, and nothing ends that.
 """
 
 from __future__ import annotations
@@ -146,17 +148,18 @@ class TdpoReplay(Tdpo):
         return reevaluate(self.policy, steps, self.training.micro_batch_size)
 
     def before_epoch(self, epoch: int) -> dict[str, float]:
-        """Reset the adapters' neurons if due, and then learn from the buffer."""
+        """Reset the adapters' neurons if due, then learn from the buffer's good steps."""
         metrics = super().before_epoch(epoch)
         if not metrics:
             return metrics
         updates = 0
         for age, kept in enumerate(self.buffer):
             steps = self.kept_steps(kept)
+            gains = kept.advantages.clamp(min=0)
             self.surrogate.begin_epoch()
             rng = generator(self.config.seed, f"replay order {age}", epoch)
             for pairs in self.surrogate.updates(rng, len(steps), steps.num_steps):
-                self.surrogate.step(steps, pairs, kept.advantages)
+                self.surrogate.step(steps, pairs, gains)
                 updates += 1
         return metrics | {"replay_updates": float(updates)}
 

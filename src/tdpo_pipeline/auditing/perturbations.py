@@ -7,7 +7,6 @@ parts of the shorter side, so that a strength means the same at 32 and at 512 pi
 
 from __future__ import annotations
 
-import difflib
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tdpo_pipeline.diffusion.randomness import noise
+from tdpo_pipeline.hints import did_you_mean
 from tdpo_pipeline.rewards.preprocessing import levels
 
 Kind = Literal["damage", "style", "neutral", "prompt"]
@@ -289,8 +289,7 @@ def check_perturbations(strengths: Mapping[str, Sequence[float]]) -> None:
     """
     for name, values in strengths.items():
         if name not in PERTURBATIONS:
-            near = difflib.get_close_matches(name, PERTURBATIONS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = did_you_mean(name, PERTURBATIONS)
             raise UnknownPerturbationError(
                 f"Unknown perturbation '{name}'{hint}. There are "
                 f"{', '.join(PERTURBATIONS)}."

@@ -32,7 +32,7 @@ class CriticSettings(Settings):
         dropout: Dropout after the first layers (the rest have none).
         activation: Between layers. The paper's "5 linear layers" have none.
         init: ``official`` draws all weights from N(0, 1/(d+1)^2) with d the embedding
-            size, from which a deep linear net may learn nothing for thousands of
+            size, from which a deep linear net learns nothing for the first hundreds of
             updates (targets of mean 0); ``default`` is torch's own, with biases 0.
         value_clip: The prediction may move by this much from the one made in the
             rollout before its loss is clipped (PPO); None: plain squared error.

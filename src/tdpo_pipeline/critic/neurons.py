@@ -38,8 +38,6 @@ class NeuronSettings(ResetSettings):
             official code does).
         reset_seed: ``epoch`` draws anew at each reset; ``fixed`` draws the same
             weights each time (official).
-        reset_adam_step: Also start Adam's bias correction anew (the official code
-            clears only the moments).
         overlap: ``fixed``, or ``official``, which counts elements instead of members
             and so is always 100.
     """
@@ -50,7 +48,6 @@ class NeuronSettings(ResetSettings):
     stats_samples: PositiveInt = 64
     stats_steps: Literal["all", "one"] = "all"
     reset_seed: Literal["epoch", "fixed"] = "epoch"
-    reset_adam_step: bool = False
     overlap: Literal["fixed", "official"] = "fixed"
 
 
@@ -134,10 +131,27 @@ def reset_neurons(
             (outgoing.weight, (slice(None), mask)),
         )
         for parameter, index in touched:
-            state = optimizer.state.get(parameter, {})
-            for moment in ("exp_avg", "exp_avg_sq"):
-                if moment in state:
-                    state[moment][index] = 0.0
-            if reset_adam_step and "step" in state:
-                state["step"].zero_()
+            forget(optimizer, parameter, index, step=reset_adam_step)
     return sum(int(mask.sum()) for mask in masks)
+
+
+Index = tuple[Tensor | slice, ...]
+
+
+def forget(
+    optimizer: Optimizer, parameter: Tensor, index: Index, *, step: bool
+) -> None:
+    """Set Adam's moments to 0 where ``index`` is, and its step count if asked to.
+
+    Args:
+        optimizer: An Adam.
+        parameter: One of its parameters; one that was never updated has no moments.
+        index: Which of its elements.
+        step: Whether the bias correction of all of them starts anew.
+    """
+    state = optimizer.state.get(parameter, {})
+    for moment in ("exp_avg", "exp_avg_sq"):
+        if moment in state:
+            state[moment][index] = 0.0
+    if step and "step" in state:
+        state["step"].zero_()

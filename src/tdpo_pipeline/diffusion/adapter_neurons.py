@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tdpo_pipeline.critic.neurons import masked_percent, neuron_scores
+from tdpo_pipeline.critic.neurons import forget, masked_percent, neuron_scores
 
 
 @torch.no_grad()
@@ -62,7 +62,11 @@ def lora_layers(unet: nn.Module) -> dict[str, tuple[LoraWeights, LoraWeights]]:
 
 @torch.no_grad()
 def reset_adapter_neurons(
-    unet: nn.Module, masks: Sequence[Tensor], optimizer: Optimizer
+    unet: nn.Module,
+    masks: Sequence[Tensor],
+    optimizer: Optimizer,
+    *,
+    reset_adam_step: bool = False,
 ) -> int:
     """Re-draw the masked neurons of every LoRA layer and forget their Adam moments.
 
@@ -75,6 +79,7 @@ def reset_adapter_neurons(
         masks: Which neurons to reset in each LoRA layer, bool (r,), in the order of
             :func:`lora_layers`.
         optimizer: The policy's Adam.
+        reset_adam_step: Also set the step counts of the touched tensors to 0.
 
     Returns:
         Number of neurons reset.
@@ -83,11 +88,9 @@ def reset_adapter_neurons(
         fresh = torch.randn_like(down.weight, device="cpu") / len(mask)
         down.weight[mask] = fresh.to(down.weight.device)[mask]
         up.weight[:, mask] = 0.0
-        for weight, index in ((down.weight, (mask,)), (up.weight, (slice(None), mask))):
-            state = optimizer.state.get(weight, {})
-            for moment in ("exp_avg", "exp_avg_sq"):
-                if moment in state:
-                    state[moment][index] = 0.0
+        if mask.any():
+            forget(optimizer, down.weight, (mask,), step=reset_adam_step)
+            forget(optimizer, up.weight, (slice(None), mask), step=reset_adam_step)
     return sum(int(mask.sum()) for mask in masks)
 
 

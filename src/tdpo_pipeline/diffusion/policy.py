@@ -222,7 +222,7 @@ class Policy:
 
     @torch.no_grad()
     def _encode(self, prompt: str) -> PromptEmbeds:
-        with _quiet("diffusers", "transformers"):  # of what tell_truncated says
+        with quiet("diffusers", "transformers"):  # of what tell_truncated says
             tokens, *others = self.pipeline.encode_prompt(
                 prompt,
                 device=self.device,
@@ -447,7 +447,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _quiet(*libraries: str) -> Iterator[None]:
+def quiet(*libraries: str) -> Iterator[None]:
     """Without the warnings that libraries log."""
     loggers = [logging.getLogger(library) for library in libraries]
     levels = [logger.level for logger in loggers]
@@ -566,6 +566,3 @@ def check_adapter(unet: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 f"of {own} {what}, and this UNet's has "
                 f"{expected}."
             )
-
-
-logging.getLogger("diffusers.loaders").setLevel(logging.ERROR)

@@ -164,10 +164,7 @@ def _what_it_is(config: RunConfig, facts: Mapping[str, Any], base: BaseModel) ->
         "seed": config.seed,
         "epoch": f"{facts['epoch']} of {training.epochs}",
         "reward queries": facts["reward_queries"],
-        "sampler in training": (
-            f"DDIM, {training.num_inference_steps} steps, guidance "
-            f"{training.guidance_scale:g}, eta {training.eta:g}"
-        ),
+        "sampler in training": f"DDIM, {config.sampler_summary()}",
     }
     return "\n".join(
         [

@@ -5,7 +5,6 @@ This module imports neither torch nor Kedro.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 from pydantic import Field, PositiveFloat
@@ -18,6 +17,7 @@ from tdpo_pipeline.config import (
     TrainingSettings,
 )
 from tdpo_pipeline.fetching.download import RemoteFile
+from tdpo_pipeline.hints import did_you_mean
 from tdpo_pipeline.prompts import PUBLISHED, PromptError
 from tdpo_pipeline.rewards.model_files import ModelFile, Repository
 
@@ -80,11 +80,9 @@ def prompt_files(sources: Mapping[str, str]) -> list[RemoteFile]:
 def check_read_from_file(name: str) -> None:
     """Raise PromptError unless a prompt set of this name is read from a file."""
     if name not in PUBLISHED:
-        near = difflib.get_close_matches(name, PUBLISHED, n=2)
         raise PromptError(
-            f"'{name}' is no prompt set that is read from a "
-            f"file{': did you mean ' + ' or '.join(near) + '?' if near else '.'} "
-            f"There are {', '.join(PUBLISHED)}."
+            f"'{name}' is no prompt set that is read from a file"
+            f"{did_you_mean(name, PUBLISHED)}. There are {', '.join(PUBLISHED)}."
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tdpo_pipeline.figures import style
+from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.tables import (
     TRAINING_ETA,
     gold_of,
@@ -70,7 +70,7 @@ def cross_reward(
         block, axes = axes[: lines[reward]], axes[lines[reward] :]
         rows = data[data["reward"] == reward]
         panels = [ax for line in block for ax in line]
-        _block(panels, reward, names, rows, last_bar=style.crowded(data))
+        _block(panels, reward, names, rows, crowded=intervals.crowded(data))
     style.frame(
         figure,
         title=title,
@@ -118,12 +118,11 @@ def _block(
     names: list[str],
     data: pd.DataFrame,
     *,
-    last_bar: bool,
+    crowded: bool,
 ) -> None:
     """The panels of one trained reward; axes that are left over stay empty."""
     for ax, name in zip(axes, names, strict=False):
-        for method, rows in data[data["scored"] == name].groupby("method"):
-            _curve(ax, rows.sort_values("epoch"), str(method), last_bar=last_bar)
+        _panel(ax, data[data["scored"] == name], crowded=crowded)
         own = " (its gold)" if name == gold_of(reward) else ""
         style.label(ax, x=f"{reward}, trained", y=name + own)
         style.paper_axes(ax, x=reward, y=name)
@@ -131,15 +130,19 @@ def _block(
         ax.axis("off")
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, method: str, *, last_bar: bool) -> None:
-    """One method's checkpoints, and the base model where they start."""
-    x_bars = rows[["x_mean", "x_low", "x_high"]].set_axis(
-        ["mean", "low", "high"], axis=1
-    )
-    look = style.method_style(method)
-    style.points(ax, rows["x_mean"], rows, look, x_bars=x_bars, last_bar=last_bar)
-    base = rows[rows["epoch"] == 0]
+def _panel(ax: Axes, data: pd.DataFrame, *, crowded: bool) -> None:
+    """All methods' checkpoints, and the base model where they start."""
+    curves = intervals.of_methods(data.sort_values("epoch"))
+    for rows, look in curves:
+        style.points(ax, rows["x_mean"], rows, look, barred=False)
+    base = data[data["epoch"] == 0]
     ax.plot(base["x_mean"], base["mean"], "*", color=style.BLACK, ms=10, zorder=5)
+    # The curves set the limits: intervals may be many times as long as they are.
+    ax.margins(x=0.12, y=0.25)
+    for rows, look in curves:
+        barred = rows.tail(1) if crowded else rows
+        x = barred[["x_mean", "x_low", "x_high"]].set_axis(intervals.BOUNDS, axis=1)
+        intervals.cut_bars(ax, x, barred, look)
 
 
 def _caption(data: pd.DataFrame, group: str) -> str:
@@ -147,8 +150,8 @@ def _caption(data: pd.DataFrame, group: str) -> str:
     images = f"{style.images_text(data)} on {group_label(group)}{x_prompts}"
     return (
         "Each point is an evaluated checkpoint, in order of training from the base model "
-        f"(star): {images}, {style.seeds_text(data)}. {style.bars_text(data)} of the "
-        "change since the base model, paired by prompt and noise, "
-        f"{style.over_text(data)}. "
-        "Sampler: eta 1."
+        f"(star): {images}, {style.seeds_text(data)}. "
+        f"{intervals.where_text(data, at='at last checkpoints')}: "
+        f"{intervals.change_text(data, as_level=True)}. The axes are the curves': an "
+        "arrow at an edge is where a bar goes on. Sampler: eta 1."
     )

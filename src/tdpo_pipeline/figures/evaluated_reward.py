@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tdpo_pipeline.figures import style
+from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.tables import TRAINING_ETA, group_label
 
 
@@ -58,7 +58,7 @@ def evaluated_reward(
             if rows.empty:
                 ax.axis("off")
             else:
-                _panel(ax, rows, reward, group, last_bar=style.crowded(data))
+                _panel(ax, rows, reward, group, crowded=intervals.crowded(data))
     style.frame(
         figure,
         title=title,
@@ -98,23 +98,25 @@ def _data(
 
 
 def _panel(
-    ax: Axes, data: pd.DataFrame, reward: str, group: str, *, last_bar: bool
+    ax: Axes, data: pd.DataFrame, reward: str, group: str, *, crowded: bool
 ) -> None:
     """All methods on one prompt group."""
-    for method, rows in data.sort_values("epoch").groupby("method"):
-        look = style.method_style(str(method))
-        style.points(ax, rows["reward_queries"], rows, look, last_bar=last_bar)
+    curves = intervals.of_methods(data.sort_values("epoch"))
+    for rows, look in curves:
+        style.points(ax, rows["reward_queries"], rows, look, barred=not crowded)
     (scored,) = data["scored"].unique()
     y = scored if scored == reward else f"{scored} (trained on {reward})"
     style.label(ax, title=group_label(group), x="reward queries", y=y)
     style.paper_axes(ax, y=scored)
     ax.xaxis.set_major_locator(style.whole_numbers(6))
+    if crowded:
+        intervals.end_bars(ax, "reward_queries", curves)
 
 
 def _caption(data: pd.DataFrame) -> str:
     return (
         f"Evaluated checkpoints, sampled without exploration: "
-        f"{style.images_text(data)}, {style.seeds_text(data)}. {style.bars_text(data)} "
-        "of the change since the base model, paired by prompt and noise, "
-        f"{style.over_text(data)}. Sampler: eta 1."
+        f"{style.images_text(data)}, {style.seeds_text(data)}. "
+        f"{intervals.where_text(data)}: {intervals.change_text(data, as_level=True)}. "
+        "Sampler: eta 1."
     )

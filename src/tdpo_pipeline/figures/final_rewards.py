@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tdpo_pipeline.figures import style
+from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.curves import in_base_sd
 from tdpo_pipeline.overoptimization.summary import final_rows
 from tdpo_pipeline.overoptimization.tables import (
@@ -136,7 +136,6 @@ def _caption(data: pd.DataFrame, group: str, unvaried: Sequence[str]) -> str:
     return (
         f"The last checkpoint ({checkpoint_word()} {last}) minus the base model on "
         f"{group_label(group)}: {style.images_text(data)}, {style.seeds_text(data)}. "
-        "Bars: 95 % interval of the change, paired by prompt and noise, "
-        f"{style.over_text(data)}. One base SD: standard deviation over the base model's "
-        f"images for the prompts trained on.{without} Sampler: eta 1."
+        f"Bars: {intervals.change_text(data)}. One base SD: standard deviation over the "
+        f"base model's images for the prompts trained on.{without} Sampler: eta 1."
     )

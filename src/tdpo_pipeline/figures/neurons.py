@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from tdpo_pipeline.figures import style
+from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.curves import neuron_curves
 
 _NAMES = {
-    "critic_dormant_pct": "dormant neurons (%)",
-    "critic_overlap_pct": "overlap of dormant neurons (%)",
-    "lora_dormant_pct_t0": "dormant neurons (%), threshold 0",
-    "lora_dormant_pct_t01": "dormant neurons (%), threshold 0.1",
+    "critic_dormant_pct": ("dormancy", "dormant neurons (%)"),
+    "critic_overlap_pct": ("overlap", "overlap (%)"),
+    "lora_dormant_pct_t0": ("threshold 0", "dormant neurons (%)"),
+    "lora_dormant_pct_t01": ("threshold 0.1", "dormant neurons (%)"),
 }
+"""What tells a quantity's panels from the others', and their y label."""
+
 _TICK = 0.03  # height of a reset's tick, in parts of the panel's
 
 CRITIC = ("critic_dormant_pct", "critic_overlap_pct")
@@ -50,13 +53,18 @@ def neurons(
     figure, axes = style.page(
         len(rewards), len(quantities), panel=(4.4, 3.1), legend=legend, caption=caption
     )
-    for row, reward in zip(axes, rewards, strict=True):
-        for ax, quantity in zip(row, quantities, strict=True):
-            chosen = (data["reward"] == reward) & (data["quantity"] == quantity)
-            _panel(ax, data[chosen])
+    for column, quantity in zip(zip(*axes, strict=True), quantities, strict=True):
+        rows = data[data["quantity"] == quantity]
+        parts = [rows[rows["reward"] == reward] for reward in rewards]
+        for ax, reward, part in zip(column, rewards, parts, strict=True):
             ax.set_xlim(data["epoch"].min() - 0.7, data["epoch"].max() + 0.7)
-            name = _NAMES.get(quantity, quantity)
-            style.label(ax, title=f"trained on {reward}", x="epoch", y=name)
+            _curves(ax, part, crowded=intervals.crowded(data))
+            what, y = _NAMES[quantity]
+            style.label(ax, title=f"trained on {reward}: {what}", x="epoch", y=y)
+        # One scale for all rewards, so that they can be compared.
+        top = _top(quantity, [ax.get_ylim()[1] for ax in column])
+        for ax, part in zip(column, parts, strict=True):
+            _foot(ax, part, top)
     style.frame(
         figure,
         title=title,
@@ -74,12 +82,28 @@ def _nothing(history: pd.DataFrame, quantities: Sequence[str]) -> str:
     return f"None of these methods has {who}: {methods}."
 
 
-def _panel(ax: Axes, rows: pd.DataFrame) -> None:
-    """Curves of one quantity; the resets' ticks in a line of their own per method."""
-    for method, curve in rows.groupby("method"):
-        style.band(ax, curve, style.method_style(str(method)), "epoch")
+def _curves(ax: Axes, rows: pd.DataFrame, *, crowded: bool) -> None:
+    """Curves of one quantity on one trained reward."""
+    curves = intervals.of_methods(rows)
+    for curve, look in curves:
+        style.band(ax, curve, look, "epoch", filled=not crowded)
+    ax.xaxis.set_major_locator(style.whole_numbers(8))
+    if crowded:
+        intervals.end_bars(ax, "epoch", curves)
     if rows.empty:
         style.remark(ax, "Nothing measured: no dormant neurons to compare.")
+
+
+def _top(quantity: str, tops: Sequence[float]) -> float:
+    """Upper end of y, in %: what the panels take, and all of it for an overlap."""
+    whole = 103.0
+    if quantity == "critic_overlap_pct":
+        return whole
+    return min(whole, max(1.0, *tops))
+
+
+def _foot(ax: Axes, rows: pd.DataFrame, top: float) -> None:
+    """The resets' ticks at the foot of a panel, in a line of their own per method."""
     resets = rows[rows["neurons_reset"] > 0]
     methods = style.sort_methods(resets["method"])
     for line, method in enumerate(methods):
@@ -89,13 +113,14 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
             ax.axvline(epoch, foot, foot + _TICK, color=look.color, linewidth=1.6)
     # Below 0 is room for the ticks: that share of the panel's height.
     share = _TICK * len(methods) + 0.02
-    ax.set_ylim(-103 * share / (1 - share), 103)
-    ax.set_yticks(range(0, 101, 20))
-    ax.xaxis.set_major_locator(style.whole_numbers(8))
+    ax.set_ylim(-top * share / (1 - share), top)
+    ax.set_yticks([y for y in MaxNLocator(6).tick_values(0, top) if 0 <= y <= top])
 
 
 def _caption(data: pd.DataFrame) -> str:
-    bands = "Bands: 95 % intervals over training seeds."
+    bands = (
+        f"{intervals.where_text(data, 'Bands')}: 95 % intervals over training seeds."
+    )
     if data["n_seeds"].max() == 1:
         bands = "All neurons are counted, so one seed gives no interval."
     critic = data["quantity"].isin(CRITIC).any()

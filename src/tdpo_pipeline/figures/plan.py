@@ -147,6 +147,6 @@ def _lacking(settings: FigureSettings, table: pd.DataFrame) -> str:
     joint = " and " if settings.needs else " or "
     return (
         f"This figure needs runs of {joint.join(wanted) or 'any method'}{on}. There are "
-        f"{', '.join(there) or 'none'}. Add a line for each to experiment.runs in "
-        "conf/base/parameters.yml, then: dvc repro --allow-missing"
+        f"{', '.join(there) or 'none'}. "
+        f"{style.remedy('Add a line for each to experiment.runs')}"
     )

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from tdpo_pipeline.figures import style
+from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.curves import METHOD, checkpoint_rows
-from tdpo_pipeline.overoptimization.tables import TRAINING_ETA
+from tdpo_pipeline.overoptimization.tables import TRAINING_ETA, with_group
 
 _THICK = 2.8
 _LOOKS = (
@@ -54,9 +54,8 @@ def prompt_curves(
     data = _data(scores, classes, scored)
     if data.empty:
         text = (
-            f"No evaluated prompt has the words {' or '.join(map(repr, classes))}. Add "
-            "the prompt set to evaluation.prompt_sets (conf/base/"
-            "parameters_evaluation.yml), and evaluate again: dvc repro --allow-missing"
+            f"No evaluated prompt has the words {' or '.join(map(repr, classes))}. "
+            f"{style.remedy('Add the prompt set to evaluation.prompt_sets')}"
         )
         return style.Drawn(style.notice(title, text), data)
     looks = {
@@ -96,7 +95,9 @@ def _data(
     scores: pd.DataFrame, classes: Sequence[str], scored: str | None
 ) -> pd.DataFrame:
     """The tidy table of the figure."""
-    scores = scores[scores["eta"] == TRAINING_ETA]
+    # A class may cut across the prompts' groups, so that all prompts are of one here:
+    # one that is in two prompt sets is counted once.
+    scores = with_group(scores[scores["eta"] == TRAINING_ETA].assign(seen=True))
     found: list[dict[str, object]] = []
     for (method, reward), unit in scores.groupby(list(METHOD), sort=True):
         name = str(reward) if scored is None else scored
@@ -143,6 +144,6 @@ def _caption(data: pd.DataFrame) -> str:
     return (
         "Thick: means over the prompts of a class, prompts weighing equally; faint: "
         f"single prompts. {style.images_text(data[data['prompt'] == ''])}, "
-        f"{style.seeds_text(data)}. Bars: 95 % interval of the change since the base "
-        f"model, paired by prompt and noise, {style.over_text(data)}. Sampler: eta 1."
+        f"{style.seeds_text(data)}. Bars: {intervals.change_text(data, as_level=True)}. "
+        "Sampler: eta 1."
     )

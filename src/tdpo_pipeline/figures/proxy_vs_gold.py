@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from tdpo_pipeline.figures import style
+from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.curves import in_base_sd
 from tdpo_pipeline.overoptimization.tables import (
     TRAINING_ETA,
@@ -60,7 +60,7 @@ def proxy_vs_gold(
     for row, reward in zip(axes, rewards, strict=True):
         for ax, (x, name) in zip(row, _X.items(), strict=True):
             own = data[data["reward"] == reward]
-            _panel(ax, own, x, last_bar=style.crowded(data))
+            _panel(ax, own, x, crowded=intervals.crowded(data))
             panel = f"{reward} (trained) and {gold_of(reward)} (its gold)"
             style.label(ax, title=panel, x=name, y="change in base SD")
     style.frame(
@@ -91,19 +91,23 @@ def _data(curves: pd.DataFrame, group: str) -> pd.DataFrame:
     return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)
 
 
-def _panel(ax: Axes, data: pd.DataFrame, x: str, *, last_bar: bool) -> None:
+def _panel(ax: Axes, data: pd.DataFrame, x: str, *, crowded: bool) -> None:
     """All methods, proxy and gold, over one of the two measures of effort."""
     ax.axhline(0, color=style.INK, linewidth=0.8)
-    ordered = data.sort_values("epoch")
-    for (method, role), rows in ordered.groupby(["method", "role"]):
-        look = style.method_style(str(method))
-        look = _as_role(look, str(role))
-        style.points(ax, rows[x], rows, look, last_bar=last_bar)
+    curves = [
+        intervals.Curve(rows[rows["role"] == role], _as_role(look, role))
+        for rows, look in intervals.of_methods(data.sort_values("epoch"))
+        for role in ("trained", "gold")
+    ]
+    for rows, look in curves:
+        style.points(ax, rows[x], rows, look, barred=not crowded)
     if x == "kl_to_base":
         # Distance from the base goes with the root of KL (Gao et al. 2023).
         ax.set_xscale("function", functions=(_root, _square))
         ax.set_xlim(left=0)
         ax.xaxis.set_major_locator(MaxNLocator(5))
+    if crowded:
+        intervals.end_bars(ax, x, curves)
 
 
 def _root(values: pd.Series) -> pd.Series:
@@ -139,7 +143,7 @@ def _roles() -> list[Artist]:
 def _caption(data: pd.DataFrame, group: str) -> str:
     return (
         f"{style.images_text(data)} on {group_label(group)}, {style.seeds_text(data)}. "
-        f"{style.bars_text(data)} of the change since the base model, paired by prompt "
-        f"and noise, {style.over_text(data)}. One base SD: standard deviation over the base "
-        "model's images for the prompts trained on. Sampler: eta 1."
+        f"{intervals.where_text(data)}: {intervals.change_text(data)}. One base SD: "
+        "standard deviation over the base model's images for the prompts trained on. "
+        "Sampler: eta 1."
     )

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from tdpo_pipeline.figures import style
+from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.curves import epoch_samples, training_curves
+from tdpo_pipeline.overoptimization.histories import check_history
 from tdpo_pipeline.overoptimization.tables import ScoreTableError
 
 _X = {
@@ -43,6 +44,7 @@ def sample_efficiency(
     else:
         data = training_curves(history)
     rewards = sorted(data["reward"].unique())
+    crowded = intervals.crowded(data)
     caption = _caption(data, x)
     legend = style.handles(data["method"])
     figure, axes = style.page(
@@ -53,11 +55,14 @@ def sample_efficiency(
         caption=caption,
     )
     for ax, reward in zip(axes[0], rewards, strict=True):
-        for method, rows in data[data["reward"] == reward].groupby("method"):
-            style.band(ax, rows, style.method_style(str(method)), x)
+        curves = intervals.of_methods(data[data["reward"] == reward])
+        for rows, look in curves:
+            style.band(ax, rows, look, x, filled=not crowded)
         style.label(ax, x=_X[x], y=reward)
         style.paper_axes(ax, y=reward)
         ax.xaxis.set_major_locator(style.whole_numbers(6))
+        if crowded:
+            intervals.end_bars(ax, x, curves)
     style.frame(
         figure,
         title=title,
@@ -81,8 +86,10 @@ def by_round(history: pd.DataFrame) -> pd.DataFrame:
         standard deviation are over all its ``samples``.
 
     Raises:
-        ScoreTableError: If the column ``updates`` is missing.
+        ScoreTableError: If the column ``updates`` is missing, or an epoch of a run is
+            there twice.
     """
+    check_history(history)
     if "updates" not in history.columns:
         raise ScoreTableError(
             "The history has no column 'updates', so that rounds can't be told apart. "
@@ -121,12 +128,12 @@ def _caption(data: pd.DataFrame, x: str) -> str:
     samples = sorted({int(n) for n in data["n_samples"] / data["n_seeds"]})
     count = " or ".join(f"{n:,}" for n in samples)
     each = "epoch" if x == "reward_queries" else "round"
-    bands = "95 % intervals over training seeds"
+    reach = "95 % intervals over training seeds"
     if single:
-        bands = f"95 % intervals of the mean over one {each}'s samples (not over seeds)"
+        reach = f"95 % intervals of the mean over one {each}'s samples (not over seeds)"
     if single and data["n_seeds"].max() > 1:
-        bands += "; over seeds where there are several"
+        reach += "; over seeds where there are several"
     return (
         f"Means over each {each}'s {count} training samples, before its update; "
-        f"{style.seeds_text(data)}. Bands: {bands}."
+        f"{style.seeds_text(data)}. {intervals.where_text(data, 'Bands')}: {reach}."
     )

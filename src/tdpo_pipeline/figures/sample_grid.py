@@ -7,13 +7,16 @@ and 10 to 12, and DiffExp's comparisons; over training, DDPO, figures 1, 7 and 9
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from tdpo_pipeline.figures import style
 from tdpo_pipeline.figures.strips import Pixels, Strip
@@ -24,30 +27,30 @@ from tdpo_pipeline.overoptimization.tables import (
     ordered_groups,
 )
 
-# In pixels of the figure.
+# In pixels of the figure; margin, title and air around text grow with the letters.
 _TILE = 128  # about the side of a sample
 _GAP = 6
 _GROUP_GAP = 26
-_LEFT = 270
-_RIGHT = 20
-_HEAD = 70
-_BLOCK_GAP = 30
-_NAMES = 142  # above a block: group names and prompts
-_LABEL_LETTERS = 20  # in a line of a row's label
+_MARGIN = 16
+_HEAD = 60  # the title
+_BLOCK_GAP = 36
 _NARROWEST = 1020  # a width at which title and caption can be read
+_USUAL = 1300  # a width up to which letters have their usual size
+_WIDEST = 2500  # of blocks side by side
+
+_LABEL_LETTERS = 20  # in a line of a row's label
+_PROMPT_SIZE = 9.0  # in points
+_LINE_HEIGHT = 1.2  # in parts of the letters' size
+_ON_PIXELS = (
+    1.05  # width of letters that are drawn on whole pixels, over their outlines'
+)
 _ROWS = {
-    "matched": (
-        "Each method at the evaluated checkpoint whose mean trained reward (the number) "
-        "is nearest the highest level that all methods reached; its first training seed."
-    ),
-    "last": (
-        "Each method at its last evaluated checkpoint, with its mean trained reward; its "
-        "first training seed."
-    ),
-    "progress": (
-        "Each block is one method's first training seed over its checkpoints, with the "
-        "mean trained reward."
-    ),
+    "matched": "Each method at the evaluated checkpoint whose {number} is nearest the "
+    "highest level that all methods reached ({levels}); its first training seed.",
+    "last": "Each method at its last evaluated checkpoint, with its {number}; its first "
+    "training seed.",
+    "progress": "Each block is one method's first training seed over its checkpoints, "
+    "with its {number}.",
 }
 
 
@@ -63,7 +66,7 @@ def matched_checkpoints(curves: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per run: run, method, reward, seed, epoch, mean (trained reward),
-        target, base_mean.
+        target, base_mean, n_seeds (1), n_prompts, n_images.
 
     Raises:
         ScoreTableError: If no checkpoint was evaluated on the prompts trained on.
@@ -116,9 +119,8 @@ def _checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
     """The columns that the grid needs, in order."""
     columns = ["run", "method", "reward", "seed", "epoch", "mean"]
     columns += [name for name in ("target",) if name in rows.columns]
-    return rows.sort_values(["run", "epoch"])[[*columns, "base_mean"]].reset_index(
-        drop=True
-    )
+    columns += ["base_mean", "n_seeds", "n_prompts", "n_images"]
+    return rows.sort_values(["run", "epoch"])[columns].reset_index(drop=True)
 
 
 def sample_grid(
@@ -135,8 +137,8 @@ def sample_grid(
 ) -> style.Drawn:
     """Pictures of checkpoints under each other, same prompt and noise in a column.
 
-    A block per trained reward, and over training one per method too; the base model
-    first. Each method shows its first training seed.
+    A block per trained reward; over training one per method too, side by side where
+    they fit. The base model comes first. Each method shows its first training seed.
 
     Args:
         curves: From ``reward_curves`` by run.
@@ -154,9 +156,9 @@ def sample_grid(
 
     Returns:
         The figure and its data: a row per checkpoint that is shown, with run, method,
-        reward, seed, epoch, mean (trained reward), base_mean and, at matched reward,
-        target. If the strips have no such prompt, a figure that says so and an empty
-        table.
+        reward, seed, epoch, mean (trained reward), base_mean, n_seeds, n_prompts and
+        n_images (of the mean) and, at matched reward, target. If the strips have no such
+        prompt, a figure that says so and an empty table.
 
     Raises:
         ScoreTableError: If a shown run has no strip or no image of its checkpoint.
@@ -171,15 +173,26 @@ def sample_grid(
     shown = shown[shown["reward"].map(columns).map(bool)].reset_index(drop=True)
     if shown.empty:
         return style.Drawn(style.notice(title, _no_prompts(prompts, of_groups)), shown)
-    units = ["reward", "method"] if rows == "progress" else ["reward"]
-    blocks = [
-        _Block.of(part, strips, columns[str(keys[0])], progress=rows == "progress")
-        for keys, part in shown.groupby(units, sort=False)
+    progress = rows == "progress"
+    lines = [
+        [
+            _Block.of(part, strips, columns[str(reward)], progress=progress)
+            for _, part in own.groupby("method" if progress else "reward", sort=False)
+        ]
+        for reward, own in shown.groupby("reward", sort=False)
     ]
-    caption = (
-        f"Same prompt and same noise within a column. {_ROWS[rows]} Sampler: eta 1."
-    )
-    return style.Drawn(_draw(blocks, title, caption), shown)
+    return style.Drawn(_draw(lines, title, _caption(shown, rows)), shown)
+
+
+def _caption(shown: pd.DataFrame, rows: str) -> str:
+    number = f"mean trained reward (the number; over {style.sizes_text(shown)})"
+    levels = ""
+    if rows == "matched":
+        targets = shown.groupby("reward")["target"].first()
+        each = [f"{reward}: {_number(level)}" for reward, level in targets.items()]
+        levels = ", ".join(each)
+    text = _ROWS[rows].format(number=number, levels=levels)
+    return f"Same prompt and same noise within a column. {text} Sampler: eta 1."
 
 
 _PICK = {
@@ -228,9 +241,8 @@ def _no_prompts(prompts: Sequence[str] | None, of_groups: Sequence[str] | None) 
     """What to do when no sample strip has the figure's prompts."""
     wanted = ", ".join(prompts or map(group_label, of_groups or ()))
     return (
-        f"The sample strips show none of: {wanted or 'any prompt'}. Name such prompts in "
-        "evaluation.strip_prompts (conf/base/parameters_evaluation.yml), and evaluate "
-        "again: dvc repro --allow-missing"
+        f"The sample strips show none of: {wanted or 'any prompt'}. "
+        f"{style.remedy('Name such prompts in evaluation.strip_prompts')}"
     )
 
 
@@ -266,14 +278,19 @@ class _Block:
         labels = [f"base model\n{_number(first['base_mean'])}"]
         for row in rows.to_dict("records"):
             tiles.append(_tiles(strips, row["run"], int(row["epoch"]), prompts))
-            name = textwrap.fill(style.method_label(row["method"]), _LABEL_LETTERS)
+            name = _broken_name(row["method"])
             reached = f"epoch {row['epoch']}, {_number(row['mean'])}"
             labels.append(reached if progress else f"{name}\n{reached}")
         head = f"trained on\n{first['reward']}"
         if progress:
-            name = style.method_label(str(first["method"]))
-            head = f"{textwrap.fill(name, _LABEL_LETTERS)}\n{head}"
+            head = f"{_broken_name(first['method'])}\n{head}"
         return cls(head, labels, columns, np.stack(tiles))
+
+
+def _broken_name(method: str) -> str:
+    """A method's label in lines that stand beside a row of samples."""
+    name = style.method_label(method)
+    return textwrap.fill(name, _LABEL_LETTERS, break_on_hyphens=False)
 
 
 def _number(value: float) -> str:
@@ -308,6 +325,142 @@ def _tiles(
     return strip.images[epoch][[strip.prompts.index(prompt) for prompt in prompts]]
 
 
+def _letters(points: float) -> float:
+    """Letters of so many points, in pixels."""
+    return points * style.DPI / 72
+
+
+def _height(text: str, size: float) -> int:
+    """Of the lines of a text whose letters have ``size`` points, in pixels."""
+    return round((text.count("\n") + 1) * _LINE_HEIGHT * _letters(size))
+
+
+def _width(text: str, size: float, weight: str = "normal") -> float:
+    """Of the longest line, likewise."""
+    return _letters(size) * max(_in_sizes(line, weight) for line in text.split("\n"))
+
+
+@cache
+def _in_sizes(line: str, weight: str = "normal") -> float:
+    """Width of a line of text in parts of its letters' size."""
+    path = TextPath((0, 0), line, size=1, prop=FontProperties(weight=weight))
+    return _ON_PIXELS * float(path.get_extents().width)
+
+
+def _fitted(text: str, room: float, size: float, weight: str = "normal") -> str:
+    """A text in lines of ``room`` pixels at most; longer words stay whole."""
+    first, *words = text.split(" ")
+    lines = [first]
+    for word in words:
+        longer = f"{lines[-1]} {word}"
+        if _width(longer, size, weight) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where things are in a block, in pixels, by how large its letters are.
+
+    Attributes:
+        side: Side of a sample.
+        enlarged: How much larger than usual the letters are.
+        left: Left edge of the samples in a block.
+        row: From a row of samples to the next.
+        prompt: Size of the prompts' letters, in points.
+    """
+
+    side: int
+    enlarged: float
+    left: int
+    row: int
+    prompt: float
+
+    @classmethod
+    def of(cls, blocks: Sequence[_Block], side: int, enlarged: float = 1) -> _Layout:
+        """The layout that has room for the labels of all blocks.
+
+        Prompts stand over samples, whose width their longest word has to keep to.
+        """
+        size = style.LABEL_SIZE * enlarged
+        labels = [label for block in blocks for label in block.labels]
+        heads = [block.head for block in blocks]
+        words = {
+            word
+            for block in blocks
+            for prompt, _ in block.columns
+            for word in prompt.split()
+        }
+        widest = _letters(max(_in_sizes(word) for word in words))
+        return cls(
+            side=side,
+            enlarged=enlarged,
+            left=round(
+                2 * _MARGIN * enlarged
+                + max(_width(text, size) for text in {*labels, *heads})
+            ),
+            row=_GAP + max(side, *(_height(label, size) for label in labels)),
+            prompt=min(_PROMPT_SIZE * enlarged, (side - _GAP) / widest),
+        )
+
+    @property
+    def margin(self) -> int:
+        """Left of a block's labels."""
+        return round(_MARGIN * self.enlarged)
+
+    @property
+    def size(self) -> float:
+        """Of the labels' letters, in points."""
+        return style.LABEL_SIZE * self.enlarged
+
+    def lefts(self, block: _Block) -> list[int]:
+        """Left edge of each column; groups stand apart."""
+        edges, x = [], self.left
+        for position, (_, group) in enumerate(block.columns):
+            if position and group != block.columns[position - 1][1]:
+                x += _GROUP_GAP
+            edges.append(x)
+            x += self.side + _GAP
+        return edges
+
+    def width(self, block: _Block) -> int:
+        """Of a block."""
+        return self.lefts(block)[-1] + self.side
+
+    def prompts(self, block: _Block) -> list[str]:
+        """The prompts, in as many lines as they take over a sample."""
+        return [_fitted(prompt, self.side, self.prompt) for prompt, _ in block.columns]
+
+    def groups(self, block: _Block) -> dict[int, str]:
+        """The groups' names by their first columns, as wide as their columns."""
+        lefts, groups = self.lefts(block), [group for _, group in block.columns]
+        names = {}
+        for group in dict.fromkeys(groups):
+            first = groups.index(group)
+            room = lefts[first + groups.count(group) - 1] + self.side - lefts[first]
+            names[first] = _fitted(group_label(group), room, self.size, "bold")
+        return names
+
+    def names(self, block: _Block) -> int:
+        """Height of what stands above the samples: the groups over the prompts."""
+        over = self.above(block) + _tallest(self.groups(block).values(), self.size)
+        return max(over, _height(block.head, self.size)) + _GAP
+
+    def above(self, block: _Block) -> int:
+        """Height of the prompts, with air to the groups' names."""
+        return _tallest(self.prompts(block), self.prompt) + round(12 * self.enlarged)
+
+    def height(self, block: _Block) -> int:
+        """Of a block."""
+        return self.names(block) + len(block.labels) * self.row
+
+
+def _tallest(texts: Iterable[str], size: float) -> int:
+    return max(_height(text, size) for text in texts)
+
+
 @dataclass(frozen=True)
 class _Canvas:
     """A figure addressed in whole pixels from its upper left corner.
@@ -335,57 +488,76 @@ class _Canvas:
         self.figure.text(x / self.width, 1 - y / self.height, text, **how)
 
 
-def _draw(blocks: Sequence[_Block], title: str, caption: str) -> Figure:
-    """All blocks under each other, between title and caption."""
+def _draw(lines: Sequence[Sequence[_Block]], title: str, caption: str) -> Figure:
+    """Lines of blocks under each other, between title and caption."""
+    blocks = [block for line in lines for block in line]
     scale = max(1, round(_TILE / blocks[0].tiles.shape[2]))
-    side = scale * blocks[0].tiles.shape[2]
-    widths = [_lefts(block.columns, side)[-1] + side for block in blocks]
-    heights = [
-        _NAMES + len(block.labels) * (side + _GAP) + _BLOCK_GAP for block in blocks
-    ]
-    width = max(_NARROWEST, max(widths) + _RIGHT)
-    foot = round(style.caption_height(caption, width / style.DPI) * style.DPI)
-    canvas = _Canvas.of(width, _HEAD + sum(heights) - _BLOCK_GAP + foot)
-    top = _HEAD
-    for block, height in zip(blocks, heights, strict=True):
-        _draw_block(canvas, block, scale, top)
-        top += height
+    layout = _Layout.of(blocks, scale * blocks[0].tiles.shape[2])
+    lines = [part for line in lines for part in _broken(line, layout)]
+    # A page as wide as this will be shown smaller, with all its letters.
+    usual = max(_line_width(line, layout) for line in lines)
+    layout = _Layout.of(blocks, layout.side, enlarged=max(1, usual / _USUAL))
+    heights = [max(layout.height(block) for block in line) for line in lines]
+    width = max(_NARROWEST, *(_line_width(line, layout) for line in lines))
+    inches = width / style.DPI
+    foot = style.caption_height(caption, inches, layout.enlarged)
+    head = round(_HEAD * layout.enlarged)
+    inner = sum(heights) + _BLOCK_GAP * (len(lines) - 1)
+    canvas = _Canvas.of(width, head + inner + round(foot * style.DPI))
+    top = head
+    for line, height in zip(lines, heights, strict=True):
+        x = 0
+        for block in line:
+            # Samples of a line stand in the same rows, whatever is above them.
+            _draw_block(
+                canvas, block, layout, scale, x, top + height - layout.height(block)
+            )
+            x += layout.width(block) + _BLOCK_GAP
+        top += height + _BLOCK_GAP
     style.frame(
         canvas.figure,
         title=title,
         caption=caption,
         stamp="one seed",
+        enlarged=layout.enlarged,
     )
     return canvas.figure
 
 
-def _lefts(columns: Sequence[tuple[str, str]], side: int) -> list[int]:
-    """Left edge of each column in pixels; groups stand apart."""
-    edges, x = [], _LEFT
-    for position, (_, group) in enumerate(columns):
-        if position and group != columns[position - 1][1]:
-            x += _GROUP_GAP
-        edges.append(x)
-        x += side + _GAP
-    return edges
+def _line_width(line: Sequence[_Block], layout: _Layout) -> int:
+    """Of blocks side by side, with margins."""
+    widths = sum(layout.width(block) for block in line)
+    return widths + _BLOCK_GAP * (len(line) - 1) + layout.margin
 
 
-def _draw_block(canvas: _Canvas, block: _Block, scale: int, top: int) -> None:
+def _broken(line: Sequence[_Block], layout: _Layout) -> list[list[_Block]]:
+    """A line of blocks as lines that are not too wide."""
+    parts: list[list[_Block]] = [[]]
+    for block in line:
+        if parts[-1] and _line_width([*parts[-1], block], layout) > _WIDEST:
+            parts.append([])
+        parts[-1].append(block)
+    return parts
+
+
+def _draw_block(
+    canvas: _Canvas, block: _Block, layout: _Layout, scale: int, x: int, top: int
+) -> None:
     """Group names, prompts, row labels and tiles of one trained reward."""
-    side = scale * block.tiles.shape[2]
-    lefts = _lefts(block.columns, side)
-    foot = top + _NAMES - 8
-    canvas.text(16, foot, block.head, va="bottom")
-    groups = [group for _, group in block.columns]
-    for position, (prompt, group) in enumerate(block.columns):
-        middle = lefts[position] + side // 2
-        name = textwrap.fill(prompt, 11, break_long_words=False)
-        canvas.text(middle, foot, name, ha="center", va="bottom", fontsize=9)
-        if groups.index(group) == position:
-            name = textwrap.fill(group_label(group), 11 * groups.count(group))
-            canvas.text(lefts[position], top + 10, name, va="top", weight="bold")
-    for row, label in enumerate(block.labels):
-        y = top + _NAMES + row * (side + _GAP)
-        canvas.text(16, y + side // 2, label, va="center")
+    lefts = [x + left for left in layout.lefts(block)]
+    label: dict[str, Any] = {"fontsize": layout.size}
+    samples = top + layout.names(block)
+    foot = samples - _GAP
+    canvas.text(x + layout.margin, foot, block.head, va="bottom", **label)
+    for left, name in zip(lefts, layout.prompts(block), strict=True):
+        middle = left + layout.side // 2
+        look: dict[str, Any] = {"fontsize": layout.prompt, "ha": "center"}
+        canvas.text(middle, foot, name, va="bottom", **look)
+    for column, name in layout.groups(block).items():
+        y = foot - layout.above(block)
+        canvas.text(lefts[column], y, name, va="baseline", weight="bold", **label)
+    for row, text in enumerate(block.labels):
+        y = samples + row * layout.row
+        canvas.text(x + layout.margin, y + layout.side // 2, text, va="center", **label)
         for left, tile in zip(lefts, block.tiles[row], strict=True):
             canvas.image(left, y, tile.repeat(scale, 0).repeat(scale, 1))

@@ -44,6 +44,7 @@ TICK_SIZE = 9
 CAPTION_SIZE = 8.5
 LINE_WIDTH = 1.6
 _LEGEND_COLUMNS = 4
+_REMARK_LETTERS = 28  # in a line of a remark, which fits the narrowest panel
 
 PNG_METADATA: dict[str, str | None] = {"Software": None}
 """Nothing in the file depends on the day or on matplotlib's version string."""
@@ -278,14 +279,24 @@ def _affine(
     return lambda v: factor * v + offset, lambda v: (v - offset) / factor
 
 
-def band(ax: Axes, rows: pd.DataFrame, style: MethodStyle, x: str) -> None:
-    """A curve with its interval as a band; columns ``x``, mean, low, high."""
+def band(
+    ax: Axes, rows: pd.DataFrame, style: MethodStyle, x: str, *, filled: bool = True
+) -> None:
+    """A curve with its interval as a band; columns ``x``, mean, low, high.
+
+    Args:
+        ax: Where to draw.
+        rows: The curve's points, in any order.
+        style: Look of the curve.
+        x: Column of the positions.
+        filled: Whether there is a band; without it there is the curve alone.
+    """
     rows = rows.sort_values(x)
     every = max(1, len(rows) // 10)
     ax.plot(rows[x], rows["mean"], **_line(style), markevery=every)
-    ax.fill_between(
-        rows[x], rows["low"], rows["high"], color=style.color, alpha=0.16, linewidth=0
-    )
+    if filled:
+        look: dict[str, Any] = {"color": style.color, "alpha": 0.16, "linewidth": 0}
+        ax.fill_between(rows[x], rows["low"], rows["high"], **look)
 
 
 def points(
@@ -294,9 +305,8 @@ def points(
     y: pd.DataFrame,
     style: MethodStyle,
     *,
-    x_bars: pd.DataFrame | None = None,
     line_width: float = LINE_WIDTH,
-    last_bar: bool = False,
+    barred: bool = True,
 ) -> None:
     """A curve over checkpoints with intervals as bars.
 
@@ -305,42 +315,41 @@ def points(
         x: Positions of the checkpoints, in order of training.
         y: Columns mean, low, high.
         style: Look of the curve.
-        x_bars: Columns mean, low, high of the positions, if they have an interval.
         line_width: Width of the curve, in points.
-        last_bar: Whether the last checkpoint alone has its bars, see ``crowded``.
+        barred: Whether there are bars; without them there is the curve alone.
     """
-    barred = slice(-1, None) if last_bar else slice(None)
+    if barred:
+        cross_bars(ax, x, y, style)
+    ax.plot(x, y["mean"], **_line(style) | {"linewidth": line_width})
+
+
+def cross_bars(
+    ax: Axes,
+    x: Sequence[float] | pd.Series,
+    y: pd.DataFrame,
+    style: MethodStyle,
+    x_bars: pd.DataFrame | None = None,
+) -> None:
+    """Intervals of points as pale bars, behind the curves.
+
+    Args:
+        ax: Where to draw.
+        x: Positions of the points.
+        y: Columns mean, low, high.
+        style: Look of the points' curve.
+        x_bars: Columns mean, low, high of the positions, if they have an interval.
+    """
     ax.errorbar(
-        list(x)[barred],
-        y["mean"][barred],
-        yerr=_reach(y[barred]),
-        xerr=None if x_bars is None else _reach(x_bars[barred]),
+        list(x),
+        y["mean"],
+        yerr=reach(y),
+        xerr=None if x_bars is None else reach(x_bars),
         fmt="none",
         ecolor=style.color,
         elinewidth=1.2,
         alpha=0.4,
         zorder=1.5,
     )
-    ax.plot(x, y["mean"], **_line(style) | {"linewidth": line_width})
-
-
-MOST_BARRED = 3
-"""Curves of a panel whose bars leave each other to be seen."""
-
-
-def crowded(data: pd.DataFrame) -> bool:
-    """Whether there are so many methods that bars at every checkpoint hide the curves.
-
-    Args:
-        data: A figure's data, with the columns method and reward.
-    """
-    return bool(data.groupby("reward")["method"].nunique().max() > MOST_BARRED)
-
-
-def bars_text(data: pd.DataFrame) -> str:
-    """How a caption begins to say what the bars are."""
-    where = "Bars, at last checkpoints (the table has all)" if crowded(data) else "Bars"
-    return f"{where}: 95 % interval"
 
 
 def bars(
@@ -363,7 +372,7 @@ def bars(
         edgecolor=style.color,
         alpha=0.85,
     )
-    lengths = _reach(rows)
+    lengths = reach(rows)
     ax.errorbar(
         x, rows["mean"], yerr=lengths, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2
     )
@@ -388,7 +397,7 @@ def whole_numbers(most: int) -> MaxNLocator:
     return MaxNLocator(most, integer=True)
 
 
-def _reach(rows: pd.DataFrame) -> np.ndarray:
+def reach(rows: pd.DataFrame) -> np.ndarray:
     """Bar lengths (2, n) below and above; NaN draws no bar."""
     below, above = rows["mean"] - rows["low"], rows["high"] - rows["mean"]
     lengths = np.stack([below.to_numpy(float), above.to_numpy(float)])
@@ -437,6 +446,7 @@ def frame(
     caption: str,
     legend: Sequence[Artist] = (),
     stamp: str = "",
+    enlarged: float = 1,
 ) -> None:
     """Title, legend, caption, and a stamp at the upper right.
 
@@ -446,12 +456,21 @@ def frame(
         caption: Sample sizes and what the intervals are, at the foot.
         legend: Legend entries, under the title.
         stamp: Such as "one seed" (see ``seed_stamp``); none if empty.
+        enlarged: How much larger than usual the letters are, on a page so wide that it
+            will be shown smaller.
     """
-    width, height = figure.get_size_inches()
+    # Of the figure as it would be with letters of the usual size.
+    width, height = figure.get_size_inches() / enlarged
     top = 1 - 0.1 / height
     left = 0.1 / width
     figure.text(
-        left, top, title, fontsize=TITLE_SIZE, weight="bold", va="top", color=INK
+        left,
+        top,
+        title,
+        fontsize=TITLE_SIZE * enlarged,
+        weight="bold",
+        va="top",
+        color=INK,
     )
     if legend:
         figure.legend(
@@ -460,7 +479,7 @@ def frame(
             bbox_to_anchor=(left, 1 - 0.33 / height),
             ncols=legend_columns(legend, width),
             frameon=False,
-            fontsize=LABEL_SIZE,
+            fontsize=LABEL_SIZE * enlarged,
             handlelength=3.0,
             columnspacing=1.4,
             borderaxespad=0,
@@ -469,7 +488,7 @@ def frame(
         left,
         0.07 / height,
         _wrap(caption, width),
-        fontsize=CAPTION_SIZE,
+        fontsize=CAPTION_SIZE * enlarged,
         va="bottom",
         color=INK,
     )
@@ -478,7 +497,7 @@ def frame(
             1 - 0.13 / width,
             1 - 0.12 / height,
             stamp,
-            fontsize=LABEL_SIZE,
+            fontsize=LABEL_SIZE * enlarged,
             weight="bold",
             color=VERMILLION,
             ha="right",
@@ -488,14 +507,14 @@ def frame(
 
 
 def _wrap(caption: str, width: float) -> str:
-    """Break a caption into lines of a figure of ``width`` inches."""
-    return textwrap.fill(caption, width=int(width * 15.5))
+    """Break a caption into lines of a figure of ``width`` inches, never before a %."""
+    return textwrap.fill(caption.replace(" %", "\u00a0%"), width=int(width * 15.5))
 
 
-def caption_height(caption: str, width: float) -> float:
+def caption_height(caption: str, width: float, enlarged: float = 1) -> float:
     """Height of a caption in a figure of ``width`` inches, with air, in inches."""
-    lines = _wrap(caption, width).count("\n") + 1
-    return 0.17 + 0.155 * lines if caption else 0.0
+    lines = _wrap(caption, width / enlarged).count("\n") + 1
+    return enlarged * (0.17 + 0.155 * lines) if caption else 0.0
 
 
 def seed_stamp(rows: pd.DataFrame) -> str:
@@ -509,33 +528,56 @@ def seed_stamp(rows: pd.DataFrame) -> str:
         return ""
     if (rows["n_seeds"] == 1).all():
         return "one seed"
-    whole, others = _by_seeds(rows)
+    whole, others = _by_seeds(rows, 1)
     single = others.loc[others["n_seeds"] == 1, "method"].nunique()
     some = [f"{single} of {others['method'].nunique()}"] * bool(single)
     return f"one seed: {', '.join([*some, *(f'on {name}' for name in whole)])}"
 
 
-def _by_seeds(rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
-    """Trained rewards of which every method rests on one seed, if others don't; the rest."""
-    if "reward" not in rows:
-        return [], rows
-    most = rows.groupby("reward")["n_seeds"].max()
-    whole = list(most.index[most == 1]) if (most > 1).any() else []
+def _by_seeds(rows: pd.DataFrame, seeds: int) -> tuple[list[str], pd.DataFrame]:
+    """Trained rewards of which every method rests on so many seeds; rows of the rest.
+
+    Where that is so of all rewards, none is told apart.
+    """
+    rows = rows if "reward" in rows else rows.assign(reward="")
+    numbers = rows.groupby("reward")["n_seeds"].agg(["min", "max"])
+    alike = (numbers == seeds).all(axis=1)
+    whole = [] if alike.all() else list(numbers.index[alike])
     return whole, rows[~rows["reward"].isin(whole)]
 
 
 def seeds_text(rows: pd.DataFrame) -> str:
-    """Number of training seeds behind the curves, in words."""
-    numbers = sorted(rows["n_seeds"].unique())
-    if numbers == [1]:
-        return "one training seed per method"
-    if len(numbers) == 1:
-        return f"{numbers[0]} training seeds per method"
-    whole, others = _by_seeds(rows)
-    single = sort_methods(others.loc[others["n_seeds"] == 1, "method"])
-    names = [*map(method_label, single), *(f"all on {name}" for name in whole)]
-    text = f"{numbers[0]} to {numbers[-1]} training seeds per method"
-    return f"{text} (one: {'; '.join(names)})" if names else text
+    """Number of training seeds behind the curves, and who has fewer, in words."""
+    *fewer, most = sorted(rows["n_seeds"].unique())
+    if not fewer:
+        return f"{_count(most)} training {_plural('seed', [most])} per method"
+    whose = {_count(number): _with_seeds(rows, number) for number in fewer}
+    listed = [
+        f"{number}: {'; '.join(names)}" for number, names in whose.items() if names
+    ]
+    text = f"{fewer[0]} to {most} training seeds per method"
+    return f"{text} ({'; '.join(listed)})"
+
+
+def _with_seeds(rows: pd.DataFrame, seeds: int) -> list[str]:
+    """Whose curves rest on ``seeds`` training seeds where they have the fewest."""
+    whole, others = _by_seeds(rows, seeds)
+    fewest = others.groupby(["method", "reward"])["n_seeds"].min()
+    names = []
+    for method in sort_methods(others["method"]):
+        own = fewest.loc[method]
+        on = own.index[own == seeds]
+        where = "" if len(on) == len(own) else f" on {' and '.join(on)}"
+        names += [f"{method_label(method)}{where}"] * bool(len(on))
+    return [*names, *(f"all on {name}" for name in whole)]
+
+
+def _count(number: int) -> str:
+    return "one" if number == 1 else str(number)
+
+
+def _plural(noun: str, counts: Sequence[float]) -> str:
+    return noun if list(counts) == [1] else f"{noun}s"
 
 
 def over_text(rows: pd.DataFrame) -> str:
@@ -549,11 +591,18 @@ def over_text(rows: pd.DataFrame) -> str:
 
 def images_text(rows: pd.DataFrame) -> str:
     """Prompts and images a prompt behind each point, in words."""
+    return f"{sizes_text(rows)} per checkpoint"
+
+
+def sizes_text(rows: pd.DataFrame) -> str:
+    """Prompts and images a prompt, such as "8 prompts x 4 images"."""
     each = rows["n_images"] / rows["n_seeds"] / rows["n_prompts"]
-    counts = sorted({f"{value:g}" for value in each.round(1)}, key=float)
+    images = sorted(each.round(1).unique())
     prompts = sorted(rows["n_prompts"].unique())
-    images = "image" if counts == ["1"] else "images"
-    return f"{_or(map(str, prompts))} prompts x {_or(counts)} {images} per checkpoint"
+    return (
+        f"{_or(map(str, prompts))} {_plural('prompt', prompts)} x "
+        f"{_or(f'{value:g}' for value in images)} {_plural('image', images)}"
+    )
 
 
 def _or(values: Iterable[str]) -> str:
@@ -582,7 +631,20 @@ def notice(title: str, text: str) -> Figure:
 def remark(ax: Axes, text: str) -> None:
     """Say in a panel why it is empty."""
     how: dict[str, Any] = {"ha": "center", "va": "center", "transform": ax.transAxes}
-    ax.text(0.5, 0.5, text, fontsize=LABEL_SIZE, color=INK, **how)
+    lines = textwrap.fill(text, _REMARK_LETTERS)
+    ax.text(0.5, 0.5, lines, fontsize=LABEL_SIZE, color=INK, **how)
+
+
+def remedy(change: str) -> str:
+    """What to do about a figure that lacks something, whatever the environment.
+
+    Args:
+        change: What to change, up to where.
+    """
+    return (
+        f"{change} in the parameters file of the environment, then run its pipeline again "
+        "(the study: dvc repro --allow-missing)."
+    )
 
 
 def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:

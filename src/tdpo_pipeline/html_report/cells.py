@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tdpo_pipeline.figures import style
+from tdpo_pipeline.overoptimization import report
 from tdpo_pipeline.overoptimization.intervals import significant
-from tdpo_pipeline.overoptimization.report import interval_text
 
 Columns = list[tuple[str, str, str]]
 """Key, heading and kind of each column: "row" for a method that names its row, "number",
@@ -48,19 +48,18 @@ def interval(mean: float, low: float, high: float, *, signed: bool = True) -> st
     if pd.isna(mean):
         return "\N{EN DASH}"
     # "no interval" has no minus in it.
-    return interval_text(mean, low, high, signed=signed).replace("-", MINUS)
+    return report.interval_text(mean, low, high, signed=signed).replace("-", MINUS)
 
 
-def in_base_sd(row: Mapping[Any, Any], mean: str) -> str:
+def in_base_sd(row: Mapping[Any, Any], mean: str = "difference") -> str:
     """Mean and interval of a row in base standard deviations.
 
     Args:
         row: With ``low``, ``high`` and ``base_sd``, all in the reward's own units.
         mean: Name of the mean.
     """
-    if not row["base_sd"] > 0:
-        return "the base did not vary"
-    return interval(*(row[name] / row["base_sd"] for name in (mean, "low", "high")))
+    ends = (row[name] / row["base_sd"] for name in (mean, "low", "high"))
+    return report.base_sd_text(row["base_sd"], ends, interval)
 
 
 def words(value: object) -> str:

@@ -30,21 +30,20 @@ from tdpo_pipeline.overoptimization.matched import (
     furthest_levels,
     levels_beyond,
 )
-from tdpo_pipeline.overoptimization.report import (
-    ROLE_MARKS,
-    by_statement,
+from tdpo_pipeline.overoptimization.report import ROLE_MARKS, by_statement, rate_text
+from tdpo_pipeline.overoptimization.tables import (
+    ROLES,
+    checkpoint_word,
+    group_label,
+    ordered_groups,
+)
+from tdpo_pipeline.overoptimization.verdicts import (
     comparison_verdict,
     joint_verdict,
     judged_rows,
     last_joint,
     peak_verdict,
     with_fewer,
-)
-from tdpo_pipeline.overoptimization.tables import (
-    ROLES,
-    checkpoint_word,
-    group_label,
-    ordered_groups,
 )
 
 Verdicts = list[tuple[str, list[str]]]
@@ -254,11 +253,10 @@ def _compared_row(row: dict[Any, Any]) -> dict[str, str]:
         return head | dict.fromkeys((*others, "epoch"), "") | {"note": note}
     single = min(seeds) == 1
     needed = row["seeds_needed"]
-    names = ("p_improvement", "p_improvement_low", "p_improvement_high")
     return head | {
         "scored": row["scored"] + ROLE_MARKS[row["role"]],
         "difference": in_base_sd(row, "difference"),
-        "improvement": _part(*(row[name] for name in names)),
+        "improvement": rate_text(row, "p_improvement"),
         # With one seed the test is one of prompts alone, and not of the method.
         "p": "\N{EN DASH}" if single else _p_value(row["p_holm"]),
         "verdict": "" if single else comparison_verdict(row),
@@ -408,9 +406,9 @@ def joint_block(joint: pd.DataFrame) -> Block:
                 "reward": row["reward"],
                 "method": row["method"],
                 "rewards": words(row["rewards"]),
-                "rose": _rate(row, "dominated"),
-                "fell": _rate(row, "collapsed"),
-                "net": _rate(row, "net").replace("-", MINUS),
+                "rose": rate_text(row, "dominated"),
+                "fell": rate_text(row, "collapsed"),
+                "net": rate_text(row, "net").replace("-", MINUS),
                 "epoch": f"{row['epoch']:.0f}" if judged else "",
                 "prompts": f"{row['n_prompts']:.0f}",
                 "seeds": f"{row['n_seeds']:.0f}",
@@ -429,20 +427,6 @@ def joint_block(joint: pd.DataFrame) -> Block:
         ("note", "Note", ""),
     ]
     return Block("Part of the prompts, at the last checkpoint", columns, rows)
-
-
-def _rate(row: dict[Any, Any], name: str) -> str:
-    """The part of a row in percent with its interval."""
-    return _part(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
-
-
-def _part(mean: float, low: float, high: float) -> str:
-    """A part in percent with its interval."""
-    if pd.isna(mean):
-        return "\N{EN DASH}"
-    if pd.isna(low):
-        return f"{mean:.0%}, no interval"
-    return f"{mean:.0%} [{low:.0%}, {high:.0%}]"
 
 
 # ------------------------------------------------------------------ stopping rules
@@ -488,3 +472,42 @@ def stopping_block(regrets: pd.DataFrame) -> Block:
         ("note", "Note", ""),
     ]
     return Block("Mean regret of each rule", columns, rows)
+
+
+def alarm_block(counts: pd.DataFrame) -> Block:
+    """The onset test's alarms against what became of the gold.
+
+    Args:
+        counts: From ``count_alarms``.
+    """
+    rows = [_alarm_row(row) for row in counts.to_dict("records")]
+    columns: Columns = [
+        ("reward", "Trained reward", ""),
+        ("judge", "Judged by", ""),
+        ("when", "Had it fallen", ""),
+        ("alarm_fell", "Alarm, fell", "number"),
+        ("alarm_not", "Alarm, no fall shown", "number"),
+        ("silent_fell", "No alarm, fell", "number"),
+        ("silent_not", "No alarm, no fall shown", "number"),
+        ("found", "Falls found", "number"),
+        ("false", "False alarms", "number"),
+        ("right", "Alarms that were right", "number"),
+        ("note", "Note", ""),
+    ]
+    return Block("The onset test's alarms against the gold", columns, rows)
+
+
+def _alarm_row(row: dict[Any, Any]) -> dict[str, str]:
+    counts = ("alarm_fell", "alarm_not", "silent_fell", "silent_not")
+    judged = row["n_runs"] > 0
+    return {
+        "reward": row["reward"],
+        "judge": words(row["judge"]),
+        "when": words(row["when"]),
+        **{name: str(row[name]) if judged else "" for name in counts},
+        **{
+            name: rate_text(row, name) if judged else ""
+            for name in ("found", "false", "right")
+        },
+        "note": words(row["note"]),
+    }

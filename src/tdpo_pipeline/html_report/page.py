@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from itertools import chain, product
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -26,6 +26,7 @@ from tdpo_pipeline.html_report import measures, pictures
 from tdpo_pipeline.html_report.cells import (
     RUN_COLUMNS,
     Block,
+    in_base_sd,
     interval,
     number,
     ordered,
@@ -62,6 +63,7 @@ class Tables(NamedTuple):
         goodhart: From ``goodhart_report``.
         joint: The rates of ``joint_report``.
         regrets: From ``summarise_regrets``; None without histories of training.
+        alarms: From ``count_alarms``; likewise.
     """
 
     curves: pd.DataFrame
@@ -75,6 +77,7 @@ class Tables(NamedTuple):
     goodhart: pd.DataFrame
     joint: pd.DataFrame
     regrets: pd.DataFrame | None = None
+    alarms: pd.DataFrame | None = None
 
 
 def html_report(
@@ -98,7 +101,8 @@ def html_report(
     """
     curves = tables.curves[tables.curves["eta"] == TRAINING_ETA]
     summary = tables.summary[tables.summary["eta"] == TRAINING_ETA]
-    golds, onsets, regrets = tables.golds, tables.onsets, tables.regrets
+    golds, onsets = tables.golds, tables.onsets
+    regrets, alarms = tables.regrets, tables.alarms
     methods = style.sort_methods(curves["method"])
     environment = Environment(
         loader=PackageLoader("tdpo_pipeline.html_report"),
@@ -125,7 +129,8 @@ def html_report(
         joint_verdicts=measures.joint_verdicts(tables.joint),
         joint=measures.joint_block(tables.joint),
         stopping=None if regrets is None else measures.stopping_block(regrets),
-        strips=strip_blocks(strips or {}, lineage["runs"], gold_onsets(onsets)),
+        alarms=None if alarms is None else measures.alarm_block(alarms),
+        strips=strip_blocks(strips or {}, lineage["runs"], marked_onsets(onsets)),
         lineage=lineage,
         parameters={
             name: yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
@@ -214,8 +219,8 @@ def summary_rows(
             {
                 "method": first["method"],
                 "reward": first["reward"],
-                "trained": _interval(roles["trained"].iloc[0], "_sd"),
-                "gold": _interval(roles["gold"].iloc[0], "_sd")
+                "trained": in_base_sd(roles["trained"].iloc[0].to_dict()),
+                "gold": in_base_sd(roles["gold"].iloc[0].to_dict())
                 if "gold" in roles
                 else "none known",
                 "verdict": own.get("verdict", ""),
@@ -305,29 +310,49 @@ def onset_block(onsets: pd.DataFrame) -> Block:
     return Block("Since when rewards have been falling", columns, rows)
 
 
-def gold_onsets(onsets: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """Epoch at which a gold began to fall, where it was shown to, by (reward, method)."""
-    shown = onsets[(onsets["role"] == "gold") & onsets["high_epoch"].notna()]
-    return {
-        (row["reward"], row["method"]): float(row["onset_epoch"])
-        for row in shown.to_dict("records")
-    }
+class Onset(NamedTuple):
+    """Where samples are marked.
+
+    Attributes:
+        epoch: Last checkpoint before a reward's fall.
+        scored: That reward.
+    """
+
+    epoch: float
+    scored: str
 
 
-def _interval(row: pd.Series, unit: str) -> str:
-    """Difference and interval of a summary row."""
-    if unit and not row["base_sd"] > 0:
-        return "the base did not vary"
-    return interval(*(row[f"{name}{unit}"] for name in ("difference", "low", "high")))
+def marked_onsets(onsets: pd.DataFrame) -> dict[tuple[str, str], Onset]:
+    """The onset that samples are marked with, by (reward, method), where there is one.
+
+    That of the gold, if it was shown to fall. Where none was scored, the earliest of a
+    held-out reward that was shown to fall while the trained one surely rose.
+
+    Args:
+        onsets: From ``find_onsets``.
+    """
+    found = {}
+    for (reward, method), rows in onsets.groupby(["reward", "method"], sort=True):
+        golds = rows[rows["role"] == "gold"]
+        hints = rows[(rows["role"] == "cross") & (rows["trained_rise_low"] > 0)]
+        told = hints if golds.empty else golds
+        fallen = told[told["high_epoch"].notna()].sort_values(
+            "onset_epoch", kind="stable"
+        )
+        for row in fallen[:1].to_dict("records"):
+            onset = Onset(float(row["onset_epoch"]), str(row["scored"]))
+            found[str(reward), str(method)] = onset
+    return found
 
 
 # ------------------------------------------------------------------ the samples
 def strip_blocks(
     strips: Mapping[str, Strip],
     runs: Iterable[Mapping[str, Any]],
-    onsets: Mapping[tuple[str, str], float],
+    onsets: Mapping[tuple[str, str], Onset],
 ) -> list[dict[str, Any]]:
     """Samples of the first seed of each method and reward that has any."""
+    nothing = Onset(inf, "")  # no checkpoint is after it
     first: dict[tuple[str, str], Mapping[str, Any]] = {}
     for run in runs:
         key = (run["reward"], run["method"])
@@ -340,7 +365,10 @@ def strip_blocks(
         {
             **run,
             "prompts": pictures.shown_prompts(strips[run["run"]]),
-            "checkpoints": pictures.checkpoints(strips[run["run"]], onsets.get(key)),
+            "onset_of": onsets.get(key, nothing).scored,
+            "checkpoints": pictures.checkpoints(
+                strips[run["run"]], onsets.get(key, nothing).epoch
+            ),
         }
         for key, run in sorted(
             first.items(), key=lambda item: (item[0][0], order.index(item[0][1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,8 +38,8 @@ def lineage(
         pipeline: The pipeline that makes it.
 
     Returns:
-        ``version`` and ``commit`` of the code (see ``git_commit``); ``parameters``; and
-        ``runs``, each with run, method, reward, seed, epochs (evaluated checkpoints),
+        ``version`` and ``commit`` of the code (see ``git_commit``); ``parameters``, and
+        ``parameter_hashes`` by the same titles (see ``parameters_hash``); and ``runs``, each with run, method, reward, seed, epochs (evaluated checkpoints),
         images (rows of its score table), scores (hash of their content) and dvc (the
         MD5 by which ``dvc.lock`` knows the file; None where it doesn't).
     """
@@ -66,7 +67,22 @@ def lineage(
         "commit": git_commit(root, pipeline),
         "runs": runs,
         "parameters": dict(parameters),
+        "parameter_hashes": {
+            title: parameters_hash(block) for title, block in parameters.items()
+        },
     }
+
+
+def parameters_hash(parameters: Any) -> str:
+    """SHA-256 of parameters as canonical JSON: keys in order, no spaces, UTF-8.
+
+    Equal parameters have equal hashes, whatever file they were written in and in whatever
+    order.
+    """
+    text = json.dumps(
+        parameters, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def git_commit(root: Path, pipeline: str) -> str | None:

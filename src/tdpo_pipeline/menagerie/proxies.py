@@ -192,7 +192,10 @@ def load_proxy(name: str, weights: Path) -> ProxyReward:
         ProxyWeightsError: If the file is missing or truncated.
     """
     path = proxy_path(name, weights)
-    hint = "Train the proxies with: kedro run --pipelines proxy_rewards"
+    hint = (
+        "Menagerie's come with the repository (git checkout data/06_models/menagerie); "
+        "to train proxies: kedro run --pipelines proxy_rewards"
+    )
     if not path.is_file():
         raise ProxyWeightsError(f"The weights {path} are missing. {hint}")
     try:

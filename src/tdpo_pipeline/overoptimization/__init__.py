@@ -4,6 +4,7 @@ Everything here takes pandas tables (the history and score tables that training 
 evaluation write) and returns pandas tables. Nothing needs Kedro or PyTorch.
 """
 
+from tdpo_pipeline.overoptimization.alarms import count_alarms, judge_alarms
 from tdpo_pipeline.overoptimization.comparison import (
     Power,
     compare_methods,
@@ -27,6 +28,7 @@ from tdpo_pipeline.overoptimization.goodhart import (
     goodhart_bands,
     goodhart_report,
 )
+from tdpo_pipeline.overoptimization.histories import check_history
 from tdpo_pipeline.overoptimization.intervals import (
     Bootstrap,
     Estimate,
@@ -91,9 +93,11 @@ __all__ = [
     "Power",
     "ScoreTableError",
     "alarm_of_run",
+    "check_history",
     "check_scores",
     "compare_methods",
     "compare_report",
+    "count_alarms",
     "cubes",
     "drop_from_peak",
     "final_rows",
@@ -114,6 +118,7 @@ __all__ = [
     "interquartile_mean",
     "joint_outcomes",
     "joint_report",
+    "judge_alarms",
     "known_rewards",
     "matched_curves",
     "matched_differences",

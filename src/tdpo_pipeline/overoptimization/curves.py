@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from tdpo_pipeline.overoptimization.histories import check_history
 from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
     Bootstrap,
@@ -187,7 +188,12 @@ def training_curves(
     Returns:
         One row per method, reward and epoch: method, reward, epoch, reward_queries,
         mean, low, high, n_seeds, n_samples (images of the epoch, over all seeds).
+
+    Raises:
+        ScoreTableError: If an epoch of a seed is there twice, or its own reward's mean or
+            standard deviation is missing or not finite.
     """
+    check_history(history)
     rows = pd.concat(
         [_trained_reward(run) for _, run in history.groupby("run", sort=True)]
     )
@@ -203,19 +209,11 @@ def training_curves(
 
 def _trained_reward(run: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and number of samples of a run's own reward."""
-    reward = run["reward"].iloc[0]
-    missing = [c for c in (f"{reward}_mean", f"{reward}_std") if c not in run.columns]
-    if missing:
-        raise ScoreTableError(
-            f"The history of run '{run['run'].iloc[0]}' lacks the columns {missing}; "
-            f"it has {list(run.columns)}."
-        )
+    mean, std = (f"{run['reward'].iloc[0]}_{what}" for what in ("mean", "std"))
+    check_history(run, [mean, std])
     run = run.sort_values("epoch")
-    columns = ["run", "method", "reward", "seed", "epoch", "reward_queries"]
-    return run[columns].assign(
-        mean=run[f"{reward}_mean"],
-        std=run[f"{reward}_std"],
-        samples=epoch_samples(run),
+    return run[[*RUN, "epoch", "reward_queries"]].assign(
+        mean=run[mean], std=run[std], samples=epoch_samples(run)
     )
 
 
@@ -290,7 +288,11 @@ def neuron_curves(
         method, reward, quantity, epoch, mean (percent), low, high (t interval over
         seeds, cut at 0 and 100; NaN with one), neurons_reset (mean over seeds), n_seeds.
         No row where nothing was measured, as for methods without a critic.
+
+    Raises:
+        ScoreTableError: If an epoch of a seed is there twice, or a percentage infinite.
     """
+    check_history(history)
     keys = ["method", "reward", "epoch"]
     rows = []
     for quantity in quantities:
@@ -298,6 +300,7 @@ def neuron_curves(
         if quantity not in history.columns:
             continue
         measured = history[history[quantity].notna()]
+        check_history(measured, [quantity])
         for names, epoch in measured.groupby(keys, sort=True):
             low, high = np.clip(t_interval(epoch[quantity], confidence), 0, 100)
             reset = epoch.get(resets, pd.Series(dtype=float)).fillna(0).sum()

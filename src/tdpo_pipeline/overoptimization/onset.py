@@ -31,6 +31,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     Cells,
     FloatArray,
     estimates,
+    normal_quantile,
     resampled_mean,
     simultaneous_reach,
 )
@@ -76,6 +77,34 @@ def peak_set(values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP) -> PeakSet:
     possible = np.flatnonzero(~beaten)
     first, last = int(possible[0]), int(possible[-1])
     return PeakSet(min(max(peak, first), last), first, last)
+
+
+def epoch_peak_set(
+    means: FloatArray, errors: FloatArray, confidence: float = BOOTSTRAP.confidence
+) -> PeakSet:
+    """The best epoch of a history and its confidence set.
+
+    As ``peak_set``, for means of independent samples whose standard errors are known: an
+    epoch is in the set unless another one is surely above it. The true maximum is held
+    against k - 1 others, so each of these may mislead with (1 - confidence) / (k - 1).
+
+    Args:
+        means: Of each epoch, shape (epochs,).
+        errors: Their standard errors, shape (epochs,); an epoch whose error is NaN (the
+            first, which is the baseline) or 0 is left out.
+        confidence: That of holding the maximum.
+    """
+    used = np.flatnonzero(errors > 0)
+    if len(used) < 2:
+        return PeakSet(*[len(means) - 1] * 3)
+    x, variance = means[used], errors[used] ** 2
+    apart = (x - x[:, None]) / np.sqrt(
+        variance + variance[:, None]
+    )  # [i, j]: j above i
+    # The quantile is of two tails, and only one of them counts.
+    reach = normal_quantile(1 - 2 * (1 - confidence) / (len(used) - 1))
+    kept = used[(apart <= reach).all(axis=1)]
+    return PeakSet(unimodal_peak(means, errors), int(kept[0]), int(kept[-1]))
 
 
 def _pairwise(part: FloatArray, floor: float) -> FloatArray:

@@ -6,6 +6,7 @@ what would give a wrong number is refused, with what to do about it.
 
 from __future__ import annotations
 
+import csv
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
@@ -60,6 +61,9 @@ _UNIT = ["method", "reward", "seed"]
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table of CSV or Parquet.
 
+    Returns:
+        The table; ``attrs["csv"]`` is where it lies, if a row is a line there.
+
     Raises:
         ScoreTableError: If there is no such file, or it is of another kind.
     """
@@ -67,7 +71,11 @@ def read_table(path: Path) -> pd.DataFrame:
         raise ScoreTableError(f"{path}: tables are read from .csv and .parquet.")
     if not path.is_file():
         raise ScoreTableError(f"There is no file {path}.")
-    return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    table = pd.read_csv(path)
+    table.attrs["csv"] = str(path)
+    return table
 
 
 def own_scores(
@@ -107,7 +115,7 @@ def own_scores(
     check_scores(made)
     _check_pictures(made, scored)
     _check_checkpoints(made)
-    made.attrs["checkpoint"] = "epoch" if numbered else "checkpoint"
+    made.attrs = {"checkpoint": "epoch" if numbered else "checkpoint"}
     return made
 
 
@@ -133,9 +141,39 @@ def empty_cells(table: pd.DataFrame, column: str) -> str:
     if not empty.any():
         return ""
     return (
-        f"The column '{column}' is empty in {int(empty.sum())} rows; the first is row "
-        f"{int(empty.to_numpy().argmax())}."
+        f"The column '{column}' is empty in {int(empty.sum())} rows; the first is "
+        f"{_first(table, empty)}."
     )
+
+
+def _first(table: pd.DataFrame, rows: pd.Series) -> str:
+    """Where the first of some rows stands, as an editor shows it.
+
+    Args:
+        table: A table, whose rows are in the order of the file that it was read from.
+        rows: Whether each row is one of them.
+    """
+    position = int(rows.to_numpy().argmax())
+    if "csv" not in table.attrs:
+        return f"row {position + 1}, counted from 1"
+    return f"line {_line(Path(table.attrs['csv']), position)} of the file"
+
+
+def _line(path: Path, position: int) -> int:
+    """The line of a CSV file at which a row begins; line 1 is the heading.
+
+    Args:
+        path: The file.
+        position: Of the row, from 0, as pandas counts: blank lines are none.
+    """
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        starts, last = [], 0
+        for cells in reader:  # a quoted cell may take several lines
+            if len(cells) > 1 or "".join(cells).strip():
+                starts.append(last + 1)
+            last = reader.line_num
+    return starts[position + 1]
 
 
 def _in_types(table: pd.DataFrame) -> pd.DataFrame:
@@ -151,8 +189,7 @@ def _in_types(table: pd.DataFrame) -> pd.DataFrame:
         if wrong.any():
             raise ScoreTableError(
                 f"The column '{name}' must hold numbers, written plainly (10000); it "
-                f"holds {table[name][wrong].iloc[0]!r} in row "
-                f"{int(wrong.to_numpy().argmax())}."
+                f"holds {table[name][wrong].iloc[0]!r} in {_first(table, wrong)}."
             )
     if (made["reward_queries"] < 0).any():
         raise ScoreTableError("The column 'reward_queries' holds negative numbers.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import floor, isfinite, isnan, log10
 from typing import Any, NamedTuple
 
@@ -21,6 +22,14 @@ from tdpo_pipeline.overoptimization.tables import (
     ordered_groups,
     run_text,
 )
+from tdpo_pipeline.overoptimization.verdicts import (
+    comparison_verdict,
+    joint_verdict,
+    judged_rows,
+    last_joint,
+    peak_verdict,
+    with_fewer,
+)
 
 ROLE_MARKS = {
     "trained": ", trained",
@@ -30,9 +39,6 @@ ROLE_MARKS = {
     "size": "",
 }
 """What stands behind a scored reward, by its role."""
-
-ALPHA = 0.05
-"""Corrected p-values up to here are called a difference."""
 
 _SHORT = {"seen": "trained on", "untrained": "other animals", "unseen": "unseen"}
 _UNIT = ["method", "reward"]
@@ -129,20 +135,31 @@ def _effort(row: pd.Series) -> str:
 def _interval(rows: pd.DataFrame, group: str, unit: str = "") -> str:
     """Difference and interval of a group, such as ``+0.21 [+0.17, +0.26]``.
 
-    A reward that was equal on all images of the base model has no base standard
-    deviation to be counted in.
-
     Args:
         rows: Rows of one scored reward, indexed by group.
         group: The prompt group.
         unit: "_sd" for base standard deviations, "" for the reward's own units.
     """
-    mean, low, high = (
-        rows[f"{name}{unit}"].to_dict()[group] for name in ("difference", "low", "high")
-    )
-    if unit and not rows["base_sd"].to_dict()[group] > 0:
-        return "the base did not vary"
-    return interval_text(mean, low, high, 2 if unit else None)
+    row = rows.to_dict("index")[group]
+    ends = [row[f"{name}{unit}"] for name in ("difference", "low", "high")]
+    if unit:
+        return base_sd_text(row["base_sd"], ends, partial(interval_text, decimals=2))
+    return interval_text(*ends)
+
+
+def base_sd_text(
+    base_sd: float, ends: Iterable[float], write: Callable[..., str]
+) -> str:
+    """Mean and interval in base standard deviations.
+
+    A reward that was equal on all images of the base model has none to be counted in.
+
+    Args:
+        base_sd: One of them, in the reward's own units.
+        ends: Mean, low and high, divided by it; not read where it is 0.
+        write: What to make of the three.
+    """
+    return write(*ends) if base_sd > 0 else "the base did not vary"
 
 
 def interval_text(
@@ -366,33 +383,6 @@ def _against(row: Mapping[Any, Any]) -> str:
     return f"{row['method']} minus {row['reference']} on {row['reward']}"
 
 
-def comparison_verdict(row: Mapping[Any, Any]) -> str:
-    """Whether a method has more of a reward than the reference, corrected for asking often.
-
-    Args:
-        row: Of ``compare_report``.
-    """
-    if pd.isna(row["difference"]):
-        return str(row["note"])
-    if min(row["n_seeds"], row["n_reference_seeds"]) == 1:
-        return "cannot tell: one seed of it or of the reference says nothing of others"
-    if not row["p_holm"] <= ALPHA:
-        return "cannot tell"
-    return "higher" if row["difference"] > 0 else "lower"
-
-
-def judged_rows(compared: pd.DataFrame) -> pd.DataFrame:
-    """The row of each comparison that decides: the gold's, or else the trained reward's.
-
-    Args:
-        compared: From ``compare_report``.
-    """
-    rank = compared["role"].map({"gold": 0, "trained": 1}).fillna(2)
-    ranked = compared.assign(rank=rank).sort_values("rank", kind="stable")
-    judged = ranked.drop_duplicates(["reward", "method"]).drop(columns="rank")
-    return judged.sort_index()
-
-
 def comparison_finding(compared: pd.DataFrame) -> Finding:
     """How the methods compare with a reference at equal epochs.
 
@@ -413,23 +403,10 @@ def _compared_text(row: Mapping[Any, Any]) -> str:
     """What is compared, and by how much it differs, in base standard deviations."""
     if pd.isna(row["difference"]):
         return run_text(row)
-    text = f"{_against(row)}, {row['scored']}"
-    if not row["base_sd"] > 0:
-        return text
-    mean, low, high = (row[k] / row["base_sd"] for k in ("difference", "low", "high"))
-    return f"{text} {interval_text(mean, low, high, 2)} base SD"
-
-
-def with_fewer(volumes: pd.DataFrame) -> pd.DataFrame:
-    """Add ``fewer``: whether another method of the same reward has more checkpoints.
-
-    More points dominate more, so that its hypervolume can't be compared.
-
-    Args:
-        volumes: From ``hypervolume_report``.
-    """
-    most = volumes.groupby("reward")["n_checkpoints"].transform("max")
-    return volumes.assign(fewer=volumes["n_checkpoints"] < most)
+    ends = (row[k] / row["base_sd"] for k in ("difference", "low", "high"))
+    write = partial(interval_text, decimals=2)
+    text = base_sd_text(row["base_sd"], ends, lambda *e: f"{write(*e)} base SD")
+    return f"{_against(row)}, {row['scored']} {text}"
 
 
 def hypervolume_finding(volumes: pd.DataFrame) -> Finding:
@@ -462,16 +439,6 @@ def hypervolume_finding(volumes: pd.DataFrame) -> Finding:
     return Finding(asked, said, "With intervals", "tables/hypervolumes.csv")
 
 
-def peak_verdict(statements: Iterable[str]) -> str:
-    """What the fits of one method and scored reward say together.
-
-    Args:
-        statements: Of each form; where nothing could be fitted, why.
-    """
-    first, *others = dict.fromkeys(statements)
-    return "the two forms don't say the same" if others else first
-
-
 def goodhart_finding(goodhart: pd.DataFrame) -> Finding:
     """What both fits say.
 
@@ -493,33 +460,6 @@ def _fit_text(row: Mapping[Any, Any]) -> str:
     """Such as "tdpo_r on pick-mini, gold_match"."""
     known = isinstance(row["scored"], str)
     return f"{run_text(row)}, {row['scored']}" if known else run_text(row)
-
-
-def last_joint(joint: pd.DataFrame) -> pd.DataFrame:
-    """The last checkpoint of each method, or the row that says why there is none.
-
-    Args:
-        joint: The rates of ``joint_report``.
-    """
-    return joint.drop_duplicates(list(METHOD), keep="last").reset_index(drop=True)
-
-
-def joint_verdict(row: Mapping[Any, Any]) -> str:
-    """Whether all held-out rewards rose together more often than they fell together.
-
-    How often either happens where nothing changed depends on how alike the rewards are;
-    the two are then equally frequent, however alike they are.
-
-    Args:
-        row: Of the rates of ``joint_report``.
-    """
-    if pd.isna(row["dominated"]):
-        return str(row["note"])
-    if row["net_low"] > 0:
-        return "all rose together on more prompts than all fell"
-    if row["net_high"] < 0:
-        return "all fell together on more prompts than all rose"
-    return "cannot tell which was on more prompts"
 
 
 def joint_finding(joint: pd.DataFrame) -> Finding:
@@ -561,6 +501,46 @@ def stopping_finding(regrets: pd.DataFrame) -> Finding:
         "ties counted for each"
     )
     return Finding(asked, by_statement(said), "With intervals", "tables/regrets.csv")
+
+
+def alarm_finding(counts: pd.DataFrame) -> Finding:
+    """How often the onset test's alarms and falls of the gold went together.
+
+    Args:
+        counts: From ``count_alarms``.
+    """
+    said = []
+    for row in counts.drop_duplicates("reward").to_dict("records"):
+        alarms, runs = row["alarm_fell"] + row["alarm_not"], row["n_runs"]
+        told = [
+            f"an alarm in {alarms} of {runs} runs",
+            f"the gold was shown to fall in {row['alarm_fell']} of these and "
+            f"{row['silent_fell']} of the others",
+            f"falls found {rate_text(row, 'found')}",
+            f"false alarms {rate_text(row, 'false')}",
+        ]
+        said.append((f"on {row['reward']}", told if runs else [str(row["note"])]))
+    asked = (
+        "Alarms of the onset test, which sees no gold, and what became of the gold by the "
+        "end of each run, with intervals over runs"
+    )
+    note = "Run by run: `tables/alarm_runs.csv`. Counts"
+    return Finding(asked, said, note, "tables/alarms.csv")
+
+
+def rate_text(row: Mapping[Any, Any], name: str) -> str:
+    """A part in percent with its interval, such as "89% [52%, 100%]".
+
+    Args:
+        row: With the columns ``name``, and with ``_low`` and ``_high`` behind it.
+        name: Name of the part; a dash stands for one that is NaN.
+    """
+    part, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if pd.isna(part):
+        return "\N{EN DASH}"
+    if pd.isna(low):
+        return f"{part:.0%}, no interval"
+    return f"{part:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def _markdown_block(title: str, trained: bool, rows: pd.DataFrame) -> list[str]:

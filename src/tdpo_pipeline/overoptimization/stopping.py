@@ -25,6 +25,11 @@ import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.curves import METHOD, epoch_samples, t_interval
+from tdpo_pipeline.overoptimization.histories import (
+    check_history,
+    run_of,
+    was_scored,
+)
 from tdpo_pipeline.overoptimization.intervals import BOOTSTRAP, FloatArray
 from tdpo_pipeline.overoptimization.sequential import Alarm, first_alarm
 from tdpo_pipeline.overoptimization.tables import ScoreTableError, gold_of, role_of
@@ -49,20 +54,25 @@ def epoch_means(run: pd.DataFrame, reward: str) -> tuple[FloatArray, FloatArray]
         reward: A reward that was scored every epoch.
 
     Raises:
-        ScoreTableError: If there is neither.
+        ScoreTableError: If there is neither, or a number in them is not finite.
     """
-    if {f"{reward}_change", f"{reward}_change_se"} <= set(run.columns):
-        names = [f"{reward}_change", f"{reward}_change_se"]
-        means, errors = run[names].to_numpy(np.float64).T
+    change, change_error = f"{reward}_change", f"{reward}_change_se"
+    if {change, change_error} <= set(run.columns):
+        check_history(run, [change])
+        # The first epoch is what the others change from: it has no error.
+        check_history(run[1:], [change_error])
+        means, errors = run[[change, change_error]].to_numpy(np.float64).T
         return means, errors
-    if not {f"{reward}_mean", f"{reward}_std"} <= set(run.columns):
+    mean, std = f"{reward}_mean", f"{reward}_std"
+    if not {mean, std} <= set(run.columns):
         raise ScoreTableError(
-            f"The history of {_name(run)} has no columns {reward}_mean and "
-            f"{reward}_std. Put '{reward}' into training.monitor, and train again."
+            f"The history of {run_of(run)} has no columns {mean} and {std}. Put "
+            f"'{reward}' into training.monitor, and train again."
         )
+    check_history(run, [mean, std])
     samples = epoch_samples(run).to_numpy(np.float64)
-    error = run[f"{reward}_std"].to_numpy(np.float64) / np.sqrt(np.maximum(samples, 1))
-    return run[f"{reward}_mean"].to_numpy(np.float64), error
+    error = run[std].to_numpy(np.float64) / np.sqrt(np.maximum(samples, 1))
+    return run[mean].to_numpy(np.float64), error
 
 
 def alarm_of_run(
@@ -86,7 +96,8 @@ def alarm_of_run(
             default as many as it has.
 
     Raises:
-        ScoreTableError: If an epoch is missing or double, or a reward was not scored.
+        ScoreTableError: If an epoch is missing or double, or a reward was not scored in
+            one.
     """
     run = checked_run(run)
     watched = [
@@ -117,14 +128,10 @@ def checked_run(run: pd.DataFrame) -> pd.DataFrame:
     run = run.sort_values("epoch").reset_index(drop=True)
     if run["epoch"].tolist() != list(range(1, len(run) + 1)) or run.empty:
         raise ScoreTableError(
-            f"The history of {_name(run)} must have the epochs 1, 2, 3, ... once each; "
+            f"The history of {run_of(run)} must have the epochs 1, 2, 3, ... once each; "
             f"it has {run['epoch'].tolist()[:20]}."
         )
     return run
-
-
-def _name(run: pd.DataFrame) -> str:
-    return str(run["run"].iloc[0]) if "run" in run.columns and len(run) else "the run"
 
 
 # ---------------------------------------------------------------- rules
@@ -204,7 +211,7 @@ def stopping_regrets(
         held_out: Rewards that the onset rules watch; what was trained on and the judge
             are left out.
         judge: Who says what a checkpoint is worth; by default each trained reward's own
-            gold. Runs whose judge was not scored are left out.
+            gold. Methods whose judge was not scored are left out.
         alpha: Rate of false alarms of the onset rules.
         min_epochs: Epochs before which they give no alarm.
         horizon: As for ``alarm_of_run``.
@@ -215,7 +222,7 @@ def stopping_regrets(
         "fixed epoch", "KL budget", "proxy plateau", "onset, stop", "onset, rollback"),
         position, epochs (rows of the history), value (change since the first epoch in
         the judge's base standard deviations), regret (the same unit, at least 0; NaN if
-        the rule can't be tuned), note.
+        the rule can't be tuned, or the run's judge was not scored), note.
 
     Raises:
         ScoreTableError: If a history is not what it should be, or no run has a judge.
@@ -224,9 +231,12 @@ def stopping_regrets(
     for (_, trained), unit in history.groupby(["method", "reward"], sort=True):
         runs = [checked_run(run) for _, run in unit.groupby("run", sort=True)]
         name = judge or gold_of(str(trained))
-        if name is None or f"{name}_mean" not in unit.columns:
+        if name is None or not was_scored(unit, name):
             continue
-        runs = [run for run in runs if run[f"{name}_mean"].notna().all()]
+        judged = [run for run in runs if was_scored(run, name)]
+        for run in judged:
+            check_history(run, [f"{name}_mean"])
+            check_history(run[:1], [f"{name}_std"])  # the ruler
         watched = [reward for reward in held_out if reward != name]
         how: dict[str, Any] = {
             "trained": str(trained),
@@ -242,8 +252,8 @@ def stopping_regrets(
             "onset, stop": partial(onset_stop, held_out=watched, **how),
             "onset, rollback": partial(onset_rollback, held_out=watched, **how),
         }
-        for i, run in enumerate(runs):
-            others = [other for j, other in enumerate(runs) if j != i]
+        for run in runs:
+            others = [other for other in judged if other is not run]
             rows += list(_regrets(run, others, name, rules))
     if not rows:
         raise ScoreTableError(
@@ -265,7 +275,7 @@ def stopping_report(
 
     Args:
         history: As for ``stopping_regrets``.
-        held_out: As there.
+        held_out: As there; of each method those that it was scored by in training.
         alpha: As there.
         min_epochs: As there.
         horizons: The horizon there, by method.
@@ -278,17 +288,13 @@ def stopping_report(
     for (method, trained), runs in history.groupby(list(METHOD), sort=True):
         gold = gold_of(str(trained))
         try:
-            if (
-                gold is None
-                or f"{gold}_mean" not in runs
-                or runs[f"{gold}_mean"].isna().all()
-            ):
+            if gold is None or not was_scored(runs, gold):
                 raise ScoreTableError(
                     "no gold was scored in training: nobody knows the best epoch"
                 )
             found = stopping_regrets(
                 runs,
-                held_out=held_out,
+                held_out=[name for name in held_out if was_scored(runs, name)],
                 alpha=alpha,
                 min_epochs=min_epochs,
                 horizon=(horizons or {}).get(str(method)),
@@ -313,15 +319,21 @@ def _regrets(
     rules: Mapping[str, Rule],
 ) -> Iterator[dict[str, object]]:
     """The rows of one run."""
-    values = _values(run, judge)
-    best = int(values.argmax())
     tuned = {"fixed epoch": _best_epoch, "KL budget": _best_budget}
-    chosen: dict[str, int | None] = {"best": best}
-    chosen |= {name: rule(run) for name, rule in rules.items()}
-    notes = {}
-    for name, tune in tuned.items():
-        notes[name] = _untuned(name, [run, *others])
-        chosen[name] = None if notes[name] else tune(others, judge)(run)
+    chosen: dict[str, int | None] = dict.fromkeys(("best", *rules, *tuned))
+    if was_scored(run, judge):
+        values = _values(run, judge)
+        chosen["best"] = int(values.argmax())
+        chosen |= {name: rule(run) for name, rule in rules.items()}
+        notes = {name: _untuned(name, [run, *others]) for name in tuned}
+        chosen |= {
+            name: tune(others, judge)(run)
+            for name, tune in tuned.items()
+            if not notes[name]
+        }
+    else:
+        values = np.full(len(run), np.nan)
+        notes = dict.fromkeys(chosen, f"'{judge}' was not scored in {run_of(run)}")
     for name, position in chosen.items():
         known = position is not None
         value = values[position] if known else np.nan
@@ -332,7 +344,7 @@ def _regrets(
             "position": position if known else np.nan,
             "epochs": len(run),
             "value": value,
-            "regret": values[best] - value,
+            "regret": values.max() - value,
             "note": notes.get(name, ""),
         }
 
@@ -351,7 +363,7 @@ def _values(run: pd.DataFrame, judge: str) -> FloatArray:
     ruler = float(run[f"{judge}_std"].iloc[0])
     if not ruler > 0:
         raise ScoreTableError(
-            f"'{judge}' does not vary over the base model's samples in {_name(run)}."
+            f"'{judge}' does not vary over the base model's samples in {run_of(run)}."
         )
     values = run[f"{judge}_mean"].to_numpy(np.float64)
     return (values - values[0]) / ruler

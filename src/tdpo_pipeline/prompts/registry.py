@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from tdpo_pipeline.hints import did_you_mean
 from tdpo_pipeline.menagerie import vocabulary
 from tdpo_pipeline.prompts import counting, lists
 from tdpo_pipeline.prompts.files import (
@@ -131,10 +131,8 @@ def _counted(name: str, prompts: list[str], count: int, where: str) -> list[str]
 
 
 def _unknown(name: str) -> PromptError:
-    near = difflib.get_close_matches(name, PROMPT_SETS, n=3)
     return PromptError(
-        f"Unknown prompt set '{name}'. "
-        f"{'Did you mean ' + ' or '.join(near) + '? ' if near else ''}"
-        f"There are: {', '.join(sorted(PROMPT_SETS))}; or give the path of a .txt "
-        "file with a prompt on each line."
+        f"Unknown prompt set '{name}'{did_you_mean(name, PROMPT_SETS)}. There are: "
+        f"{', '.join(sorted(PROMPT_SETS))}; or give the path of a .txt file with a prompt "
+        "on each line."
     )

@@ -6,13 +6,13 @@ any subclass of :class:`tdpo_pipeline.rewards.base.Reward` without arguments.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tdpo_pipeline.hints import did_you_mean
 from tdpo_pipeline.rewards.model_files import (
     AESTHETIC_HEAD,
     BERT_TOKENIZER,
@@ -153,11 +153,9 @@ def reward_path(name: str) -> str:
     if ":" in name:
         _check_own_class(name, _attribute(name))
         return name
-    near = difflib.get_close_matches(name, REWARDS, n=3)
     raise UnknownRewardError(
-        f"Unknown reward '{name}'"
-        f"{' (did you mean ' + ' or '.join(near) + '?)' if near else ''}. There "
-        f"are {', '.join(REWARDS)}; or give 'module:Class' of your own."
+        f"Unknown reward '{name}'{did_you_mean(name, REWARDS)}. There are "
+        f"{', '.join(REWARDS)}; or give 'module:Class' of your own."
     )
 
 
@@ -254,16 +252,17 @@ def no_gradient(name: str) -> NoGradientError:
     able = ", ".join(key for key, entry in REWARDS.items() if entry.differentiable)
     return NoGradientError(
         f"No gradient of reward '{name}' reaches the images, and this method learns by "
-        f"it. There is one in {able}. Policy-gradient methods, such as ddpo and tdpo, "
-        "train on any reward."
+        f"it. There is one in {able}; a reward of your own says so by `differentiable = "
+        "True`. Policy-gradient methods, such as ddpo and tdpo, train on any reward."
     )
 
 
 def _no_encoder(name: str) -> NoEncoderError:
+    able = ", ".join(key for key, entry in REWARDS.items() if entry.has_encoder)
     return NoEncoderError(
         f"Reward '{name}' has no image encoder for a temporal critic. Set "
-        f"'critic_encoder' of the reward in conf/base/parameters_rewards.yml to a "
-        "reward that has one, such as aesthetic-mini."
+        "'critic_encoder' of the reward in the environment's parameters_rewards.yml to "
+        f"one that has: {able}."
     )
 
 

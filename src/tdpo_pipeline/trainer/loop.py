@@ -207,7 +207,7 @@ class Trainer:
         policy = Policy(
             pipeline,
             num_inference_steps=settings.num_inference_steps,
-            lora=settings.lora if settings.finetune == "lora" else None,
+            lora=settings.adapters,
             seed=config.seed,
             compute=settings,
             tiny_decoder=tiny_decoder,

@@ -47,6 +47,7 @@ TRAINING_CODE = (
     "critic",
     "diffusion",
     "distributed.py",
+    "hints.py",
     "menagerie/animals.py",
     "menagerie/beasts.py",
     "menagerie/birds.py",
@@ -269,7 +270,8 @@ class RunState:
         except OSError as error:
             raise FolderError(
                 f"The output folder {self.directory} can't be written ({error}). Give "
-                "another data root in conf/base/globals.yml, or mend its permissions."
+                "another data root in the environment's globals.yml, or mend its "
+                "permissions."
             ) from error
 
     def _check_identity(self, found: dict[str, Any]) -> None:
@@ -421,8 +423,8 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise FolderError(
             f"{file} can't be locked ({error}): the folder can't be written, or its "
-            "file system has no locks. Give another data root in conf/base/globals.yml, "
-            "or mend its permissions."
+            "file system has no locks. Give another data root in the environment's "
+            "globals.yml, or mend its permissions."
         ) from error
     try:
         yield

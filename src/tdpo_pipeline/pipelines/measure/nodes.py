@@ -64,7 +64,8 @@ class MeasureSettings(Settings):
     folder: str
 
 
-TABLES = tuple(name for name in html_report.Tables._fields if name != "regrets")
+_OF_HISTORIES = ("regrets", "alarms")
+TABLES = tuple(n for n in html_report.Tables._fields if n not in _OF_HISTORIES)
 """The tables of the page; rules for stopping take histories of training."""
 
 

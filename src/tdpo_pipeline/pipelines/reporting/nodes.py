@@ -20,7 +20,7 @@ from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.overoptimization import report as words
 from tdpo_pipeline.overoptimization.diversity import MEASURES
 from tdpo_pipeline.overoptimization.joins import with_diversity
-from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS
+from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS, TRAINING_ETA
 from tdpo_pipeline.overoptimization.tripwires import tripwires, tripwires_markdown
 
 # A logger of its own, so that the logging configuration can print it as it is.
@@ -204,6 +204,14 @@ def measure_runs(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
         return overoptimization.reward_curves(scores, by=overoptimization.RUN)
 
 
+def of_trained_sampler(curves: pd.DataFrame) -> pd.DataFrame:
+    """The curves that figures and the page show; half of those of two samplers.
+
+    What the other sampler made of the last checkpoint is in the summary.
+    """
+    return curves[curves["eta"] == TRAINING_ETA].reset_index(drop=True)
+
+
 def measure_diversity(scores: pd.DataFrame, diversity: pd.DataFrame) -> pd.DataFrame:
     """Curves of the diversity of a prompt's images by method."""
     whole = with_diversity(scores, diversity)
@@ -286,8 +294,8 @@ def judge_stops(
     epochs: int,
     methods: dict[str, Any],
     rewards: dict[str, Any],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What rules for stopping would have been worth: by run, and their means.
+) -> tuple[pd.DataFrame, ...]:
+    """What rules for stopping would have been worth, and which alarms were right.
 
     Args:
         history: Histories of all runs.
@@ -297,18 +305,22 @@ def judge_stops(
         epochs: Planned epochs of the methods whose ``scale`` doesn't say their own.
         methods: Parameters of every method.
         rewards: Parameters of every reward.
+
+    Returns:
+        The regrets by run, and their means; the alarms by run, and their counts.
     """
     scales = {name: _as_configured(m).get("scale", {}) for name, m in methods.items()}
-    watched = [name for name in held_out if f"{name}_mean" in history]
+    how: dict[str, Any] = {
+        "held_out": held_out,
+        "alpha": alpha,
+        "min_epochs": min_epochs,
+        "horizons": {n: s.get("epochs") or epochs for n, s in scales.items()},
+    }
     with _parts_of(rewards):
-        regrets = overoptimization.stopping_report(
-            history,
-            held_out=watched,
-            alpha=alpha,
-            min_epochs=min_epochs,
-            horizons={n: s.get("epochs") or epochs for n, s in scales.items()},
-        )
-    return regrets, overoptimization.summarise_regrets(regrets)
+        regrets = overoptimization.stopping_report(history, **how)
+        alarms = overoptimization.judge_alarms(history, **how)
+    summary = overoptimization.summarise_regrets(regrets)
+    return regrets, summary, alarms, overoptimization.count_alarms(alarms)
 
 
 def trace(
@@ -402,6 +414,7 @@ def report(
     joint: pd.DataFrame,
     onsets: pd.DataFrame,
     regrets: pd.DataFrame,
+    alarms: pd.DataFrame,
     folder: str,
     configured: dict[str, Any],
     page: str,
@@ -420,6 +433,7 @@ def report(
         joint: What all held-out rewards did together.
         onsets: Since when rewards have been falling.
         regrets: Mean regrets of stopping rules.
+        alarms: How often alarms and falls of the gold went together.
         folder: Folder of the report.
         configured: Settings of every figure, in the order of the summary.
         page: The report as a page; it is here so that this node runs last.
@@ -443,6 +457,7 @@ def report(
         words.goodhart_finding(goodhart),
         words.joint_finding(joint),
         words.stopping_finding(regrets),
+        words.alarm_finding(alarms),
     ]
     text = words.markdown(summary, golds, shown, tripwires_markdown(wires), findings)
     return text, words.metrics(summary, golds)

@@ -83,8 +83,14 @@ def _tables(methods: Sequence[str]) -> list[Node]:
         Node(
             nodes.measure_methods,
             ["all_scores", "params:rewards"],
-            "table_curves",
+            "method_curves",
             name="measure_methods",
+        ),
+        Node(
+            nodes.of_trained_sampler,
+            "method_curves",
+            "table_curves",
+            name="pick_sampler",
         ),
         Node(
             nodes.measure_runs,
@@ -112,7 +118,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
         ),
         Node(
             summarise_methods,
-            "table_curves",
+            "method_curves",
             "table_summary",
             name="summarise_methods",
         ),
@@ -181,7 +187,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
                 "params:methods",
                 "params:rewards",
             ],
-            ["table_stops", "table_regrets"],
+            ["table_stops", "table_regrets", "table_alarm_runs", "table_alarms"],
             name="judge_stops",
         ),
     ]
@@ -239,6 +245,7 @@ def _report(drawn: Sequence[str]) -> Node:
         "joint": "table_joint",
         "onsets": "table_onsets",
         "regrets": "table_regrets",
+        "alarms": "table_alarms",
         "folder": "params:reporting.folder",
         "configured": "params:reporting.figures",
         "page": "report_page",

@@ -1,0 +1,93 @@
+"""What tables of results allow to say: the rules that decide a verdict, and its words.
+
+Each takes rows of one table and knows nothing of screens, Markdown or pages, so that all
+of these say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from tdpo_pipeline.overoptimization.curves import METHOD
+
+ALPHA = 0.05
+"""Corrected p-values up to here are called a difference."""
+
+
+def comparison_verdict(row: Mapping[Any, Any]) -> str:
+    """Whether a method has more of a reward than the reference, corrected for asking often.
+
+    Args:
+        row: Of ``compare_report``.
+    """
+    if pd.isna(row["difference"]):
+        return str(row["note"])
+    if min(row["n_seeds"], row["n_reference_seeds"]) == 1:
+        return "cannot tell: one seed of it or of the reference says nothing of others"
+    if not row["p_holm"] <= ALPHA:
+        return "cannot tell"
+    return "higher" if row["difference"] > 0 else "lower"
+
+
+def judged_rows(compared: pd.DataFrame) -> pd.DataFrame:
+    """The row of each comparison that decides: the gold's, or else the trained reward's.
+
+    Args:
+        compared: From ``compare_report``.
+    """
+    rank = compared["role"].map({"gold": 0, "trained": 1}).fillna(2)
+    ranked = compared.assign(rank=rank).sort_values("rank", kind="stable")
+    judged = ranked.drop_duplicates(["reward", "method"]).drop(columns="rank")
+    return judged.sort_index()
+
+
+def with_fewer(volumes: pd.DataFrame) -> pd.DataFrame:
+    """Add ``fewer``: whether another method of the same reward has more checkpoints.
+
+    More points dominate more, so that its hypervolume can't be compared.
+
+    Args:
+        volumes: From ``hypervolume_report``.
+    """
+    most = volumes.groupby("reward")["n_checkpoints"].transform("max")
+    return volumes.assign(fewer=volumes["n_checkpoints"] < most)
+
+
+def peak_verdict(statements: Iterable[str]) -> str:
+    """What the fits of one method and scored reward say together.
+
+    Args:
+        statements: Of each form; where nothing could be fitted, why.
+    """
+    first, *others = dict.fromkeys(statements)
+    return "the two forms don't say the same" if others else first
+
+
+def last_joint(joint: pd.DataFrame) -> pd.DataFrame:
+    """The last checkpoint of each method, or the row that says why there is none.
+
+    Args:
+        joint: The rates of ``joint_report``.
+    """
+    return joint.drop_duplicates(list(METHOD), keep="last").reset_index(drop=True)
+
+
+def joint_verdict(row: Mapping[Any, Any]) -> str:
+    """Whether all held-out rewards rose together more often than they fell together.
+
+    How often either happens where nothing changed depends on how alike the rewards are;
+    the two are then equally frequent, however alike they are.
+
+    Args:
+        row: Of the rates of ``joint_report``.
+    """
+    if pd.isna(row["dominated"]):
+        return str(row["note"])
+    if row["net_low"] > 0:
+        return "all rose together on more prompts than all fell"
+    if row["net_high"] < 0:
+        return "all fell together on more prompts than all rose"
+    return "cannot tell which was on more prompts"
