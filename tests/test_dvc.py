@@ -235,8 +235,8 @@ def test_a_run_outside_the_grid(tiny: DvcProject) -> None:
     done = tiny.kedro("run", "--env", "study", *options, check=False)
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1] == (
-        "Error: the pipeline training has no run 'tdpo_r.aesthetic-mini.s9'; did you "
-        "mean tdpo_r.aesthetic-mini.s0? Its runs are entries of experiment.runs of "
+        "Error: the pipeline training has no run 'tdpo_r.aesthetic-mini.s9' (did you "
+        "mean tdpo_r.aesthetic-mini.s0?). Its runs are entries of experiment.runs of "
         "conf/base/parameters.yml, each in the namespace <method>.<reward>.s<seed>."
     )
     assert "Traceback" not in done.stdout + done.stderr
