@@ -98,7 +98,7 @@ def test_wrong_parameters_are_told_without_pydantics_types() -> None:
     [
         (
             {"env": "sd41"},
-            "no environment 'sd41' (did you mean sd14 or sd15?). There are base, ",
+            "no environment 'sd41' (did you mean sd15 or sd14?). There are base, ",
         ),
         (
             {"pipeline": "train-eval"},

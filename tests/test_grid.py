@@ -105,7 +105,7 @@ def test_the_committed_grids_of_the_environments() -> None:
         (
             "[tdpo_r-aes",
             "[tdpo-aes",
-            r"quick: unknown .* did you mean tdpo_r-aesthetic",
+            r"quick: unknown .*did you mean tdpo_r-aesthetic",
         ),
         ("quick: [", "quick: [ddpo_2-pick-mini-s12, ddpo_2-pick-mini-s12, ", "twice"),
         ("[tdpo_r-aesthetic-mini-s0]", "[]", r"experiment\.quick: a list"),
@@ -116,7 +116,7 @@ def test_the_committed_grids_of_the_environments() -> None:
         (
             "method: ddpo_2",
             "method: ddpo2",
-            "unknown name 'ddpo2'; did you mean ddpo_2",
+            "unknown name 'ddpo2' .did you mean ddpo_2",
         ),
         ("reward: pick-mini", "reward: pickmini", "did you mean pick-mini"),
         (", seed: 12", "", "write exactly"),

@@ -72,7 +72,8 @@ class EvaluationResult:
 
     Attributes:
         scores: One row an image: run, method, reward, seed, epoch, reward_queries,
-            kl_to_base (of the checkpoint, on prompts trained on), eta, prompt_set, prompt, seen, image, and a column a reward.
+            kl_to_base (of the checkpoint, on prompts trained on), eta, prompt_set, prompt,
+            seen, image, and a column a reward.
             ``attrs["paper_scale"]`` has factor and offset to the units of a reward's
             paper where they are others; a Parquet file keeps it.
         statistics: The same rows, with the image statistics for rewards.

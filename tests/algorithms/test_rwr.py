@@ -425,7 +425,7 @@ def test_resume_is_bitwise(train, method, at):
             {"exploration": {"guidance": {}, "log_prob": "target"}},
             "has no meaning for rwr",
         ),
-        ({"round": 2}, "unknown key 'round'; did you mean 'rounds'"),
+        ({"round": 2}, "unknown key 'round' .did you mean rounds"),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):

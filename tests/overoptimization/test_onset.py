@@ -136,11 +136,29 @@ def test_the_set_of_epochs_by_hand() -> None:
     errors = np.full(4, 0.1)
     assert epoch_peak_set(np.array([0.7, 1.0, 0.69, 0.0]), errors) == (1, 0, 1)
     assert epoch_peak_set(np.array([0.0, 1.0, 0.69, 0.70]), errors) == (1, 1, 3)
-    # The first epoch has no error where the others' are those of a change since it.
+    # An epoch without an error is left out; one whose error is 0 is known exactly, and the
+    # others are 0.1 x 2.128 from it.
+    exact = np.array([0.1, 0.1, 0.1, 0.0])
+    assert epoch_peak_set(np.array([0.0, 0.2, 0.1, 0.4]), exact) == (3, 1, 3)
+    assert epoch_peak_set(np.array([0.2, 0.2, 0.2, 0.2]), np.zeros(4)) == (3, 0, 3)
     baseline = np.array([np.nan, 0.1, 0.1, 0.1])
     assert epoch_peak_set(np.array([9.0, 0.0, 1.0, 0.0]), baseline) == (2, 2, 2)
     # Of one epoch nothing can be told.
     assert epoch_peak_set(np.array([0.0, 1.0]), np.array([np.nan, 0.1])) == (1, 1, 1)
+
+
+def test_the_set_of_epochs_is_around_a_peak() -> None:
+    """With unequal errors it holds the peak nearly always, and not all epochs."""
+    rng = np.random.default_rng(1)
+    means = 6 - np.abs(np.arange(30) - 12.0) / 2
+    errors = np.linspace(0.5, 1.5, 30)
+    found = [
+        epoch_peak_set(means + errors * rng.normal(size=30), errors) for _ in range(500)
+    ]
+    # 0.05 at most; of 500 draws twice the standard error is 0.02.
+    assert np.mean([one.first <= 12 <= one.last for one in found]) >= 0.93
+    assert np.mean([one.last - one.first for one in found]) < 25
+    assert all(one.first <= one.peak <= one.last for one in found)
 
 
 def test_the_set_of_epochs_holds_the_highest() -> None:

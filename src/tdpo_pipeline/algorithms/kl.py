@@ -53,7 +53,6 @@ PENALTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "k2": _square,
     "k3": _k3,
 }
-OF_SUMS = ("k2", "k3")
 """Penalty of a step by its log-prob under the policy and under the base model.
 
 With x the difference of the two: ``kl`` x (Schulman's k1), ``abs`` |x|, ``square``
@@ -62,6 +61,9 @@ code's, whose sign is turned round), ``js`` the clipped Jensen-Shannon terms. Of
 log-ratio, summed over dimensions, ``k2`` is x^2 / 2 and ``k3`` e^-x - 1 + x, Schulman's
 estimators: k3 is unbiased for the KL, k2 near it where the KL is small.
 """
+
+OF_SUMS = ("k2", "k3")
+"""Penalties that take log-probs summed over dimensions, not their means."""
 
 
 class KlSettings(Settings):

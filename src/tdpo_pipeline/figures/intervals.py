@@ -66,6 +66,7 @@ def end_bars(ax: Axes, x: str, curves: Sequence[Curve]) -> None:
         x: Column of the positions.
         curves: The curves; bars whose ends coincide stand in this order.
     """
+    curves = [curve for curve in curves if len(curve.rows)]
     ends = [(rows.iloc[-1][[x, *BOUNDS]].astype(float), look) for rows, look in curves]
     ends = [(end, look) for end, look in ends if np.isfinite(end).all()]
     if not ends:

@@ -59,7 +59,7 @@ def neurons(
         for ax, reward, part in zip(column, rewards, parts, strict=True):
             ax.set_xlim(data["epoch"].min() - 0.7, data["epoch"].max() + 0.7)
             _curves(ax, part, crowded=intervals.crowded(data))
-            what, y = _NAMES[quantity]
+            what, y = _NAMES.get(quantity, (quantity, quantity))
             style.label(ax, title=f"trained on {reward}: {what}", x="epoch", y=y)
         # One scale for all rewards, so that they can be compared.
         top = _top(quantity, [ax.get_ylim()[1] for ax in column])

@@ -41,9 +41,8 @@ _WIDEST = 2500  # of blocks side by side
 _LABEL_LETTERS = 20  # in a line of a row's label
 _PROMPT_SIZE = 9.0  # in points
 _LINE_HEIGHT = 1.2  # in parts of the letters' size
-_ON_PIXELS = (
-    1.05  # width of letters that are drawn on whole pixels, over their outlines'
-)
+# Width of letters that are drawn on whole pixels, over their outlines'.
+_ON_PIXELS = 1.05
 _ROWS = {
     "matched": "Each method at the evaluated checkpoint whose {number} is nearest the "
     "highest level that all methods reached ({levels}); its first training seed.",

@@ -387,8 +387,8 @@ def script_data(curves: pd.DataFrame, prompts: pd.DataFrame, methods: list[str])
 
     Returns:
         An object with ``methods``, ``groups``, ``rewards`` (trained), ``checkpoint``
-        (what it is called), ``curves`` and ``prompts``; numbers have five digits, and null where there is
-        none.
+        (what it is called), ``curves`` and ``prompts``; numbers have five digits, and null
+        where there is none.
     """
     looks = distinct_looks(methods)
     rewards = sorted(curves["reward"].unique())

@@ -39,9 +39,10 @@ def lineage(
 
     Returns:
         ``version`` and ``commit`` of the code (see ``git_commit``); ``parameters``, and
-        ``parameter_hashes`` by the same titles (see ``parameters_hash``); and ``runs``, each with run, method, reward, seed, epochs (evaluated checkpoints),
-        images (rows of its score table), scores (hash of their content) and dvc (the
-        MD5 by which ``dvc.lock`` knows the file; None where it doesn't).
+        ``parameter_hashes`` by the same titles (see ``parameters_hash``); and ``runs``,
+        each with run, method, reward, seed, epochs (evaluated checkpoints), images (rows of
+        its score table), scores (hash of their content) and dvc (the MD5 by which
+        ``dvc.lock`` knows the file; None where it doesn't).
     """
     locked = locked_outputs(root / "dvc.lock")
     outputs = Path(folder).parent / "07_model_output" / "scores"
@@ -79,9 +80,10 @@ def parameters_hash(parameters: Any) -> str:
     Equal parameters have equal hashes, whatever file they were written in and in whatever
     order.
     """
-    text = json.dumps(
-        parameters, sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    )
+    keyed = json.loads(
+        json.dumps(parameters)
+    )  # all keys as text, so that they have an order
+    text = json.dumps(keyed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from tdpo_pipeline.overoptimization.curves import METHOD
+from tdpo_pipeline.overoptimization.curves import METHOD, epoch_samples
 from tdpo_pipeline.overoptimization.histories import was_scored
 from tdpo_pipeline.overoptimization.intervals import BOOTSTRAP
 from tdpo_pipeline.overoptimization.onset import PeakSet, epoch_peak_set
@@ -109,6 +109,10 @@ def _judged(
         horizon=horizon,
     )
     means, errors = epoch_means(run, gold)
+    # Where the others' errors are those of a change since the first epoch, it has none; its
+    # own samples have, and it may be the best.
+    first = run[f"{gold}_std"].iloc[0] / np.sqrt(epoch_samples(run).iloc[0])
+    errors = np.where(np.isnan(errors), first, errors)
     peak = epoch_peak_set(means, errors, confidence)
     seen = len(run) if alarm is None else alarm.position + 1
     then = epoch_peak_set(means[:seen], errors[:seen], confidence)

@@ -90,21 +90,23 @@ def epoch_peak_set(
 
     Args:
         means: Of each epoch, shape (epochs,).
-        errors: Their standard errors, shape (epochs,); an epoch whose error is NaN (the
-            first, which is the baseline) or 0 is left out.
+        errors: Their standard errors, shape (epochs,); an epoch whose error is NaN is left
+            out, one whose error is 0 is known exactly.
         confidence: That of holding the maximum.
     """
-    used = np.flatnonzero(errors > 0)
+    used = np.flatnonzero(np.isfinite(errors))
     if len(used) < 2:
         return PeakSet(*[len(means) - 1] * 3)
     x, variance = means[used], errors[used] ** 2
-    apart = (x - x[:, None]) / np.sqrt(
-        variance + variance[:, None]
-    )  # [i, j]: j above i
+    above = x - x[:, None]  # [i, j]: of j over i
     # The quantile is of two tails, and only one of them counts.
     reach = normal_quantile(1 - 2 * (1 - confidence) / (len(used) - 1))
-    kept = used[(apart <= reach).all(axis=1)]
-    return PeakSet(unimodal_peak(means, errors), int(kept[0]), int(kept[-1]))
+    surely = above > reach * np.sqrt(variance + variance[:, None])
+    kept = used[~surely.any(axis=1)]
+    # The fit takes no weight without end: what is exact counts as the surest of the rest.
+    known = errors[errors > 0]
+    weighed = np.where(errors == 0, known.min() if len(known) else 1.0, errors)
+    return PeakSet(unimodal_peak(means, weighed), int(kept[0]), int(kept[-1]))
 
 
 def _pairwise(part: FloatArray, floor: float) -> FloatArray:
