@@ -58,8 +58,7 @@ def in_base_sd(row: Mapping[Any, Any], mean: str = "difference") -> str:
         row: With ``low``, ``high`` and ``base_sd``, all in the reward's own units.
         mean: Name of the mean.
     """
-    ends = (row[name] / row["base_sd"] for name in (mean, "low", "high"))
-    return report.base_sd_text(row["base_sd"], ends, interval)
+    return report.base_sd_text(row, interval, mean)
 
 
 def words(value: object) -> str:

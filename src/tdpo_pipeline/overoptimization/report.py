@@ -99,10 +99,10 @@ def _screen_block(title: str, rows: pd.DataFrame, golds: pd.DataFrame) -> list[s
         f"  {'in base SD':24}" + "".join(f"{h:>24}" for h in heads),
     ]
     for scored, row in _by_reward(rows):
-        cells = [_interval(row, name, "_sd") for name in groups]
+        cells = [_interval(row, name, base_sd=True) for name in groups]
         lines.append(f"  {scored + _mark(row):24}" + "".join(f"{c:>24}" for c in cells))
         if row["role"].iloc[0] in ASKED:
-            cells = [_interval(row, name) for name in groups]
+            cells = [_interval(row, name, base_sd=False) for name in groups]
             lines.append(
                 f"    {'in its own units':22}"
                 + "".join(f"{' ' + c:>24}" for c in cells)
@@ -132,34 +132,35 @@ def _effort(row: pd.Series) -> str:
     return f"{checkpoint_word()} {row['epoch']:.0f}, {queries}, {kl}{seeds}"
 
 
-def _interval(rows: pd.DataFrame, group: str, unit: str = "") -> str:
+def _interval(rows: pd.DataFrame, group: str, *, base_sd: bool) -> str:
     """Difference and interval of a group, such as ``+0.21 [+0.17, +0.26]``.
 
     Args:
         rows: Rows of one scored reward, indexed by group.
         group: The prompt group.
-        unit: "_sd" for base standard deviations, "" for the reward's own units.
+        base_sd: Whether in base standard deviations or in the reward's own units.
     """
     row = rows.to_dict("index")[group]
-    ends = [row[f"{name}{unit}"] for name in ("difference", "low", "high")]
-    if unit:
-        return base_sd_text(row["base_sd"], ends, partial(interval_text, decimals=2))
-    return interval_text(*ends)
+    if base_sd:
+        return base_sd_text(row, partial(interval_text, decimals=2))
+    return interval_text(row["difference"], row["low"], row["high"])
 
 
 def base_sd_text(
-    base_sd: float, ends: Iterable[float], write: Callable[..., str]
+    row: Mapping[Any, Any], write: Callable[..., str], mean: str = "difference"
 ) -> str:
-    """Mean and interval in base standard deviations.
+    """Mean and interval of a row in base standard deviations.
 
     A reward that was equal on all images of the base model has none to be counted in.
 
     Args:
-        base_sd: One of them, in the reward's own units.
-        ends: Mean, low and high, divided by it; not read where it is 0.
-        write: What to make of the three.
+        row: With ``low``, ``high`` and ``base_sd``, all in the reward's own units.
+        write: What to make of mean, low and high.
+        mean: Name of the mean.
     """
-    return write(*ends) if base_sd > 0 else "the base did not vary"
+    if not row["base_sd"] > 0:
+        return "the base did not vary"
+    return write(*(row[name] / row["base_sd"] for name in (mean, "low", "high")))
 
 
 def interval_text(
@@ -403,9 +404,8 @@ def _compared_text(row: Mapping[Any, Any]) -> str:
     """What is compared, and by how much it differs, in base standard deviations."""
     if pd.isna(row["difference"]):
         return run_text(row)
-    ends = (row[k] / row["base_sd"] for k in ("difference", "low", "high"))
     write = partial(interval_text, decimals=2)
-    text = base_sd_text(row["base_sd"], ends, lambda *e: f"{write(*e)} base SD")
+    text = base_sd_text(row, lambda *ends: f"{write(*ends)} base SD")
     return f"{_against(row)}, {row['scored']} {text}"
 
 
@@ -557,14 +557,19 @@ def _markdown_block(title: str, trained: bool, rows: pd.DataFrame) -> list[str]:
     return [
         f"## {title}",
         f"At {_effort(rows.iloc[0])}; {sampler}.",
-        markdown_table(["in base SD", *heads], _body(rows, groups, "_sd")),
-        markdown_table(["in the reward's own units", *heads], _body(rows, groups, "")),
+        markdown_table(["in base SD", *heads], _body(rows, groups, base_sd=True)),
+        markdown_table(
+            ["in the reward's own units", *heads], _body(rows, groups, base_sd=False)
+        ),
     ]
 
 
-def _body(rows: pd.DataFrame, groups: list[str], unit: str) -> list[list[str]]:
+def _body(rows: pd.DataFrame, groups: list[str], *, base_sd: bool) -> list[list[str]]:
     return [
-        [scored + _mark(row), *(_interval(row, group, unit) for group in groups)]
+        [
+            scored + _mark(row),
+            *(_interval(row, group, base_sd=base_sd) for group in groups),
+        ]
         for scored, row in _by_reward(rows)
     ]
 
