@@ -141,12 +141,29 @@ def picture(address: str, pipeline: str, width: int, height: int) -> bytes:
                 f"s.textContent = {json.dumps(HIDDEN)}; document.head.append(s)"
             )
             driver.execute_script(LIGHT)
-            time.sleep(6)  # the graph's layout is animated
+            settled(driver)
             driver.execute_script(ZOOM_OUT)
-            time.sleep(2)
-            return cropped(driver.get_screenshot_as_png())
+            return cropped(settled(driver))
         finally:
             driver.quit()
+
+
+def settled(driver: webdriver.Chrome, seconds: float = 6, most: int = 20) -> bytes:
+    """What the browser shows when it has stopped changing: the layout is animated.
+
+    Args:
+        driver: The browser.
+        seconds: Time without a change.
+        most: Looks before giving up.
+    """
+    before = b""
+    for _ in range(most):
+        time.sleep(seconds)
+        now = driver.get_screenshot_as_png()
+        if now == before:
+            return now
+        before = now
+    raise TimeoutError("Kedro-Viz was still changing its picture. Try again.")
 
 
 def cropped(png: bytes, margin: int = 30) -> bytes:

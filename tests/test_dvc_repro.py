@@ -80,7 +80,7 @@ def test_repro_makes_the_study_with_the_shipped_models(studied: Workspace) -> No
     kept = studied.git("ls-files", str(DATA)).splitlines()
     folders = {Path(*Path(path).parts[2:4]).as_posix() for path in kept}
     assert folders == {
-        "05_model_input/evaluation_prompts.yml",
+        "05_model_input/evaluation_prompts",
         "05_model_input/train_prompts",
         "07_model_output/diversity",
         "07_model_output/history",

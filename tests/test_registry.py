@@ -159,8 +159,9 @@ def test_a_first_view_is_small(
         taken = inside.all_outputs() & outside.inputs()
         shown |= inside.inputs() | inside.outputs() | taken
     shown = {data for data in shown if not data.startswith("params:")}
-    prompts = {f"train_prompts_{run.reward}" for run in grid}
-    shared = {*prompts, "evaluation_prompts", "base_model", "reward_weights"}
+    uses = ("train_prompts", "evaluation_prompts")
+    prompts = {f"{use}_{run.reward}" for use in uses for run in grid}
+    shared = {*prompts, "base_model", "reward_weights"}
     collected = {f"collected_{method}" for method in methods}
     assert shared | collected <= shown
     results = shown - shared - collected

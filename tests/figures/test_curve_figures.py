@@ -722,7 +722,7 @@ def test_prompts_of_no_class_say_what_to_evaluate() -> None:
     assert data.empty
     text = " ".join(figure.axes[0].texts[0].get_text().split())
     assert "'doing laundry'" in text
-    assert "evaluation.prompt_sets in the parameters file of the environment" in text
+    assert "(own_evaluation) in the parameters file of the environment" in text
 
 
 @pytest.mark.parametrize("classes", [[], ["a", "b", "c", "d", "e"]])

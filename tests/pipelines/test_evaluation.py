@@ -6,6 +6,7 @@ from typing import get_type_hints
 import pandas as pd
 import pytest
 
+from tdpo_pipeline.config import EvaluationSettings
 from tdpo_pipeline.grid import ROOT, Run
 from tdpo_pipeline.pipelines.evaluation import create_pipeline, nodes
 from tdpo_pipeline.pipelines.evaluation.nodes import summarise
@@ -57,7 +58,7 @@ def test_a_run_is_evaluated_where_it_was_trained() -> None:
         f"{run.namespace}.config",
         f"{run.namespace}.checkpoints",
         "train_prompts_pick-mini",
-        "evaluation_prompts",
+        "evaluation_prompts_pick-mini",
         "base_model",
         "reward_weights",
         "params:evaluation",
@@ -75,6 +76,15 @@ def test_evaluate_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from tdpo_pipeline import evaluation
     from tests.tiny import run_config
 
+    settings = EvaluationSettings(
+        prompt_sets=("simple_animals",),
+        images_per_prompt=1,
+        etas=(1.0,),
+        rewards=("aesthetic-mini",),
+        seed=0,
+        chunk_size=4,
+        strip_prompts=("cat",),
+    )
     calls = {}
 
     def evaluate_run(config, settings, **given):  # type: ignore[no-untyped-def]
@@ -84,14 +94,14 @@ def test_evaluate_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(evaluation, "evaluate_run", evaluate_run)
     config, paths = run_config(), (Path("b"), Path("w"))
-    sets = {"complex": ["A cat and a dog"]}
+    sets, strip = {"complex": ["A cat and a dog"]}, ["A cat and a dog"]
     outputs = nodes.evaluate(
         config.model_dump(mode="json"),
         Path("c"),
         "cat\ndog\n",
-        sets,
+        {"prompt_sets": sets, "strip_prompts": strip},
         *paths,
-        "settings",  # type: ignore[arg-type]
+        settings,
         nodes.DiversitySettings(encoders=("hps-mini", "pick-mini")),
         "data/state",
     )
@@ -102,4 +112,6 @@ def test_evaluate_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls["state_dir"] == ROOT / "data/state" / f"{config.key}.evaluation"
     assert calls["train_prompts"] == ["cat", "dog"]
     assert calls["prompt_sets"] == sets
+    own = {"prompt_sets": tuple(sets), "strip_prompts": tuple(strip)}
+    assert calls["settings"] == settings.model_copy(update=own)
     assert (calls["base_model"], calls["weights"]) == paths

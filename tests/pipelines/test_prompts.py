@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from tdpo_pipeline.config import EvaluationSettings, RewardSettings
 from tdpo_pipeline.grid import Run
 from tdpo_pipeline.pipelines.prompts import create_pipeline
 from tdpo_pipeline.pipelines.prompts.nodes import (
+    OwnEvaluation,
+    OwnEvaluations,
     PromptSettings,
-    evaluation_prompts,
-    training_prompts,
+    task_prompts,
 )
 from tdpo_pipeline.prompts import PromptError
 
@@ -37,44 +39,81 @@ def evaluation(*sets: str, strip: str = "A dog on the moon") -> EvaluationSettin
 
 
 EVALUATED = evaluation("simple_animals", strip="cat")
+NOTHING = OwnEvaluations({})
+
+
+def own(source: str, *sets: str, strip: Sequence[str] = ()) -> OwnEvaluations:
+    beside = OwnEvaluation(prompt_sets=sets, strip_prompts=tuple(strip))
+    return OwnEvaluations({source: beside})
+
+
+def trained(source: str | Path, settings: PromptSettings = MENAGERIE) -> list[str]:
+    """The training prompts of ``source``, which are evaluated."""
+    beside = own(str(source), str(source))
+    return task_prompts(task(source), EVALUATED, beside, settings)[0].splitlines()
 
 
 def test_prompts_that_are_never_evaluated_are_an_error() -> None:
     with pytest.raises(PromptError, match="None of the prompts of 'activities'"):
-        training_prompts(task("activities"), EVALUATED, MENAGERIE)
+        task_prompts(task("activities"), EVALUATED, NOTHING, MENAGERIE)
 
 
 def test_a_named_set_is_written_a_prompt_a_line() -> None:
-    lines = training_prompts(task("simple_animals"), EVALUATED, MENAGERIE).splitlines()
-    assert len(lines) == 45
-    assert lines[:3] == ["cat", "dog", "horse"]
+    text, _ = task_prompts(task("simple_animals"), EVALUATED, NOTHING, MENAGERIE)
+    assert text.endswith("\n")
+    assert len(text.splitlines()) == 45
+    assert text.splitlines()[:3] == ["cat", "dog", "horse"]
 
 
 def test_a_prompt_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("a cat and a dog\n\n  zebra  \n")
-    assert (
-        training_prompts(task(path), EVALUATED, MENAGERIE) == "a cat and a dog\nzebra\n"
-    )
+    assert trained(path) == ["a cat and a dog", "zebra"]
 
 
 def test_evaluation_sets_by_name() -> None:
-    prompts = evaluation_prompts(evaluation("unseen_animals", "complex"), MENAGERIE)
-    assert list(prompts) == ["unseen_animals", "complex"]
-    assert len(prompts["unseen_animals"]) == 8
-    assert prompts["complex"][3] == "A dog on the moon"
+    named = evaluation("simple_animals", "unseen_animals", "complex")
+    _, evaluated = task_prompts(task("quick_animals"), named, NOTHING, MENAGERIE)
+    sets = evaluated["prompt_sets"]
+    assert list(sets) == ["simple_animals", "unseen_animals", "complex"]
+    assert len(sets["unseen_animals"]) == 8
+    assert sets["complex"][3] == "A dog on the moon"
+    assert evaluated["strip_prompts"] == ["A dog on the moon"]
+
+
+def test_what_is_trained_on_may_have_an_evaluation_of_its_own() -> None:
+    bike = "a dolphin riding a bike"
+    sets = ["activities/27", "one_prompt", "simple_animals"]
+    beside = own("activities", *sets, strip=[bike, "cat"])
+    _, evaluated = task_prompts(task("activities"), EVALUATED, beside, MENAGERIE)
+    found = evaluated["prompt_sets"]
+    assert list(found) == ["simple_animals", "activities/27", "one_prompt"]
+    assert len(found["activities/27"]) == 27
+    assert found["one_prompt"] == [bike]
+    assert evaluated["strip_prompts"] == ["cat", bike]
+    _, others = task_prompts(task("simple_animals"), EVALUATED, beside, MENAGERIE)
+    assert list(others["prompt_sets"]) == ["simple_animals"]
+    assert others["strip_prompts"] == ["cat"]
 
 
 def test_a_strip_shows_only_what_is_evaluated() -> None:
-    with pytest.raises(PromptError, match="strip_prompts has 'cat', which no set of"):
-        evaluation_prompts(evaluation("complex", strip="cat"), MENAGERIE)
+    named = evaluation("complex", strip="cat")
+    with pytest.raises(PromptError, match="has 'cat', which no evaluated set .complex"):
+        task_prompts(task("complex"), named, NOTHING, MENAGERIE)
+    beside = own("complex", strip=["zebra"])
+    with pytest.raises(PromptError, match="has 'zebra', which no evaluated set"):
+        task_prompts(task("complex"), evaluation("complex"), beside, MENAGERIE)
 
 
 def test_an_unknown_set_names_those_near() -> None:
     with pytest.raises(PromptError, match="did you mean simple_animals"):
-        training_prompts(task("simple_animal"), EVALUATED, MENAGERIE)
+        task_prompts(task("simple_animal"), EVALUATED, NOTHING, MENAGERIE)
     with pytest.raises(PromptError, match="Unknown prompt set 'komplex'"):
-        evaluation_prompts(evaluation("komplex"), MENAGERIE)
+        task_prompts(task("complex"), evaluation("komplex"), NOTHING, MENAGERIE)
+    # In an entry of another task's, too.
+    for beside in (own("activites/27", "complex"), own("complex", "activites")):
+        with pytest.raises(PromptError, match="did you mean activities"):
+            task_prompts(task("simple_animals"), EVALUATED, beside, MENAGERIE)
 
 
 @pytest.mark.parametrize(
@@ -92,33 +131,31 @@ def test_an_unusable_file_is_named(
     path = tmp_path / "mine.txt"
     path.write_bytes(content)
     with pytest.raises(PromptError, match=message) as caught:
-        training_prompts(task(path), EVALUATED, OPEN)
+        trained(path, OPEN)
     assert str(path) in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="no prompt file"):
-        training_prompts(task(tmp_path / "none.txt"), EVALUATED, OPEN)
+        trained(tmp_path / "none.txt", OPEN)
 
 
 def test_menagerie_refuses_what_it_has_no_words_for(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("zebra\na zebbra on the moon\n")
     with pytest.raises(PromptError, match="a zebbra on the moon.*zebra"):
-        training_prompts(task(path), EVALUATED, MENAGERIE)
-    assert (
-        training_prompts(task(path), EVALUATED, OPEN).splitlines()[1]
-        == "a zebbra on the moon"
-    )
+        trained(path)
+    assert trained(path, OPEN)[1] == "a zebbra on the moon"
 
 
-def test_the_pipeline_writes_a_set_for_each_reward() -> None:
+def test_the_pipeline_writes_both_sets_for_each_reward() -> None:
     runs = [Run("tdpo", "pick-mini", seed) for seed in (0, 1)]
     pipeline = create_pipeline([*runs, Run("tdpo", "aesthetic-mini", 0)])
     catalog = DataCatalog(
         {
             "params:prompts": MemoryDataset(MENAGERIE),
             "params:evaluation": MemoryDataset(EVALUATED),
+            "params:own_evaluation": MemoryDataset(own("quick_animals", "complex")),
             "params:rewards.pick-mini": MemoryDataset(task("quick_animals")),
             "params:rewards.aesthetic-mini": MemoryDataset(task("simple_animals")),
         }
@@ -127,4 +164,8 @@ def test_the_pipeline_writes_a_set_for_each_reward() -> None:
     loaded = {name: dataset.load() for name, dataset in outputs.items()}
     assert len(loaded["train_prompts_pick-mini"].splitlines()) == 8
     assert len(loaded["train_prompts_aesthetic-mini"].splitlines()) == 45
-    assert list(loaded["evaluation_prompts"]) == ["simple_animals"]
+    for reward, sets in (
+        ("pick-mini", ["simple_animals", "complex"]),
+        ("aesthetic-mini", ["simple_animals"]),
+    ):
+        assert list(loaded[f"evaluation_prompts_{reward}"]["prompt_sets"]) == sets

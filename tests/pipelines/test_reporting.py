@@ -547,6 +547,21 @@ def test_what_needs_no_reward_is_reported() -> None:
     np.testing.assert_allclose(last["difference"], -1)
 
 
+def test_diversity_is_compared_at_equal_training_reward() -> None:
+    whole = nodes.concatenate(*(scores(run) for run in RUNS))
+    seen = nodes.concatenate(*(diversity(run) for run in RUNS))
+    # DDPO loses half as much as TDPO-R.
+    lost = np.where(seen["method"] == "tdpo_r", 1, 0.5) * seen["epoch"] / 8
+    seen = seen.assign(vendi_score=2 - lost)
+    table = nodes.match_diversity(whole, seen, ["ddpo_100_timestep_major"])
+    assert set(table["along"]) == {"training_reward", "reward_queries", "kl"}
+    assert set(table["scored"].dropna()) == {"pairwise_distance", "vendi_score"}
+    end = table[
+        (table["along"] == "reward_queries") & (table["scored"] == "vendi_score")
+    ]
+    assert end["mean"].iloc[-1] == pytest.approx(-0.5)
+
+
 @pytest.mark.parametrize("typed", [False, True])
 def test_parts_of_a_trained_ensemble_are_not_held_out(typed: bool) -> None:
     tasks = parameters_of("base")["rewards"]

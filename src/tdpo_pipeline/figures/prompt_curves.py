@@ -55,7 +55,7 @@ def prompt_curves(
     if data.empty:
         text = (
             f"No evaluated prompt has the words {' or '.join(map(repr, classes))}. "
-            f"{style.remedy('Add the prompt set to evaluation.prompt_sets')}"
+            f"{style.remedy('Evaluate a set that has them (own_evaluation)')}"
         )
         return style.Drawn(style.notice(title, text), data)
     looks = {

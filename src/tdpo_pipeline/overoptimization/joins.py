@@ -26,14 +26,15 @@ def with_diversity(scores: pd.DataFrame, diversity: pd.DataFrame) -> pd.DataFram
 
     Raises:
         ScoreTableError: If a prompt of some checkpoint has no diversity or two, or the
-            runs of a method were seen by different encoders.
+            runs of a trained reward were seen by different encoders.
     """
-    seen_by = diversity.groupby(["method", "reward"])["encoder"].unique()
+    seen_by = diversity.groupby("reward")["encoder"].unique()
     mixed = seen_by[seen_by.map(len) > 1]
     if len(mixed):
         raise ScoreTableError(
-            f"The diversity of {mixed.index[0]} was seen by {list(mixed.iloc[0])}, "
-            "which can't be compared. Evaluate its runs with one 'diversity.encoders'."
+            f"The diversity of runs trained on {mixed.index[0]} was seen by "
+            f"{list(mixed.iloc[0])}, which can't be compared. Evaluate them with one "
+            "'diversity.encoders'."
         )
     twice = diversity[diversity.duplicated(_PROMPT)]
     alone = scores[_PROMPT].merge(diversity[_PROMPT], how="left", indicator=True)

@@ -77,6 +77,12 @@ def is_prompt_source(text: str) -> bool:
     return text.partition("/")[0] in PROMPT_SETS or text.endswith(".txt")
 
 
+def check_prompt_source(name: str) -> None:
+    """Raise a PromptError with near names unless this is a set, a part or a text file."""
+    if not is_prompt_source(name):
+        raise _unknown(name.partition("/")[0])
+
+
 def prompt_set(name: str, files: Path | None = None) -> list[str]:
     """The prompts of a named set, of a part of it, or of a text file.
 

@@ -46,7 +46,7 @@ def evaluate(
     config: dict[str, Any],
     checkpoints: Path,
     train_prompts: str,
-    evaluation_prompts: dict[str, list[str]],
+    evaluation_prompts: dict[str, Any],
     base_model: Path,
     reward_weights: Path,
     evaluation: EvaluationSettings,
@@ -59,10 +59,11 @@ def evaluate(
         config: The run, whole.
         checkpoints: Folder of its checkpoints.
         train_prompts: Prompts that it was trained on, one a line.
-        evaluation_prompts: Prompts to evaluate on, by the name of the set.
+        evaluation_prompts: The task's ``prompt_sets``, prompts to evaluate on by the name
+            of the set, and its ``strip_prompts``.
         base_model: Folder of the base model.
         reward_weights: Folder of reward weights.
-        evaluation: Images, noise and rewards.
+        evaluation: Images, noise and rewards; its prompts are the task's.
         diversity: How it is seen.
         state: Folder of resume state, relative to the project.
 
@@ -73,10 +74,12 @@ def evaluate(
     from tdpo_pipeline.evaluation import evaluate_run
 
     run = RunConfig.model_validate(config)
+    sets, strip = (evaluation_prompts[key] for key in ("prompt_sets", "strip_prompts"))
+    own = {"prompt_sets": tuple(sets), "strip_prompts": tuple(strip)}
     result = evaluate_run(
         run,
-        evaluation,
-        prompt_sets=evaluation_prompts,
+        evaluation.model_copy(update=own),
+        prompt_sets=sets,
         train_prompts=train_prompts.splitlines(),
         checkpoints=checkpoints,
         base_model=base_model,

@@ -40,7 +40,7 @@ def _run_pipeline(run: Run) -> Pipeline:
         namespace=run.namespace,
         inputs={
             "train_prompts": f"train_prompts_{run.reward}",
-            "evaluation_prompts": "evaluation_prompts",
+            "evaluation_prompts": f"evaluation_prompts_{run.reward}",
             "base_model": "base_model",
             "reward_weights": "reward_weights",
         },

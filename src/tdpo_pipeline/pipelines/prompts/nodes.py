@@ -1,13 +1,15 @@
-"""Nodes that resolve prompt sets by name or file, and check every prompt."""
+"""The node that resolves prompt sets by name or file, and checks every prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import RootModel
 
 from tdpo_pipeline.config import EvaluationSettings, RewardSettings, Settings
 from tdpo_pipeline.grid import ROOT
-from tdpo_pipeline.prompts import PromptError, prompt_set
+from tdpo_pipeline.prompts import PromptError, check_prompt_source, prompt_set
 
 
 class PromptSettings(Settings):
@@ -23,58 +25,70 @@ class PromptSettings(Settings):
     files: str
 
 
-def training_prompts(
-    task: RewardSettings, evaluation: EvaluationSettings, settings: PromptSettings
-) -> str:
-    """The prompts that a task trains on.
+class OwnEvaluation(Settings):
+    """What runs are evaluated on beside what all runs are.
+
+    Attributes:
+        prompt_sets: Names of prompt sets.
+        strip_prompts: Prompts to show in the sample strip too.
+    """
+
+    prompt_sets: tuple[str, ...] = ()
+    strip_prompts: tuple[str, ...] = ()
+
+
+class OwnEvaluations(RootModel[dict[str, OwnEvaluation]]):
+    """By what is trained on: ``train_prompts`` of a task, as it is written there."""
+
+
+def task_prompts(
+    task: RewardSettings,
+    evaluation: EvaluationSettings,
+    own: OwnEvaluations,
+    settings: PromptSettings,
+) -> tuple[str, dict[str, Any]]:
+    """The prompts that a task trains on, and those that its runs are evaluated on.
 
     Args:
         task: Names a prompt set or a text file.
-        evaluation: Must evaluate at least one of the prompts, because the report
-            measures in the base model's deviation on prompts trained on.
+        evaluation: Names what all runs are evaluated on.
+        own: Names what is added to that.
         settings: Which prompts are allowed.
 
     Returns:
-        One prompt a line.
+        Training prompts, one a line. The evaluation's ``prompt_sets``, the prompts of every
+        set, each once, by the name of the set; and its ``strip_prompts``.
 
     Raises:
-        PromptError: If the set is unknown, the file unusable, a prompt not allowed or
-            none of them evaluated.
+        PromptError: If a set is unknown, a file unusable, a prompt not allowed, a prompt of
+            the sample strip in none of the sets, or no training prompt among those
+            evaluated: the report measures in the base model's deviation on them.
     """
-    prompts = checked_prompts(task.train_prompts, settings)
-    files = ROOT / settings.files
-    evaluated = {p for name in evaluation.prompt_sets for p in prompt_set(name, files)}
-    if evaluated.isdisjoint(prompts):
-        raise PromptError(
-            f"None of the prompts of '{task.train_prompts}' is evaluated. Add the set to "
-            "evaluation.prompt_sets in the parameters_evaluation.yml of the environment "
-            "that is run, or of conf/base if it has none: changes are measured in the "
-            "base model's deviation on prompts trained on."
-        )
-    return "\n".join(prompts) + "\n"
-
-
-def evaluation_prompts(
-    evaluation: EvaluationSettings, settings: PromptSettings
-) -> dict[str, list[str]]:
-    """The prompts of every evaluated set, each once, by the name of the set.
-
-    Raises:
-        PromptError: If a set is unknown, a file unusable, a prompt not allowed, or a
-            prompt of the sample strip in none of the sets.
-    """
+    for source, beside in own.root.items():
+        for name in (source, *beside.prompt_sets):
+            check_prompt_source(name)
+    beside = own.root.get(task.train_prompts, OwnEvaluation())
+    trained = checked_prompts(task.train_prompts, settings)
     sets = {
         name: list(dict.fromkeys(checked_prompts(name, settings)))
-        for name in evaluation.prompt_sets
+        for name in (*evaluation.prompt_sets, *beside.prompt_sets)
     }
+    strip = list(dict.fromkeys((*evaluation.strip_prompts, *beside.strip_prompts)))
     evaluated = {prompt for prompts in sets.values() for prompt in prompts}
-    stray = [p for p in evaluation.strip_prompts if p not in evaluated]
-    if stray:
+    if stray := [prompt for prompt in strip if prompt not in evaluated]:
         raise PromptError(
-            f"evaluation.strip_prompts has {', '.join(map(repr, stray))}, which no set "
-            f"of evaluation.prompt_sets ({', '.join(sets)}) has."
+            f"strip_prompts has {', '.join(map(repr, stray))}, which no evaluated set "
+            f"({', '.join(sets)}) has."
         )
-    return sets
+    if evaluated.isdisjoint(trained):
+        source = task.train_prompts
+        raise PromptError(
+            f"None of the prompts of '{source}' is evaluated, and changes are measured in "
+            "the base model's deviation on prompts trained on. Add to own_evaluation in the "
+            "parameters_evaluation.yml of the environment that is run, or of conf/base if "
+            f"it has none, the set or a part of it: {source}: {{prompt_sets: [{source}]}}"
+        )
+    return "\n".join(trained) + "\n", {"prompt_sets": sets, "strip_prompts": strip}
 
 
 def checked_prompts(source: str, settings: PromptSettings) -> list[str]:

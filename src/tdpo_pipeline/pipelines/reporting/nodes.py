@@ -214,12 +214,33 @@ def of_trained_sampler(curves: pd.DataFrame) -> pd.DataFrame:
 
 def measure_diversity(scores: pd.DataFrame, diversity: pd.DataFrame) -> pd.DataFrame:
     """Curves of the diversity of a prompt's images by method."""
+    return overoptimization.reward_curves(_diversity_of(scores, diversity))
+
+
+def match_diversity(
+    scores: pd.DataFrame, diversity: pd.DataFrame, references: Sequence[str]
+) -> pd.DataFrame:
+    """Diversity of the methods at equal training reward, queries and KL."""
+    trained = sorted(scores["reward"].unique())
+    whole = _diversity_of(scores, diversity, besides=trained)
+    table = overoptimization.matched_report(whole, references=references)
+    measured = table["scored"].isin(MEASURES) | table["scored"].isna()
+    return table[measured & (table["along"] != "seconds")].reset_index(drop=True)
+
+
+def _diversity_of(
+    scores: pd.DataFrame, diversity: pd.DataFrame, besides: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A score table of the measures of diversity that are known anywhere.
+
+    Args:
+        scores: Score table.
+        diversity: Diversity tables of its runs.
+        besides: Rewards to keep.
+    """
     whole = with_diversity(scores, diversity)
-    columns = [
-        *INDEX_COLUMNS,
-        *(name for name in MEASURES if whole[name].notna().any()),
-    ]
-    return overoptimization.reward_curves(whole[columns])
+    known = [name for name in MEASURES if whole[name].notna().any()]
+    return whole[[*INDEX_COLUMNS, *besides, *known]]
 
 
 def watch_statistics(statistics: pd.DataFrame) -> pd.DataFrame:
@@ -330,6 +351,7 @@ def trace(
     rewards: dict[str, Any],
     training: Any,
     evaluation: Any,
+    own_evaluation: Any,
 ) -> dict[str, Any]:
     """Say which code, data and parameters the report stands on.
 
@@ -340,12 +362,14 @@ def trace(
         rewards: Parameters of every reward, likewise.
         training: Parameters of training that all runs share.
         evaluation: Parameters of the evaluation.
+        own_evaluation: Its prompts by what is trained on.
     """
     used = {
         **{f"method {name}": methods[name] for name in sorted(set(scores["method"]))},
         **{f"reward {name}": rewards[name] for name in sorted(set(scores["reward"]))},
         "training": training,
         "evaluation": evaluation,
+        "own_evaluation": own_evaluation,
     }
     plain = {title: _as_configured(settings) for title, settings in used.items()}
     return html_report.lineage(

@@ -111,6 +111,12 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             name="measure_diversity",
         ),
         Node(
+            nodes.match_diversity,
+            ["all_scores", "all_diversity", "params:reporting.references"],
+            "table_matched_diversity",
+            name="match_diversity",
+        ),
+        Node(
             nodes.watch_statistics,
             "all_image_statistics",
             "table_tripwires",
@@ -221,7 +227,10 @@ def _page(methods: Sequence[str]) -> list[Node]:
         "folder": "params:reporting.folder",
         **{
             name: f"params:{name}"
-            for name in ("methods", "rewards", "training", "evaluation")
+            for name in (
+                *("methods", "rewards", "training"),
+                *("evaluation", "own_evaluation"),
+            )
         },
     }
     shown = {name: f"table_{name}" for name in Tables._fields} | {"lineage": "lineage"}
