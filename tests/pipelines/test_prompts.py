@@ -42,9 +42,11 @@ EVALUATED = evaluation("simple_animals", strip="cat")
 NOTHING = OwnEvaluations({})
 
 
-def own(source: str, *sets: str, strip: Sequence[str] = ()) -> OwnEvaluations:
-    beside = OwnEvaluation(prompt_sets=sets, strip_prompts=tuple(strip))
-    return OwnEvaluations({source: beside})
+def own(
+    source: str, *sets: str, strip: Sequence[str] = (), alone: bool = False
+) -> OwnEvaluations:
+    its = OwnEvaluation(prompt_sets=sets, strip_prompts=tuple(strip), alone=alone)
+    return OwnEvaluations({source: its})
 
 
 def trained(source: str | Path, settings: PromptSettings = MENAGERIE) -> list[str]:
@@ -94,6 +96,15 @@ def test_what_is_trained_on_may_have_an_evaluation_of_its_own() -> None:
     _, others = task_prompts(task("simple_animals"), EVALUATED, beside, MENAGERIE)
     assert list(others["prompt_sets"]) == ["simple_animals"]
     assert others["strip_prompts"] == ["cat"]
+
+
+def test_an_evaluation_of_its_own_may_take_the_place_of_everybodys() -> None:
+    beside = own(
+        "activities", "activities/27", strip=["a dog playing chess"], alone=True
+    )
+    _, evaluated = task_prompts(task("activities"), EVALUATED, beside, MENAGERIE)
+    assert list(evaluated["prompt_sets"]) == ["activities/27"]
+    assert evaluated["strip_prompts"] == ["a dog playing chess"]
 
 
 def test_a_strip_shows_only_what_is_evaluated() -> None:

@@ -26,15 +26,24 @@ class PromptSettings(Settings):
 
 
 class OwnEvaluation(Settings):
-    """What runs are evaluated on beside what all runs are.
+    """What runs are evaluated on that train on some set.
 
     Attributes:
         prompt_sets: Names of prompt sets.
-        strip_prompts: Prompts to show in the sample strip too.
+        strip_prompts: Prompts to show in the sample strip.
+        alone: Whether in place of what all runs are evaluated on, and not beside it.
     """
 
     prompt_sets: tuple[str, ...] = ()
     strip_prompts: tuple[str, ...] = ()
+    alone: bool = False
+
+    def of(self, evaluation: EvaluationSettings) -> tuple[list[str], list[str]]:
+        """Names of all sets that the runs are evaluated on, and their strip's prompts."""
+        shared = OwnEvaluation() if self.alone else evaluation
+        sets = dict.fromkeys((*shared.prompt_sets, *self.prompt_sets))
+        strip = dict.fromkeys((*shared.strip_prompts, *self.strip_prompts))
+        return list(sets), list(strip)
 
 
 class OwnEvaluations(RootModel[dict[str, OwnEvaluation]]):
@@ -52,7 +61,7 @@ def task_prompts(
     Args:
         task: Names a prompt set or a text file.
         evaluation: Names what all runs are evaluated on.
-        own: Names what is added to that.
+        own: Names what takes its place or is added.
         settings: Which prompts are allowed.
 
     Returns:
@@ -64,16 +73,14 @@ def task_prompts(
             the sample strip in none of the sets, or no training prompt among those
             evaluated: the report measures in the base model's deviation on them.
     """
-    for source, beside in own.root.items():
-        for name in (source, *beside.prompt_sets):
+    for source, its in own.root.items():
+        for name in (source, *its.prompt_sets):
             check_prompt_source(name)
-    beside = own.root.get(task.train_prompts, OwnEvaluation())
     trained = checked_prompts(task.train_prompts, settings)
+    names, strip = own.root.get(task.train_prompts, OwnEvaluation()).of(evaluation)
     sets = {
-        name: list(dict.fromkeys(checked_prompts(name, settings)))
-        for name in (*evaluation.prompt_sets, *beside.prompt_sets)
+        name: list(dict.fromkeys(checked_prompts(name, settings))) for name in names
     }
-    strip = list(dict.fromkeys((*evaluation.strip_prompts, *beside.strip_prompts)))
     evaluated = {prompt for prompts in sets.values() for prompt in prompts}
     if stray := [prompt for prompt in strip if prompt not in evaluated]:
         raise PromptError(
