@@ -21,6 +21,7 @@ from tdpo_pipeline.config import (
 from tdpo_pipeline.figures.plan import FigureSettings
 from tdpo_pipeline.grid import SCALES, Run, runs
 from tdpo_pipeline.overoptimization.tables import IMAGE_KEYS, with_group
+from tdpo_pipeline.pipelines.prompts.nodes import OwnEvaluation
 from tdpo_pipeline.pipelines.training.nodes import RunSettings, build_config
 from tdpo_pipeline.prompts import PROMPT_SETS, prompt_set
 from tests.conftest import ROOT, catalog_of, parameters_of
@@ -155,14 +156,16 @@ def test_names_of_prompt_sets_are_known(
     env, parameters = environment
     assert parameters["prompts"]["vocabulary"] == "open"
     evaluation = EvaluationSettings.model_validate(parameters["evaluation"])
-    everywhere = {name.partition("/")[0] for name in evaluation.prompt_sets}
-    assert everywhere <= set(PROMPT_SETS)
     for reward, task in parameters["rewards"].items():
         trained = task["train_prompts"]
-        own = parameters["own_evaluation"].get(trained, {"prompt_sets": []})
-        evaluated = everywhere | {n.partition("/")[0] for n in own["prompt_sets"]}
-        # These two have animals of simple_animals.
-        assert trained in evaluated | {"quick_animals", "broad_scenes"}, (
+        own = OwnEvaluation.model_validate(
+            parameters["own_evaluation"].get(trained, {})
+        )
+        names, _ = own.of(evaluation)
+        evaluated = {name.partition("/")[0] for name in names}
+        assert evaluated <= set(PROMPT_SETS)
+        # Eight of simple_animals.
+        assert trained in evaluated | {"quick_animals"}, (
             f"{env} never evaluates what {reward} trains on"
         )
 

@@ -401,7 +401,7 @@ def _strip_rows(settings: EvaluationSettings, images: pd.DataFrame) -> list[int]
     missing = [p for p in settings.strip_prompts if p not in position]
     if missing:
         raise EvaluationError(
-            f"evaluation.strip_prompts names {missing}, which are in none of the "
+            f"strip_prompts names {missing}, which are in none of the "
             f"prompt sets {list(settings.prompt_sets)}."
         )
     return [int(position[prompt]) for prompt in settings.strip_prompts]

@@ -241,6 +241,28 @@ def test_cross_reward_of_a_group_that_was_not_evaluated(curves: pd.DataFrame) ->
     assert "evaluated" in figure.axes[0].texts[0].get_text()
 
 
+def of_two_rewards(unseen_of: str) -> pd.DataFrame:
+    """Curves of two trained rewards, one of them evaluated on unseen animals."""
+    table = pd.concat(
+        [scores("tdpo", reward) for reward in ("aesthetic-mini", "hps-mini")]
+    )
+    there = (table["prompt_set"] != "unseen_animals") | (table["reward"] == unseen_of)
+    return reward_curves(table[there], bootstrap=FEW)
+
+
+def test_a_reward_that_was_not_evaluated_on_the_prompts_is_named() -> None:
+    figure, data = cross_reward(of_two_rewards("hps-mini"), group="unseen")
+    assert set(data["reward"]) == {"hps-mini"}
+    assert "Not evaluated on these prompts: aesthetic-mini." in texts(figure)
+    figure, _ = cross_reward(of_two_rewards("hps-mini"), group="complex")
+    assert "Not evaluated" not in texts(figure)
+    figure, _ = evaluated_reward(
+        of_two_rewards("hps-mini"), groups=["unseen", "complex"]
+    )
+    said = [" ".join(t.get_text().split()) for ax in figure.axes for t in ax.texts]
+    assert "aesthetic-mini: not evaluated on unseen animals" in said
+
+
 def test_rows_of_panels_per_trained_reward() -> None:
     rewards = ("aesthetic-mini", "hps-mini")
     curves = reward_curves(

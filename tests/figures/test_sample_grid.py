@@ -259,6 +259,21 @@ def test_blocks_of_another_reward_begin_a_line() -> None:
     assert int(first.ox) == int(second.ox) and int(first.oy) > int(second.oy)
 
 
+def test_a_reward_without_such_prompts_is_named() -> None:
+    table = curves({"tdpo": [0.0, 0.9, 2.0]})
+    other = table.assign(reward="hps-mini", run="tdpo-hps-mini-s0")
+    strips = {**spread_strips("tdpo"), "tdpo-hps-mini-s0": strip(1)}
+    unseen = dict.fromkeys(PROMPTS, "unseen")
+    figure, data = sample_grid(
+        pd.concat([table, other]),
+        strips,
+        {**GROUPS, "hps-mini": unseen},
+        of_groups=["complex"],
+    )
+    assert set(data["reward"]) == {"aesthetic-mini"}
+    assert "Without such prompts in its sample strips: hps-mini." in texts(figure)
+
+
 def test_captions_say_what_the_numbers_are_over() -> None:
     table = curves({"ddpo_2": [0.0, 0.5, 1.0], "tdpo": [0.0, 0.9, 2.0]})
     for rows in ("matched", "last", "progress"):
@@ -354,7 +369,9 @@ def test_grid_without_such_prompts_says_what_to_do() -> None:
     assert data.empty
     text = " ".join(figure.axes[0].texts[0].get_text().split())
     assert "none of: unicorn" in text
-    assert "evaluation.strip_prompts" in text and "dvc repro" in text
+    assert (
+        "strip_prompts (evaluation or own_evaluation)" in text and "dvc repro" in text
+    )
 
 
 def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tdpo_pipeline.pipelines.prompts.nodes import (
     task_prompts,
 )
 from tdpo_pipeline.prompts import PromptError
+from tests.conftest import parameters_of
 
 MENAGERIE = PromptSettings(vocabulary="menagerie", files="none")
 OPEN = PromptSettings(vocabulary="open", files="none")
@@ -105,6 +106,31 @@ def test_an_evaluation_of_its_own_may_take_the_place_of_everybodys() -> None:
     _, evaluated = task_prompts(task("activities"), EVALUATED, beside, MENAGERIE)
     assert list(evaluated["prompt_sets"]) == ["activities/27"]
     assert evaluated["strip_prompts"] == ["a dog playing chess"]
+
+
+def test_an_evaluation_alone_needs_all_prompts() -> None:
+    with pytest.raises(ValueError, match="prompt_sets and strip_prompts of its own"):
+        own("activities", "activities/27", alone=True)
+
+
+EMBEDDED = {
+    name: RewardSettings.model_validate(given)
+    for name, given in parameters_of("base")["rewards"].items()
+    if name.endswith("-mini") or name.startswith("jpeg")
+}
+
+
+@pytest.mark.parametrize("reward", EMBEDDED)
+def test_the_embedded_tasks_are_evaluated(reward: str) -> None:
+    configured = parameters_of("base")
+    text, evaluated = task_prompts(
+        EMBEDDED[reward],
+        EvaluationSettings.model_validate(configured["evaluation"]),
+        OwnEvaluations.model_validate(configured["own_evaluation"]),
+        MENAGERIE,
+    )
+    shown = set(evaluated["strip_prompts"])
+    assert shown & set(text.splitlines()), "the strip shows nothing that is trained on"
 
 
 def test_a_strip_shows_only_what_is_evaluated() -> None:

@@ -31,6 +31,7 @@ from tdpo_pipeline.grid import Run
 from tdpo_pipeline.html_report import provenance
 from tdpo_pipeline.overoptimization.image_statistics import STATISTICS
 from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS
+from tdpo_pipeline.pipelines.prompts.nodes import OwnEvaluations
 from tdpo_pipeline.pipelines.reporting import create_pipeline, nodes
 from tdpo_pipeline.pipelines.reporting.configured import configured_figures
 from tests.conftest import parameters_of
@@ -154,6 +155,7 @@ def parameters(folder: str) -> dict[str, MemoryDataset]:
         "rewards": configured["rewards"],
         "training": TrainingSettings.model_validate(configured["training"]),
         "evaluation": EvaluationSettings.model_validate(configured["evaluation"]),
+        "own_evaluation": OwnEvaluations.model_validate(configured["own_evaluation"]),
     }
     return {
         f"params:{name}": MemoryDataset(value, copy_mode="assign")
@@ -210,7 +212,8 @@ def test_inputs_are_what_runs_leave_and_the_reports_parameters(
         *("params:reporting.references", "params:reporting.held_out"),
         *(f"params:training.early_stop.{name}" for name in EARLY_STOP),
         "params:training.epochs",
-        *("params:methods", "params:rewards", "params:training", "params:evaluation"),
+        *("params:methods", "params:rewards", "params:training"),
+        *("params:evaluation", "params:own_evaluation"),
         *figures,
     }
 

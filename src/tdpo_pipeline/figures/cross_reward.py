@@ -57,7 +57,9 @@ def cross_reward(
         return style.Drawn(style.notice(title, text), data)
     pairs = _pairs(data)
     lines = {reward: -(-len(names) // _COLUMNS) for reward, names in pairs.items()}
-    caption = _caption(data, group)
+    caption = _caption(data, group) + style.left_out(
+        curves, data, "Not evaluated on these prompts"
+    )
     legend = style.handles(data["method"])
     figure, axes = style.page(
         sum(lines.values()),

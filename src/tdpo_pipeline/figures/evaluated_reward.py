@@ -57,6 +57,7 @@ def evaluated_reward(
             rows = data[(data["reward"] == reward) & (data["group"] == group)]
             if rows.empty:
                 ax.axis("off")
+                style.remark(ax, f"{reward}: not evaluated on {group_label(group)}")
             else:
                 _panel(ax, rows, reward, group, crowded=intervals.crowded(data))
     style.frame(

@@ -162,14 +162,14 @@ def sample_grid(
     Raises:
         ScoreTableError: If a shown run has no strip or no image of its checkpoint.
     """
-    shown = _first_seeds(_PICK[rows](curves, steps))
+    found = _first_seeds(_PICK[rows](curves, steps))
     columns = {
         str(reward): _columns(
             part, strips, groups[str(reward)], prompts, of_groups, per_group
         )
-        for reward, part in shown.groupby("reward")
+        for reward, part in found.groupby("reward")
     }
-    shown = shown[shown["reward"].map(columns).map(bool)].reset_index(drop=True)
+    shown = found[found["reward"].map(columns).map(bool)].reset_index(drop=True)
     if shown.empty:
         return style.Drawn(style.notice(title, _no_prompts(prompts, of_groups)), shown)
     progress = rows == "progress"
@@ -180,7 +180,10 @@ def sample_grid(
         ]
         for reward, own in shown.groupby("reward", sort=False)
     ]
-    return style.Drawn(_draw(lines, title, _caption(shown, rows)), shown)
+    caption = _caption(shown, rows) + style.left_out(
+        found, shown, "Without such prompts in its sample strips"
+    )
+    return style.Drawn(_draw(lines, title, caption), shown)
 
 
 def _caption(shown: pd.DataFrame, rows: str) -> str:
@@ -241,7 +244,7 @@ def _no_prompts(prompts: Sequence[str] | None, of_groups: Sequence[str] | None) 
     wanted = ", ".join(prompts or map(group_label, of_groups or ()))
     return (
         f"The sample strips show none of: {wanted or 'any prompt'}. "
-        f"{style.remedy('Name such prompts in evaluation.strip_prompts')}"
+        f"{style.remedy('Name such prompts in strip_prompts (evaluation or own_evaluation)')}"
     )
 
 

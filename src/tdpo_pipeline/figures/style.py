@@ -628,6 +628,18 @@ def notice(title: str, text: str) -> Figure:
     return figure
 
 
+def left_out(wanted: pd.DataFrame, shown: pd.DataFrame, why: str) -> str:
+    """What a caption ends with of trained rewards that its figure has nothing of.
+
+    Args:
+        wanted: A table of all trained rewards (column ``reward``).
+        shown: That of the figure.
+        why: Why they are left out.
+    """
+    missing = sorted(set(wanted["reward"]) - set(shown["reward"]))
+    return f" {why}: {', '.join(missing)}." if missing else ""
+
+
 def remark(ax: Axes, text: str) -> None:
     """Say in a panel why it is empty."""
     how: dict[str, Any] = {"ha": "center", "va": "center", "transform": ax.transAxes}

@@ -403,6 +403,9 @@ function drawLegend() {
 
 function drawAll() {
   const { reward } = picked();
+  const groups = data.groups.filter((g) => data.curves.some((c) => c.reward === reward
+    && c.group === g.name)).map((g) => g.name);
+  options(byId("group"), groups, (name) => groupLabel.get(name));
   const others = scoredRewards(reward).filter(([, role]) => role !== "trained");
   options(byId("against"), others.map(([name]) => name));
   const there = data.methods.filter((m) => data.prompts.some((p) => p.reward === reward
@@ -416,7 +419,6 @@ function drawAll() {
 }
 
 options(byId("reward"), data.rewards);
-options(byId("group"), data.groups.map((g) => g.name), (name) => groupLabel.get(name));
 for (const id of ["reward", "group"]) byId(id).addEventListener("change", drawAll);
 for (const id of ["along", "unit"]) {
   byId(id).addEventListener("change", () => { drawCurves(); drawFront(); });

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import RootModel
+from pydantic import RootModel, model_validator
 
 from tdpo_pipeline.config import EvaluationSettings, RewardSettings, Settings
 from tdpo_pipeline.grid import ROOT
@@ -26,7 +26,7 @@ class PromptSettings(Settings):
 
 
 class OwnEvaluation(Settings):
-    """What runs are evaluated on that train on some set.
+    """What runs that train on some set are evaluated on.
 
     Attributes:
         prompt_sets: Names of prompt sets.
@@ -37,6 +37,12 @@ class OwnEvaluation(Settings):
     prompt_sets: tuple[str, ...] = ()
     strip_prompts: tuple[str, ...] = ()
     alone: bool = False
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.alone and not (self.prompt_sets and self.strip_prompts):
+            raise ValueError("alone takes prompt_sets and strip_prompts of its own.")
+        return self
 
     def of(self, evaluation: EvaluationSettings) -> tuple[list[str], list[str]]:
         """Names of all sets that the runs are evaluated on, and their strip's prompts."""
@@ -84,8 +90,8 @@ def task_prompts(
     evaluated = {prompt for prompts in sets.values() for prompt in prompts}
     if stray := [prompt for prompt in strip if prompt not in evaluated]:
         raise PromptError(
-            f"strip_prompts has {', '.join(map(repr, stray))}, which no evaluated set "
-            f"({', '.join(sets)}) has."
+            f"strip_prompts (evaluation or own_evaluation) has "
+            f"{', '.join(map(repr, stray))}, which no evaluated set ({', '.join(sets)}) has."
         )
     if evaluated.isdisjoint(trained):
         source = task.train_prompts

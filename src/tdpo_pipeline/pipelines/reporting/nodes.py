@@ -362,16 +362,20 @@ def trace(
         rewards: Parameters of every reward, likewise.
         training: Parameters of training that all runs share.
         evaluation: Parameters of the evaluation.
-        own_evaluation: Its prompts by what is trained on.
+        own_evaluation: Its prompts by what is trained on; those of the runs are kept.
     """
     used = {
         **{f"method {name}": methods[name] for name in sorted(set(scores["method"]))},
         **{f"reward {name}": rewards[name] for name in sorted(set(scores["reward"]))},
         "training": training,
         "evaluation": evaluation,
-        "own_evaluation": own_evaluation,
     }
     plain = {title: _as_configured(settings) for title, settings in used.items()}
+    own = _as_configured(own_evaluation)
+    for reward in sorted(set(scores["reward"])):
+        trained = plain[f"reward {reward}"]["train_prompts"]
+        if trained in own:
+            plain[f"evaluation, trained on {trained}"] = own[trained]
     return html_report.lineage(
         scores, plain, root=ROOT, folder=folder, pipeline="reporting"
     )
