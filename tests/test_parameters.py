@@ -84,7 +84,7 @@ def test_a_name_that_nothing_reads(
 def test_an_environment_is_checked_too(conf: Path) -> None:
     path = conf / "smoke" / "parameters.yml"
     path.write_text(path.read_text() + "\nevalution: {chunk_size: 2}\n")
-    assert "'evalution' (did you mean evaluation?)" in refuse(conf)
+    assert "'evalution' (did you mean evaluation or own_evaluation?)" in refuse(conf)
 
 
 def test_an_environment_states_only_what_differs(conf: Path) -> None:

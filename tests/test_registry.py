@@ -172,16 +172,17 @@ def test_a_first_view_is_small(
 
 
 def test_listing_needs_no_torch_and_is_fast(project: Project) -> None:
+    """Fast beside what Kedro itself takes to start: 3 to 4 times as long."""
     script = (
         "import sys, time; start = time.process_time();"
         "from pathlib import Path;"
         "from kedro.framework.startup import bootstrap_project;"
-        "bootstrap_project(Path.cwd());"
+        "bootstrap_project(Path.cwd()); kedro = time.process_time() - start;"
         "from kedro.framework.project import pipelines;"
-        "count = len(dict(pipelines)); seconds = time.process_time() - start;"
+        "count = len(dict(pipelines)); times = (time.process_time() - start) / kedro;"
         "assert count >= 11, count;"
         "heavy = {'torch', 'diffusers', 'transformers', 'open_clip'} & set(sys.modules);"
-        "assert not heavy, heavy; assert seconds < 5, seconds"
+        "assert not heavy, heavy; assert times < 8, times"
     )
     (project.root / "listing.py").write_text(script)
     project.run("listing")
