@@ -10,6 +10,7 @@ from tdpo_pipeline.config import EvaluationSettings
 from tdpo_pipeline.grid import ROOT, Run
 from tdpo_pipeline.pipelines.evaluation import create_pipeline, nodes
 from tdpo_pipeline.pipelines.evaluation.nodes import summarise
+from tests.conftest import parameters_of
 
 
 def scores() -> pd.DataFrame:
@@ -76,15 +77,7 @@ def test_evaluate_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from tdpo_pipeline import evaluation
     from tests.tiny import run_config
 
-    settings = EvaluationSettings(
-        prompt_sets=("simple_animals",),
-        images_per_prompt=1,
-        etas=(1.0,),
-        rewards=("aesthetic-mini",),
-        seed=0,
-        chunk_size=4,
-        strip_prompts=("cat",),
-    )
+    settings = EvaluationSettings.model_validate(parameters_of("base")["evaluation"])
     calls = {}
 
     def evaluate_run(config, settings, **given):  # type: ignore[no-untyped-def]
