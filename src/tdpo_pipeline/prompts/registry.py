@@ -98,8 +98,7 @@ def prompt_set(name: str, files: Path | None = None) -> list[str]:
     if name.endswith(".txt"):
         return read_prompt_file(Path(name))
     whole, slash, part = name.partition("/")
-    if whole not in PROMPT_SETS:
-        raise _unknown(whole)
+    check_prompt_source(name)
     prompts = _whole_set(whole, files)
     if not slash:
         return prompts
