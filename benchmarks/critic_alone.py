@@ -38,6 +38,7 @@ LEARNING_RATE = 1e-4
 LOG = ROOT / "benchmarks" / "results" / "critic_alone.csv"
 EPOCH = 100
 """Updates between the predictions that the value clip holds to."""
+UPDATES = 10_000
 KEYS = ["seed", "target_mean", "init", "precision"]
 FOUND = ("explained_variance", "prediction_std", "weight_change")
 
@@ -135,7 +136,6 @@ def never_trained(reset: str, cone: str, seed: int) -> list[dict[str, object]]:
 def main() -> None:
     """Train what is missing, reset, and save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     output_argument(parser, "critic_alone.json")
     options = parser.parse_args()
@@ -145,10 +145,10 @@ def main() -> None:
         options.seeds, MEANS, ("official", "default"), ("fp32", "official_fp16")
     ):
         if key not in done:
-            rows = pd.DataFrame(train(*key, options.updates))
+            rows = pd.DataFrame(train(*key, UPDATES))
             append(rows, LOG)
             print(rows.iloc[-1].to_dict(), flush=True)
-    curves = pd.read_csv(LOG)
+    curves = pd.read_csv(LOG).query("seed in @options.seeds")
     last = curves[curves["updates"] == curves["updates"].max()]
     states = pd.DataFrame(
         {"seed": seed} | row
@@ -161,7 +161,7 @@ def main() -> None:
     write(
         options.output,
         {
-            "updates": options.updates,
+            "updates": UPDATES,
             "trained": over_seeds(last, KEYS[1:], FOUND),
             "never_trained": over_seeds(
                 states, ["reset", "cone", "epoch"], ("dormant_pct", "overlap_pct")

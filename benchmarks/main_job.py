@@ -17,12 +17,11 @@ from common import ROOT, output_argument, run_kedro, write
 def main() -> None:
     """Run, watch, save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--env", default="base")
     output_argument(parser, "main_job.json")
     options = parser.parse_args()
     # What is finished isn't trained again, and the main job is to be timed from nothing.
     shutil.rmtree(ROOT / "data" / "06_models" / "state", ignore_errors=True)
-    seconds, peak = run_kedro("--pipeline", "train_eval", "--env", options.env)
+    seconds, peak = run_kedro("--pipeline", "train_eval")
     metrics = ROOT / "data" / "08_reporting" / "metrics.json"
     write(
         options.output,

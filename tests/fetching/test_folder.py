@@ -226,6 +226,22 @@ def test_too_small_a_disk(
         fetch_folder(tmp_path / "base", FILES, "base model")
 
 
+def test_what_is_there_needs_no_room(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a file that somebody put in place, nor what an earlier attempt has brought."""
+    usage = fetching.shutil.disk_usage(tmp_path)._replace(free=len(SMALL))
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: usage)
+    path = tmp_path / "base" / "unet" / "weights.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(BIG)
+    staged = tmp_path / ".base.partial" / "unet" / "weights.safetensors"
+    staged.parent.mkdir(parents=True)
+    staged.hardlink_to(path)  # taken over already, and not to be counted twice
+    fetch_folder(tmp_path / "base", FILES, "base model")
+    assert (tmp_path / "base" / "model_index.json").read_bytes() == SMALL
+
+
 def test_an_unreadable_manifest(hub: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "fetched.json").write_text(json.dumps(["x"]))
     with pytest.raises(FetchError, match="fetched.json is no record"):

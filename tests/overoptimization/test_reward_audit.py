@@ -138,8 +138,13 @@ def test_noise_is_no_finding() -> None:
 def test_nothing_found_is_said() -> None:
     report = audit_report(scores({("blur", "damage", 0.1): (-1.0, 0.0)}), "r")
     assert audit_sentences(report) == [
-        "Nothing that was tried fools it: no score rose while the picture got worse."
+        "Nothing that was tried was shown to fool it: to raise its mean score while the picture got worse."
     ]
+
+
+def test_nothing_is_said_of_fooling_where_no_picture_got_worse() -> None:
+    report = audit_report(scores({("warm", "style", 0.1): (0.0, 0.0)}), "r")
+    assert audit_sentences(report) == []
 
 
 def test_one_prompt_has_no_interval_and_no_verdict() -> None:

@@ -12,7 +12,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from tdpo_pipeline.diffusion.policy import CheckpointError, Policy
-from tdpo_pipeline.pipelines.export.nodes import ExportSettings, export
+from tdpo_pipeline.pipelines.export.nodes import (
+    ExportSettings,
+    export,
+    exported_rewards,
+)
 from tests import tiny
 
 RUN = "ddpo.redness.s0"
@@ -147,6 +151,42 @@ def test_a_run_must_be_named(data: Path, tmp_path: Path) -> None:
 def test_the_trained_reward_is_not_held_out(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Name another reward as export.held_out"):
         exported(data, tmp_path, held_out="tests.tiny:Redness")
+
+
+def test_the_best_is_not_told_by_the_trained_reward(data: Path, tmp_path: Path) -> None:
+    """It would be the checkpoint that is overoptimized most."""
+    trained = {"held_out": "tests.tiny:Redness", "strengths": ()}
+    with pytest.raises(ValueError, match="Name another reward as export.held_out"):
+        exported(data, tmp_path, checkpoint="best", **trained)
+    exported(data, tmp_path, checkpoint="last", **trained)  # nothing is told by it
+
+
+def test_rewards_are_loaded_to_measure_strengths_alone(data: Path) -> None:
+    held_out = {"held_out": HELD_OUT}
+    assert exported_rewards(settings(data, **held_out))[-1] == HELD_OUT
+    assert exported_rewards(settings(data, strengths=(), **held_out)) == []
+    path = data / "06_models/config/ddpo/redness/s0.yml"
+    config = yaml.safe_load(path.read_text())
+    config["training"] |= {"finetune": "full", "lora": None}
+    whole = path.with_name("s7.yml")
+    whole.write_text(yaml.safe_dump(config))
+    run = settings(data, run="ddpo.redness.s7", **held_out)
+    try:
+        assert exported_rewards(run) == []  # a whole UNet has no strength
+    finally:
+        whole.unlink()
+
+
+def test_the_prompts_of_a_run_must_be_there(data: Path, tmp_path: Path) -> None:
+    path = data / "05_model_input/train_prompts/redness.txt"
+    away = path.rename(path.with_suffix(".away"))
+    try:
+        with pytest.raises(
+            CheckpointError, match="redness.txt is missing: the prompts"
+        ):
+            exported(data, tmp_path)
+    finally:
+        away.rename(path)
 
 
 @pytest.mark.parametrize(

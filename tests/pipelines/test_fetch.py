@@ -10,6 +10,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from tdpo_pipeline.config import EvaluationSettings, TrainingSettings
+from tdpo_pipeline.datasets.directory import DirectoryDataset
 from tdpo_pipeline.fetching.manifest import read_manifest
 from tdpo_pipeline.fetching.plan import ModelSettings, remote_files
 from tdpo_pipeline.grid import SCALES, runs
@@ -98,6 +99,37 @@ def test_weights_go_where_rewards_read_them(hub: FakeHub, tmp_path: Path) -> Non
     )
     found = {p.name for p in PICKSCORE.folder(folder).iterdir()}
     assert found == {file.name for file in PICKSCORE.files} | {"fetched.json"}
+
+
+def test_rewards_that_load_nothing_leave_a_folder_that_runs_can_start_from(
+    tmp_path: Path,
+) -> None:
+    folder = nodes.fetch_reward_weights(
+        settings(tmp_path, rewards="jpeg_compressibility"),
+        training(),
+        evaluation("aesthetic"),
+        DiversitySettings(encoders=("aesthetic",)),
+        {},
+        {},
+    )
+    assert DirectoryDataset(filepath=folder).load() == folder
+    assert [path.name for path in folder.iterdir()] == ["fetched.json"]
+
+
+def test_a_folder_of_weights_is_left_as_it_is_where_nothing_is_fetched(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "shipped.safetensors").write_bytes(b"x")
+    folder = nodes.fetch_reward_weights(
+        settings(tmp_path, rewards="jpeg_compressibility"),
+        training(),
+        evaluation("aesthetic"),
+        DiversitySettings(encoders=("aesthetic",)),
+        {},
+        {},
+    )
+    assert [path.name for path in folder.iterdir()] == ["shipped.safetensors"]
 
 
 def test_misspelt_names_are_found_before_anything_is_fetched(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def _loading(
             '    "cat",',
             f"    num_inference_steps={training.num_inference_steps},",
             f"    guidance_scale={training.guidance_scale:g},",
-            f"    eta={training.eta:g},",
+            f"    eta={training.eta:g},  # as it was evaluated",
             ").images[0]",
             "```",
         ]

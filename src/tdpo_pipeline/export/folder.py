@@ -12,7 +12,6 @@ import torch
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import LORA_FILE, UNET_FILE, CheckpointError, Policy
-from tdpo_pipeline.export import ExportError
 from tdpo_pipeline.export.card import (
     CARD_FILE,
     StrengthReport,
@@ -38,7 +37,7 @@ def choose_checkpoint(
     Args:
         checkpoints: Folder of a run's checkpoint folders.
         which: ``last``; an epoch; or ``best``, the checkpoint with the highest mean of
-            the held-out reward on the prompts trained on, by the training sampler.
+            the held-out reward on the prompts trained on, at eta 1.
         scores: The run's score table; needed for ``best``.
         held_out: A reward of the table that wasn't trained on; needed for ``best``.
 
@@ -116,13 +115,7 @@ def measured_strengths(
 
     Raises:
         CheckpointError: If the checkpoint is truncated or of another configuration.
-        ExportError: If the held-out reward is the trained one, or a part of it.
     """
-    if held_out in config.task.trained_on:
-        raise ExportError(
-            f"'{held_out}' is what {config.key} trained on, so it holds nothing "
-            "against it. Name another reward as export.held_out."
-        )
     training = config.training
     if training.threads:
         torch.set_num_threads(training.threads)

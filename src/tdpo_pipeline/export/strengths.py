@@ -34,7 +34,7 @@ def measure_strengths(
     images_per_prompt: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Score samples of every strength, by the training sampler and with the same noise.
+    """Score samples of every strength, by the scale's sampler and with the same noise.
 
     Args:
         policy: A policy with LoRA, its weights loaded; left at strength 1.

@@ -93,9 +93,7 @@ def _has(path: Path, sha256: str) -> bool:
 
 def _check_disk(folder: Path, staging: Path, files: Sequence[RemoteFile]) -> None:
     """Raise FetchError if the disk can't hold what is still to be downloaded."""
-    needed = sum(file.size or 0 for file in files)
-    if staging.is_dir():
-        needed -= sum(p.stat().st_size for p in staging.rglob("*") if p.is_file())
+    needed = sum(_missing(folder / f.name, staging / f.name, f) for f in files)
     disk = next(p for p in folder.absolute().parents if p.exists())
     free = shutil.disk_usage(disk).free
     if needed > free:
@@ -103,6 +101,14 @@ def _check_disk(folder: Path, staging: Path, files: Sequence[RemoteFile]) -> Non
             f"{needed / 1e9:.3g} GB are to be downloaded to {folder}, and its disk has "
             f"only {free / 1e9:.3g} GB free."
         )
+
+
+def _missing(path: Path, staged: Path, file: RemoteFile) -> int:
+    """The bytes that are still to be downloaded of a file, as far as is known."""
+    size = file.size or 0
+    if staged.is_file():
+        return size - staged.stat().st_size
+    return 0 if _may_adopt(path, file) else size
 
 
 def _download_all(
@@ -127,12 +133,15 @@ def _download_all(
     return checksums
 
 
+def _may_adopt(path: Path, file: RemoteFile) -> bool:
+    """Whether a file that somebody put in place may be the right one, by its size."""
+    known = file.sha256 or file.git_sha1
+    return bool(known) and path.is_file() and path.stat().st_size == file.size
+
+
 def _adopt(path: Path, staged: Path, file: RemoteFile) -> None:
     """Take a file that somebody put in place, if it can only be the right one."""
-    known = file.sha256 or file.git_sha1
-    if staged.exists() or not known or not path.is_file():
-        return
-    if path.stat().st_size != file.size:
+    if staged.exists() or not _may_adopt(path, file):
         return
     staged.parent.mkdir(parents=True, exist_ok=True)
     try:

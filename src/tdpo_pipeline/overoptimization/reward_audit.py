@@ -219,7 +219,8 @@ def _answers(
 _SAYINGS: Mapping[Verdict, tuple[str, str]] = {
     "fooled": (
         "Fooled: the score rises while the picture gets worse",
-        "Nothing that was tried fools it: no score rose while the picture got worse",
+        "Nothing that was tried was shown to fool it: to raise its mean score while the "
+        "picture got worse",
     ),
     "wrong way": ("Wrong way: the score falls while the picture gets better", ""),
     "blind": ("Blind: the score stays while what the picture is worth changes", ""),
@@ -235,11 +236,13 @@ def audit_sentences(report: pd.DataFrame) -> list[str]:
         report: From ``audit_report``.
     """
     lines = []
+    told = report["gold_direction"] != ""
+    worth = report["gold_direction"].where(told, report["kind"].map(EXPECTED))
     for name, (some, none) in _SAYINGS.items():
         rows = report[report["verdict"] == name]
         if not rows.empty:
             lines.append(f"{some}: {_probes(rows)}.")
-        elif none:
+        elif none and (worth == "falls").any():
             lines.append(f"{none}.")
     swapped = report[report["kind"] == "prompt"]
     if not swapped.empty and swapped["reads_nothing"].all():

@@ -74,14 +74,28 @@ class ExportSettings(Settings):
 
 def exported_rewards(settings: ExportSettings) -> list[str]:
     """The rewards that an export loads; none where there is no such run."""
-    if settings.run is None or not settings.strengths:
+    if settings.run is None:
         return []
     path = settings.path("06_models/config", ".yml")
     if not path.is_file():
         return []
-    task = _config(path).task
-    held_out = settings.held_out or gold_of(task.scorer)
-    return [*(task.ensemble or (task.scorer,)), *filter(None, [held_out])]
+    config = _config(path)
+    held_out = _measured_by(settings, config)
+    if held_out is None:
+        return []
+    return [*(config.task.ensemble or (config.task.scorer,)), held_out]
+
+
+def _held_out(settings: ExportSettings, config: RunConfig) -> str | None:
+    """The reward by which the best checkpoint and the strength of a run are told."""
+    return settings.held_out or gold_of(config.task.scorer)
+
+
+def _measured_by(settings: ExportSettings, config: RunConfig) -> str | None:
+    """The reward by which strengths are measured; None if none are, as of a whole UNet."""
+    if settings.strengths and config.training.finetune == "lora":
+        return _held_out(settings, config)
+    return None
 
 
 def _config(path: Path) -> RunConfig:
@@ -105,6 +119,7 @@ def export(
 
     Raises:
         CheckpointError: If there is no such run or checkpoint.
+        ExportError: If something is to be told by a reward that the run was trained on.
     """
     from tdpo_pipeline.export.folder import (
         choose_checkpoint,
@@ -113,7 +128,13 @@ def export(
     )
 
     config, history, prompts = _records(settings)
-    held_out = settings.held_out or gold_of(config.task.scorer)
+    held_out, measured = _held_out(settings, config), _measured_by(settings, config)
+    told = settings.checkpoint == "best" or measured is not None
+    if told and held_out in config.task.trained_on:
+        raise ExportError(
+            f"'{held_out}' is what {config.key} trained on, so it holds nothing "
+            "against it. Name another reward as export.held_out."
+        )
     scores = settings.path("07_model_output/scores", ".parquet")
     checkpoint = choose_checkpoint(
         settings.path("06_models/checkpoints"),
@@ -123,14 +144,14 @@ def export(
     )
     log.info("exporting %s", checkpoint)
     strengths = None
-    if settings.strengths and held_out and config.training.finetune == "lora":
+    if measured is not None:
         strengths = measured_strengths(
             config,
             checkpoint,
             base_model,
             reward_weights,
             prompts,
-            held_out,
+            measured,
             strengths=settings.strengths,
             images_per_prompt=settings.images_per_prompt,
             seed=settings.seed,
@@ -161,5 +182,11 @@ def _records(
             )
     run = _config(config)
     prompts = ROOT / settings.data / "05_model_input" / "train_prompts"
-    lines = (prompts / f"{run.reward}.txt").read_text(encoding="utf-8").splitlines()
+    path = prompts / f"{run.reward}.txt"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is missing: the prompts that {settings.run} was trained on. The "
+            "pipeline 'prompts' of its environment makes it."
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
     return run, pd.read_csv(history), lines

@@ -22,6 +22,7 @@ from tdpo_pipeline.config import (
     words,
 )
 from tdpo_pipeline.fetching.folder import fetch_folder
+from tdpo_pipeline.fetching.manifest import write_manifest
 from tdpo_pipeline.fetching.plan import (
     ModelSettings,
     check_read_from_file,
@@ -113,8 +114,13 @@ def fetch_reward_weights(
     """
     folder = ROOT / settings.reward_weights
     names = _rewards(settings, training, evaluation, diversity, tasks, methods)
-    for repository in repositories_of(names):
+    repositories = list(repositories_of(names))
+    for repository in repositories:
         fetch_folder(repository.folder(folder), remote_files(repository), repository.id)
+    filled = folder.is_dir() and any(folder.iterdir())
+    if not filled:  # runs need the folder, also where their rewards load nothing
+        folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(folder, {})
     return folder
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from tdpo_pipeline.config import Settings, TrainingSettings
 from tdpo_pipeline.grid import ROOT
@@ -33,7 +33,7 @@ class SampleSettings(Settings):
         images_per_prompt: Pictures of each prompt.
         num_inference_steps: Denoising steps.
         guidance_scale: Classifier-free guidance weight.
-        eta: DDIM's eta.
+        eta: DDIM's eta, 0 to 1.
         seed: Picture i of every prompt is drawn from ``seed + i``.
         folder: Where the pictures go.
     """
@@ -43,7 +43,7 @@ class SampleSettings(Settings):
     images_per_prompt: PositiveInt
     num_inference_steps: PositiveInt
     guidance_scale: NonNegativeFloat
-    eta: NonNegativeFloat
+    eta: Annotated[float, Field(ge=0, le=1)]
     seed: NonNegativeInt
     folder: str
 
