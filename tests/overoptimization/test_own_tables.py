@@ -272,6 +272,68 @@ def test_limits_are_told() -> None:
     assert "no interval" in remarks(own_scores(single, trained="aesthetic"))[-1]
 
 
+def test_a_column_and_a_setting_that_name_other_rewards() -> None:
+    """A run on another reward would be reported as one on the named reward."""
+    told = table().assign(reward="aesthetic")
+    assert set(own_scores(told, trained="aesthetic")["reward"]) == {"aesthetic"}
+    told.loc[told["seed"] == 1, "reward"] = "human"
+    with pytest.raises(ScoreTableError, match=r"'aesthetic', .* says \['human'\]"):
+        own_scores(told, trained="aesthetic")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("commas.csv", b"method,prompt\na,a cat\na,a cat, and a dog, running\n"),
+        ("latin.csv", "method,prompt\na,caf\u00e9\n".encode("latin-1")),
+        ("empty.csv", b""),
+        ("broken.parquet", b"PAR1 and nothing more"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ScoreTableError, match=f"{name} can't be read: ") as told:
+        read_table(tmp_path / name)
+    assert ("encoded as UTF-8" in str(told.value)) == name.endswith(".csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (
+            "seed",
+            "first",
+            "'seed' must hold a whole number in every row; it holds 'first'",
+        ),
+        ("seed", None, "'seed' must hold a whole number"),
+        ("reward_queries", "-5", "'reward_queries' must hold no negative numbers"),
+        ("human", "10,000", r"\['human'\] hold something else than numbers \('10,000'"),
+        ("seen", "perhaps", "'seen' must hold true or false in every row"),
+    ],
+)
+def test_a_cell_that_cannot_be_meant_is_found_by_its_line(
+    tmp_path: Path, column: str, value: str | None, message: str
+) -> None:
+    rows = (
+        table().assign(seen=True).astype({column: object} if column in table() else {})
+    )
+    rows["seen"] = rows["seen"].astype(object)
+    rows.loc[rows.index[3], column] = value
+    rows.to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(ScoreTableError, match=rf"{message}.* in line 5 of the file"):
+        own_scores(read_table(tmp_path / "bad.csv"), trained="aesthetic")
+
+
+def test_seeds_with_the_base_model_alone_in_common_are_told() -> None:
+    scores = table((0, 1))
+    late = (scores["seed"] == 1) & (scores["reward_queries"] > 0)
+    scores.loc[late, "reward_queries"] += 24
+    told = remarks(own_scores(scores, trained="aesthetic"))
+    assert any(
+        "no checkpoint besides the base model in common" in text for text in told
+    )
+
+
 def test_what_counts_as_a_reward_is_told() -> None:
     # A loss is one number a checkpoint; numbered rewards are no misspelt columns.
     rows = table().assign(loss=[3.0, 3.0, 2.0, 2.0, 1.0, 1.0] * 2, reward_2=range(12))
@@ -344,10 +406,7 @@ def test_what_is_no_truth_value_or_no_whole_number_is_refused(
 def test_the_row_of_a_wrong_seed_is_named() -> None:
     rows = table().astype({"seed": object})
     rows.loc[3, "seed"] = "one"
-    where = (
-        r"holds 'one' in the row of mine, 10 reward queries and the prompt 'a horse'"
-    )
-    with pytest.raises(ScoreTableError, match=where):
+    with pytest.raises(ScoreTableError, match="holds 'one' in row 4, counted from 1"):
         own_scores(rows, trained="aesthetic")
 
 

@@ -7,6 +7,8 @@ import runpy
 import pandas as pd
 import pytest
 
+from tdpo_pipeline.overoptimization import ScoreTableError
+from tdpo_pipeline.pipelines.measure.nodes import MeasureSettings, read
 from tests.conftest import ROOT, Project
 
 TRAINED = "measure.trained=aesthetic"
@@ -80,6 +82,48 @@ def test_without_a_gold_and_with_names_of_the_project(
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "TDPO-R" not in page + (folder / "summary.md").read_text(encoding="utf-8")
     assert "{'" not in page  # no Python in what is read
+
+
+def test_methods_that_are_numbers(own_project: Project, table: pd.DataFrame) -> None:
+    numbered = table.assign(method=table["method"].map({"fast": 1, "careful": 2}))
+    numbered.to_csv(own_project.root / "numbered.csv", index=False)
+    own_project.kedro(
+        *("run", "--pipelines", "measure", "--params"),
+        f"measure.scores=numbered.csv,{TRAINED},measure.golds.aesthetic=human",
+    )
+    folder = own_project.root / "data" / "08_reporting" / "own"
+    assert "2 minus 1 on aesthetic" in (folder / "summary.md").read_text(
+        encoding="utf-8"
+    )
+    assert (folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"golds": {"human": "aesthetic"}},
+            "measure.golds has an entry for 'human', on",
+        ),
+        (
+            {"golds": {"aesthetic": "prompt"}},
+            "'prompt', which is no reward of the table",
+        ),
+        ({"parts": {"both": ["human"]}}, "measure.parts has an entry for 'both', on"),
+    ],
+)
+def test_golds_and_parts_are_those_of_trained_rewards(
+    own_project: Project,
+    table: pd.DataFrame,
+    settings: dict[str, object],
+    message: str,
+) -> None:
+    path = own_project.root / "golds.csv"
+    table.to_csv(path, index=False)
+    given = {"scores": str(path), "trained": "aesthetic", "rewards": (), "golds": {}}
+    whole = given | {"folder": "own"} | settings
+    with pytest.raises(ScoreTableError, match=message):
+        read(MeasureSettings.model_validate(whole))
 
 
 def test_what_is_wrong_is_told(own_project: Project, table: pd.DataFrame) -> None:

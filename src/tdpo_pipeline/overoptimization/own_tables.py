@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from tdpo_pipeline.overoptimization.intervals import common_epochs
 from tdpo_pipeline.overoptimization.tables import (
     IMAGE_KEYS,
     INDEX_COLUMNS,
@@ -22,6 +23,7 @@ from tdpo_pipeline.overoptimization.tables import (
     ScoreTableError,
     check_scores,
     reward_columns,
+    with_group,
     words_of,
 )
 
@@ -65,15 +67,26 @@ def read_table(path: Path) -> pd.DataFrame:
         The table; ``attrs["csv"]`` is where it lies, if a row is a line there.
 
     Raises:
-        ScoreTableError: If there is no such file, or it is of another kind.
+        ScoreTableError: If there is no such file, or it is of another kind, or broken.
     """
     if path.suffix not in (".csv", ".parquet"):
         raise ScoreTableError(f"{path}: tables are read from .csv and .parquet.")
     if not path.is_file():
         raise ScoreTableError(f"There is no file {path}.")
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    table = pd.read_csv(path)
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:  # what pandas and pyarrow raise, all of it
+        advice = (
+            "A CSV file has a heading, is encoded as UTF-8, and has quotes around cells "
+            "with commas in them."
+            if path.suffix == ".csv"
+            else "Write it again."
+        )
+        raise ScoreTableError(
+            f"{path} can't be read: {str(error).strip()}. {advice}"
+        ) from error
     table.attrs["csv"] = str(path)
     return table
 
@@ -100,6 +113,7 @@ def own_scores(
     numbered = "epoch" in table
     table = _with_trained(_in_types(table), trained)
     scored = _reward_columns(table, rewards)
+    _check_cells(table)
     table = _with_epochs(_with_defaults(_share_base(table)))
     missing = sorted(set(table["reward"]) - set(scored))
     if missing:
@@ -186,14 +200,44 @@ def _in_types(table: pd.DataFrame) -> pd.DataFrame:
     for name in (name for name in _NUMBERS if name in table):
         made[name] = pd.to_numeric(table[name], errors="coerce")
         wrong = made[name].isna() & table[name].notna()
-        if wrong.any():
-            raise ScoreTableError(
-                f"The column '{name}' must hold numbers, written plainly (10000); it "
-                f"holds {table[name][wrong].iloc[0]!r} in {_first(table, wrong)}."
-            )
-    if (made["reward_queries"] < 0).any():
-        raise ScoreTableError("The column 'reward_queries' holds negative numbers.")
+        _refuse(table, name, wrong, _NUMBER)
+    _refuse(table, "reward_queries", made["reward_queries"] < 0, "no negative numbers")
     return table.assign(**made)
+
+
+_NUMBER = "numbers, written plainly (10000)"
+
+
+def _refuse(table: pd.DataFrame, name: str, wrong: pd.Series, what: str) -> None:
+    """Raise ScoreTableError if a column holds a cell that it can't.
+
+    Args:
+        table: A table, whose rows are in the order of the file that it was read from.
+        name: The column.
+        wrong: Whether each row is wrong.
+        what: What the column must hold.
+    """
+    if wrong.any():
+        raise ScoreTableError(
+            f"The column '{name}' must hold {what}; it holds "
+            f"{table[name][wrong].iloc[0]!r} in {_first(table, wrong)}."
+        )
+
+
+def _check_cells(table: pd.DataFrame) -> None:
+    """Refuse what is no whole number and no truth value, where an editor shows it."""
+    if "seen" in table:
+        wrong = ~table["seen"].isin([True, False])
+        # One cell that is neither makes texts of all: point at that one.
+        neither = wrong & ~table["seen"].astype(str).str.lower().isin(["true", "false"])
+        first = neither if neither.any() else wrong
+        _refuse(table, "seen", first, "true or false in every row")
+    # Rows without a method are of a base model that no seed has trained.
+    of_method = table["method"].notna()
+    for name in ("seed", "epoch") if "epoch" in table else ("seed",):
+        fraction = pd.to_numeric(table[name], errors="coerce") % 1 != 0
+        wrong = fraction & of_method if name == "seed" else fraction
+        _refuse(table, name, wrong, "a whole number in every row")
 
 
 def _as_text(column: pd.Series) -> pd.Series:
@@ -212,6 +256,12 @@ def _with_trained(table: pd.DataFrame, trained: str | None) -> pd.DataFrame:
             "holds numbers. If they are scores, call the column by another name."
         )
     if trained is not None:
+        others = sorted({str(name) for name in known if str(name).strip()} - {trained})
+        if others:
+            raise ScoreTableError(
+                f"measure.trained names '{trained}', and the column 'reward' says {others} "
+                "of some rows. Leave one of the two out."
+            )
         return table.assign(reward=trained)
     if "reward" not in table:
         raise ScoreTableError(
@@ -246,13 +296,17 @@ def _reward_columns(table: pd.DataFrame, rewards: Sequence[str]) -> list[str]:
             "which tables of results use. Rename them, or name the reward columns: "
             "measure.rewards."
         )
+    if not names:
+        raise ScoreTableError("The table has no reward column.")
     texts = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
-    if texts or not names:
+    if texts:
+        numbers = pd.to_numeric(table[texts[0]], errors="coerce")
+        wrong = numbers.isna() & table[texts[0]].notna()
+        example = table[texts[0]][wrong].iloc[0] if wrong.any() else ""
+        where = f" ({example!r} in {_first(table, wrong)})" if wrong.any() else ""
         raise ScoreTableError(
-            f"The columns {texts} hold something else than numbers, so they can't be "
-            "rewards. Mend them, or name the reward columns: measure.rewards."
-            if texts
-            else "The table has no reward column."
+            f"The columns {texts} hold something else than numbers{where}, so they can't "
+            "be rewards. Mend them, or name the reward columns: measure.rewards."
         )
     return names
 
@@ -296,8 +350,6 @@ def _share_base(table: pd.DataFrame) -> pd.DataFrame:
         )
     if own.empty:
         raise ScoreTableError("The table has no row of a method.")
-    if own["seed"].isna().any():
-        raise ScoreTableError("The column 'seed' is empty in rows of a method.")
     runs = own[_UNIT].drop_duplicates()
     return pd.concat(
         [shared.drop(columns=_UNIT).merge(runs, how="cross"), own], ignore_index=True
@@ -315,17 +367,7 @@ def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
     }
     absent = {name: value for name, value in defaults.items() if name not in table}
     table = table.assign(**absent)
-    if not table["seen"].isin([True, False]).all():
-        raise ScoreTableError("The column 'seen' must hold true or false in every row.")
     for name in ("seed", "epoch") if "epoch" in table else ("seed",):
-        whole = pd.to_numeric(table[name], errors="coerce") % 1 == 0
-        if not whole.all():
-            row = table[~whole].iloc[0]
-            raise ScoreTableError(
-                f"The column '{name}' must hold a whole number in every row; it holds "
-                f"{row[name]!r} in the row of {row['method']}, {row['reward_queries']} "
-                f"reward queries and the prompt '{row['prompt']}'."
-            )
         table = table.astype({name: float}).astype({name: int})
     sets = table["prompt_set"].map(lambda name: _OWN_GROUPS.get(name, name))
     # The base model's own KL is 0, and may have been left empty.
@@ -409,20 +451,26 @@ def remarks(scores: pd.DataFrame) -> list[str]:
     found = []
     for (method, reward), rows in scores.groupby(["method", "reward"], sort=True):
         name = f"{method} on {reward}"
-        last = rows.groupby("seed")["epoch"].max()
+        last, common = rows.groupby("seed")["epoch"].max(), common_epochs(rows)
         if len(last) == 1:
             found.append(
                 f"{name} has one seed: its intervals say nothing about other seeds."
             )
-        if last.nunique() > 1:
+        if common == [0]:
+            found.append(
+                f"The seeds of {name} have no checkpoint besides the base model in common: "
+                "of what they came to together nothing can be told."
+            )
+        elif last.nunique() > 1:
             found.append(
                 f"The seeds of {name} end at different checkpoints, {last.min()} to "
                 f"{last.max()}; the last that all have counts."
             )
-        prompts = rows.groupby("group" if "group" in rows else "seen")["prompt"]
+        prompts = with_group(rows).groupby("group")["prompt"]
         if prompts.nunique().min() == 1 and len(last) == 1:
             found.append(
-                f"{name} has one prompt and one seed: no interval can be given."
+                f"{name} has one seed, and one prompt of some group: no interval can be "
+                "given there."
             )
     if scores["seen"].all() and scores["prompt_set"].nunique() > 1:
         sets = ", ".join(sorted(scores["prompt_set"].unique()))

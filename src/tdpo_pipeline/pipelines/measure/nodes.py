@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -85,18 +85,9 @@ def read(settings: MeasureSettings) -> pd.DataFrame:
         trained=settings.trained,
         rewards=settings.rewards,
     )
-    named = {
-        "golds": [name for pair in settings.golds.items() for name in pair],
-        "parts": [
-            n for whole, parts in settings.parts.items() for n in (whole, *parts)
-        ],
-    }
-    for setting, names in named.items():
-        for name in names:
-            if name not in scores.columns:
-                raise overoptimization.ScoreTableError(
-                    f"measure.{setting} names '{name}', which is no reward of the table."
-                )
+    golds = {trained: [gold] for trained, gold in settings.golds.items()}
+    _check_rewards(scores, "golds", golds)
+    _check_rewards(scores, "parts", settings.parts)
     methods = sorted(scores["method"].unique())
     if settings.reference is not None and settings.reference not in methods:
         raise overoptimization.ScoreTableError(
@@ -106,6 +97,33 @@ def read(settings: MeasureSettings) -> pd.DataFrame:
     for sentence in _about(scores):
         logger.info("%s", sentence)
     return scores
+
+
+def _check_rewards(
+    scores: pd.DataFrame, setting: str, others: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise ScoreTableError if a setting names what the table hasn't got.
+
+    Args:
+        scores: The table.
+        setting: Name of the setting.
+        others: By the trained reward, the rewards that are named with it.
+    """
+    rewards = overoptimization.reward_columns(scores)
+    trained = sorted(scores["reward"].unique())
+    for name in (name for names in others.values() for name in names):
+        if name not in rewards:
+            raise overoptimization.ScoreTableError(
+                f"measure.{setting} names '{name}', which is no reward of the table; it "
+                f"has {rewards}."
+            )
+    for name in others:
+        if name not in trained:
+            raise overoptimization.ScoreTableError(
+                f"measure.{setting} has an entry for '{name}', on which nothing was "
+                f"trained, only on {trained}. An entry's name is a trained reward; what "
+                "belongs to it stands behind it."
+            )
 
 
 def _about(scores: pd.DataFrame) -> list[str]:
@@ -135,6 +153,7 @@ def measure(scores: pd.DataFrame, settings: MeasureSettings) -> dict[str, pd.Dat
             summary=overoptimization.summarise_methods(curves),
             golds=overoptimization.gold_report(scores),
             onsets=overoptimization.find_onsets(scores),
+            agreement=overoptimization.pairwise_agreement(scores),
             prompts=prompt_changes(scores),
             matched=overoptimization.matched_report(scores, references=references),
             compared=overoptimization.compare_report(scores, references=references),
@@ -191,6 +210,7 @@ def report(
             page="curves",
         )
         findings = [
+            words.agreement_finding(found.agreement),
             falls,
             words.matched_finding(found.matched),
             compared,
