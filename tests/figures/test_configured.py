@@ -18,6 +18,7 @@ from tdpo_pipeline.figures import FORMS, FigureSettings, Strip, draw
 from tdpo_pipeline.overoptimization import (
     RUN,
     Bootstrap,
+    pairwise_agreement,
     reward_curves,
     with_group,
 )
@@ -89,7 +90,13 @@ def run_curves(method: str, reward: str) -> pd.DataFrame:
     return reward_curves(trained, by=RUN, bootstrap=FEW)
 
 
+@cache
+def agreement(method: str, reward: str) -> pd.DataFrame:
+    return pairwise_agreement(scores(method, reward), bootstrap=FEW)
+
+
 TABLES: dict[str, Callable[[str, str], pd.DataFrame]] = {
+    "agreement": agreement,
     "history": history,
     "scores": scores,
     "curves": curves,

@@ -12,12 +12,16 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from tdpo_pipeline import overoptimization
 from tdpo_pipeline.figures import (
     Drawn,
+    FigureSettings,
     cross_reward,
+    draw,
     evaluated_reward,
     final_rewards,
     neurons,
+    pairwise_agreement,
     paper_scales,
     prompt_curves,
     proxy_vs_gold,
@@ -90,6 +94,11 @@ def drawn_lines(figure: Figure, panel: int, method: str) -> list[np.ndarray]:
     ]
 
 
+def notice_of(figure: Figure) -> str:
+    (text,) = figure.axes[0].texts
+    return text.get_text().replace("\n", " ")
+
+
 def digest(figure: Figure) -> str:
     data = BytesIO()
     save_png(figure, data)  # type: ignore[arg-type]
@@ -118,6 +127,21 @@ def test_several_seeds_are_not_stamped() -> None:
     assert "one seed" not in texts(figure)
     assert "3 training seeds per method" in texts(figure)
     assert (data["n_seeds"] == 3).all()
+
+
+def test_a_caption_says_where_intervals_end_with_the_seeds() -> None:
+    """Of three seeds two stopped early: what is left has no interval, and no other one."""
+    history = pd.concat(
+        [
+            synthetic_history("tdpo", "pick-mini", seed, gain=1, epochs=epochs)
+            for seed, epochs in enumerate((6, 3, 3))
+        ]
+    )
+    figure, data = sample_efficiency(history)
+    assert data.query("epoch > 3")["low"].isna().all()
+    text = texts(figure)
+    assert "intervals over training seeds, none where one of them is left" in text
+    assert "not over seeds" not in text
 
 
 def test_a_panel_per_trained_reward() -> None:
@@ -309,6 +333,37 @@ def test_proxy_vs_gold_without_gold_says_so() -> None:
     figure, data = proxy_vs_gold(curves)
     assert data.empty
     assert "gold" in figure.axes[0].texts[0].get_text()
+
+
+def test_agreement_draws_its_table() -> None:
+    table = pd.concat([scores(method) for method in METHODS])
+    agreement = overoptimization.pairwise_agreement(table, bootstrap=FEW)
+    figure, data = pairwise_agreement(agreement, groups=["seen", "untrained"])
+    assert set(data["scored"]) == {"gold_taste"}  # its gold
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "aesthetic-mini: prompts trained on",
+        "aesthetic-mini: simple animals not trained on",
+    ]
+    for method in METHODS:
+        rows = data[(data["method"] == method) & (data["group"] == "seen")]
+        (line,) = drawn_lines(figure, 0, method)
+        assert line == pytest.approx(rows[["reward_queries", "mean"]].to_numpy())
+    assert "by chance one half" in texts(figure)
+    assert "1 or 2 prompts x 2 images" in texts(figure)
+    _, other = pairwise_agreement(agreement, scored="hps-mini")
+    assert set(other["scored"]) == {"hps-mini"}
+    with known_rewards(golds={}):
+        nobody = overoptimization.pairwise_agreement(table, bootstrap=FEW)
+    figure, data = pairwise_agreement(nobody)
+    assert data.empty
+    assert "No prompt has several images that a gold scored" in notice_of(figure)
+    single = overoptimization.pairwise_agreement(table.query("image == 0"))
+    settings = FigureSettings(
+        draws="pairwise_agreement", title="Pairs", methods=METHODS
+    )
+    figure, data = draw(settings, single)
+    assert data.empty
+    assert "No prompt has several images that a gold scored" in notice_of(figure)
 
 
 @pytest.mark.parametrize("make", [cross_reward, proxy_vs_gold])

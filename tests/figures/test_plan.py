@@ -158,6 +158,12 @@ def test_every_form_is_used() -> None:
     assert {settings.draws for settings in CONFIGURED.values()} == set(FORMS)
 
 
+def test_the_docs_have_every_form() -> None:
+    text = (ROOT / "docs" / "figures.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| [`")]
+    assert sorted(row.split("`")[1] for row in rows) == sorted(FORMS)
+
+
 def test_the_table_of_the_docs_has_every_figure() -> None:
     text = (ROOT / "docs" / "figures.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| `")]

@@ -43,6 +43,7 @@ def curves(levels: dict[str, list[float]], seed: int = 0) -> pd.DataFrame:
                 "epoch": 4 * position,
                 "mean": mean,
                 "base_mean": means[0],
+                "base_sd": 0.5,
                 "n_seeds": 1,
                 "n_prompts": 8,
                 "n_images": 32,
@@ -282,7 +283,12 @@ def test_captions_say_what_the_numbers_are_over() -> None:
         ).figure
         said = texts(figure)
         assert "mean trained reward (the number; over 8 prompts x 4 images)" in said
-        assert ("(aesthetic-mini: 1.00)" in said) == (rows == "matched")
+        level = "(aesthetic-mini: 1.00, +2.00 base SD)"
+        assert (level in said) == (rows == "matched")
+    flat = sample_grid(
+        table.assign(base_sd=0.0), spread_strips("ddpo_2", "tdpo"), GROUPS
+    )
+    assert "(aesthetic-mini: 1.00)" in texts(flat.figure)
 
 
 def test_names_of_groups_stand_on_one_line_close_above_the_prompts() -> None:

@@ -20,6 +20,7 @@ from tdpo_pipeline.overoptimization import (
     hypervolume_report,
     joint_report,
     matched_report,
+    pairwise_agreement,
     reward_curves,
     summarise_methods,
 )
@@ -100,6 +101,7 @@ def page_of(
         summarise_methods(curves),
         gold_report(scores, bootstrap=FEW),
         find_onsets(scores, bootstrap=FEW),
+        pairwise_agreement(scores, bootstrap=FEW),
         prompt_changes(scores),
         matched_report(scores, references=["ddpo_2"], bootstrap=FEW),
         compare_report(scores, references=["ddpo_2"], bootstrap=FEW),

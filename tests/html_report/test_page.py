@@ -18,10 +18,12 @@ from tdpo_pipeline.html_report.provenance import parameters_hash
 from tdpo_pipeline.overoptimization import (
     count_alarms,
     judge_alarms,
+    pairwise_agreement,
     stopping_report,
     summarise_regrets,
 )
-from tests.html_report.made_up import made_up_scores, made_up_strips, page_of
+from tdpo_pipeline.overoptimization.report import rate_text
+from tests.html_report.made_up import FEW, made_up_scores, made_up_strips, page_of
 
 
 class Elements(HTMLParser):
@@ -313,6 +315,25 @@ def test_methods_are_tested_against_each_other(page: str, tmp_path: Path) -> Non
     )  # no p-value, no number of seeds
 
 
+def test_pairs_that_two_rewards_rank_alike_are_told(
+    page: str, scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    title = "How often two rewards prefer the same of two pictures"
+    text = section(page, "summary")
+    found = pairwise_agreement(scores, bootstrap=FEW).query("group == 'seen'")
+    base = found.query("role == 'gold' and epoch == 0 and method == 'ddpo_2'").iloc[0]
+    share = rate_text(base.to_dict(), "agreement")
+    # The made-up gains are a prompt's own, so that no pair changes its order.
+    told = f"aesthetic-mini DDPO-2 gold_taste {share} {share} +0.00 [+0.00, +0.00] 3 2"
+    assert told in text
+    assert title in text
+    without = page_of(scores.drop(columns="gold_taste"), tmp_path)
+    held_out = section(without, "summary")
+    assert "aesthetic-mini DDPO-2 hps-mini" in held_out[held_out.index(title) :]
+    single = page_of(scores.query("image == 0"), tmp_path)
+    assert title not in section(single, "summary")
+
+
 def test_hypervolumes_are_told(page: str, scores: pd.DataFrame, tmp_path: Path) -> None:
     text = section(page, "tradeoff")
     rewards = "aesthetic-mini, gold_taste"
@@ -320,7 +341,8 @@ def test_hypervolumes_are_told(page: str, scores: pd.DataFrame, tmp_path: Path) 
     assert all(re.search(row, text) for row in rows)
     shorter = scores.query("method == 'tdpo_r' or epoch < 8")
     text = section(page_of(shorter, tmp_path), "tradeoff")
-    assert text.count("fewer checkpoints than another method: not comparable") == 1
+    why = "fewer checkpoints, seeds or images than another method: not comparable"
+    assert text.count(why) == 1
     alone = scores.query("method == 'tdpo_r'")
     page = page_of(alone, tmp_path)
     assert "No other method was trained on aesthetic-mini" in section(page, "compared")

@@ -90,6 +90,13 @@ def test_means_and_differences_by_hand() -> None:
     assert found["base_sd"] == pytest.approx(np.std(images, ddof=1))
 
 
+def test_a_base_sd_does_not_depend_on_the_number_of_seeds() -> None:
+    one = reward_curves(scores(noise_sd=0.3))
+    two = reward_curves(pd.concat([scores(seed, noise_sd=0.3) for seed in (0, 1)]))
+    # All runs start from the same images of the base model.
+    assert two["base_sd"].to_numpy() == pytest.approx(one["base_sd"].to_numpy())
+
+
 def test_interval_is_that_of_the_paired_difference() -> None:
     table = scores()
     found = row(reward_curves(table), group="untrained", epoch=4, scored="hps-mini")

@@ -93,6 +93,22 @@ def test_values_by_hand(along, level: float, gold: float) -> None:
     assert (row["gap"], row["n_seeds"], row["n_prompts"]) == ("", 1, 3)
 
 
+def test_equal_queries_are_those_of_each_seed() -> None:
+    slow = scores(seed=1)
+    slow["reward_queries"] *= 3
+    found = matched_curves(
+        pd.concat([scores(seed=0), slow]),
+        "reward_queries",
+        levels=[6 * 128, 12 * 128],
+        bootstrap=FEW,
+    )
+    # Seed 0 is halfway between its checkpoints 4 and 8 (gold 4 and 2), seed 1 halfway to
+    # its first, at 1536 queries: gold 3 and 2.
+    assert at(found, 6 * 128)["mean"] == pytest.approx(2.5)
+    # Seed 0 ended at 1024.
+    assert "1 of 2 seeds never reached" in at(found, 12 * 128)["gap"]
+
+
 def test_training_reward_is_in_base_sd_whatever_the_group() -> None:
     table = scores()
     ruler = table[(table["epoch"] == 0) & table["seen"]][PROXY].std()
@@ -129,7 +145,7 @@ def test_nothing_is_extrapolated() -> None:
 
 def test_a_level_counts_only_if_every_seed_reaches_it() -> None:
     table = pd.concat([scores(seed=0), scores(seed=1, proxy=(0, 0.5, 0.5))])
-    ruler = table[(table["epoch"] == 0) & table["seen"]][PROXY].std()
+    ruler = table.query("epoch == 0 and seen and seed == 0")[PROXY].std()
     levels = [0.4 / ruler, 1.0 / ruler]
     found = matched_curves(table, "training_reward", levels=levels, bootstrap=FEW)
     # Seed 0 is at 0.4 of the way to gold 4, seed 1 at 0.8 of it: 1.6 and 3.2.
@@ -255,7 +271,7 @@ def test_intervals_at_equal_training_reward_cover_the_truth() -> None:
             run["gold_taste"] -= late * (speed + slope + run["prompt"].map(by_prompt))
             runs.append(run)
         table = pd.concat(runs)
-        ruler = table[(table["epoch"] == 0) & table["seen"]][PROXY].std()
+        ruler = table.query("epoch == 0 and seen and seed == 0")[PROXY].std()
         levels = np.array([0.5, 1.5, 2.5]) / ruler
         found = matched_curves(
             table,

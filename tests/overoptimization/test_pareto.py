@@ -221,7 +221,7 @@ def test_hypervolumes_of_methods() -> None:
         [scores(seed=s, pick_mini=[0, 1, 2], hps_mini=[0, 2, 1]) for s in (0, 1)]
     )
     found = hypervolumes(table, rewards=TWO, bootstrap=FEW).iloc[0]
-    ruler = table[table["epoch"] == 0][TWO].std().prod()
+    ruler = table.query("epoch == 0 and seed == 0")[TWO].std().prod()
     assert found["hypervolume"] == pytest.approx(3 / ruler)
     # All seeds and prompts change alike.
     assert found["low"] == pytest.approx(found["hypervolume"])
@@ -235,7 +235,7 @@ def test_a_report_takes_the_gold_or_else_held_out_rewards() -> None:
     table["gold_taste"] = table["hps-mini"]
     found = hypervolume_report(table, bootstrap=FEW).iloc[0]
     assert found["rewards"] == "aesthetic-mini, gold_taste"
-    base = table[table["epoch"] == 0]
+    base = table.query("epoch == 0 and seed == 0")
     # Points (1, 2) and (2, 1) over (0, 0): 1 x 2 + 1 x 1.
     ruler = base[["aesthetic-mini", "gold_taste"]].std().prod()
     assert found["hypervolume"] == pytest.approx(3 / ruler)
@@ -299,9 +299,13 @@ def test_a_report_joins_what_is_held_out_and_scored() -> None:
     assert base.rates["note"].tolist() == ["no checkpoint besides the base model"]
 
 
-def volumes(*rows: tuple[str, float, float, float, int]) -> pd.DataFrame:
+def volumes(
+    *rows: tuple[str, float, float, float, int], seeds: int = 3
+) -> pd.DataFrame:
     columns = ["method", "hypervolume", "low", "high", "n_checkpoints"]
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns).assign(
+        n_seeds=seeds, n_images=8 * seeds
+    )
     return table.assign(reward="pick-mini", rewards="pick-mini, hps-mini")
 
 
@@ -315,3 +319,15 @@ def test_a_method_has_the_largest_hypervolume_where_intervals_say_so() -> None:
     assert text.startswith("cannot tell; the highest mean is that of a, 5.00 [2.50")
     ((_, (text,)),) = hypervolume_finding(clear[:2]).said
     assert text.startswith("nothing to compare with a")
+    one = volumes(few, ("a", 5.0, 4.0, 6.0, 8), ("b", 2.0, 1.0, 3.0, 8), seeds=1)
+    ((_, (text,)),) = hypervolume_finding(one).said
+    assert text.startswith("cannot tell from one seed; the highest mean is that of a")
+    # The noise of fewer seeds makes a volume larger, so that it isn't ranked.
+    noisy = pd.concat([clear, volumes(("c", 9.0, 8.0, 10.0, 8), seeds=1)])
+    ((_, (text,)),) = hypervolume_finding(noisy).said
+    assert text.startswith("a, 5.00")
+    apart = pd.concat([clear[:1].assign(n_seeds=5), clear[1:]])
+    ((_, (text,)),) = hypervolume_finding(apart).said
+    assert text == "no method has the most of all three"
+    lost = volumes(("d", np.nan, np.nan, np.nan, 20), seeds=9)
+    assert hypervolume_finding(pd.concat([clear, lost])).said == [said]

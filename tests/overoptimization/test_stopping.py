@@ -258,8 +258,21 @@ def test_a_report_watches_what_a_method_was_scored_by() -> None:
 def test_another_judge_where_there_is_no_gold() -> None:
     found = stopping_regrets(history(), held_out=[HELD, PROXY], judge=GOLD)
     assert set(found["judge"]) == {GOLD}
-    with pytest.raises(ScoreTableError, match="No reward to watch"):
-        stopping_regrets(history(), held_out=[HELD], judge=HELD)
+    blind = stopping_regrets(history(), held_out=[HELD], judge=HELD).set_index("rule")
+    assert blind.loc["never", "regret"] >= 0
+    for rule in ("onset, stop", "onset, rollback"):
+        assert np.isnan(blind.loc[rule, "regret"])
+        assert blind.loc[rule, "note"].startswith("no reward that it could watch")
+
+
+def test_a_seed_that_lacks_a_watched_reward_costs_no_other_rule() -> None:
+    """As when a reward was added to what is monitored after the first seed had run."""
+    before = history(seed=1).drop(columns=[f"{HELD}_mean", f"{HELD}_std"])
+    report = stopping_report(pd.concat([history(seed=0), before]), held_out=[HELD])
+    regrets = report.set_index(["seed", "rule"])["regret"]
+    assert regrets.loc[0].notna().all()
+    lost = regrets.loc[1][regrets.loc[1].isna()].index
+    assert sorted(lost) == ["onset, rollback", "onset, stop"]
 
 
 def test_a_noisy_fall_is_still_worth_stopping_for() -> None:

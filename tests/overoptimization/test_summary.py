@@ -26,9 +26,11 @@ from tdpo_pipeline.overoptimization.report import (
     comparison_finding,
     gold_sentences,
     markdown,
+    matched_finding,
     metrics,
     onset_finding,
     screen_text,
+    stopping_finding,
 )
 from tests.synthetic_tables import COMPLEX, synthetic_history, synthetic_scores
 
@@ -263,6 +265,46 @@ def test_tiny_golds_have_a_power_of_ten_and_not_twenty_zeros() -> None:
     assert base.endswith("cannot tell, +1.50e-22 [-1.00e-23, +3.00e-22]")
     golds[["change", "low", "high"]] = [0.00123, -0.00001, 0.002]
     assert "+0.00123 [-0.00001, +0.00200]" in gold_sentences(golds, ["seen"])[1]
+
+
+def test_seeds_without_a_common_checkpoint_leave_the_gold_unknown() -> None:
+    first, second = scores(RISE), scores(RISE, seed=1)
+    apart = pd.concat([first, second.assign(epoch=second["epoch"] * 7)])
+    whole = scores(RISE).assign(method="other", run="other-s0")
+    golds = gold_report(pd.concat([apart, whole]))
+    rows = golds[golds["method"] == "tdpo"]
+    assert len(rows) == 4 and rows[["change", "low", "peak_change"]].isna().all(
+        axis=None
+    )
+    assert set(rows["verdict"]) == set(rows["peak_verdict"]) == {"cannot tell"}
+    _, base, best = gold_sentences(rows, ["seen"])
+    assert base.endswith("cannot tell, unknown") and best.endswith(
+        "cannot tell, unknown"
+    )
+    assert (golds.loc[golds["method"] == "other", "verdict"] == "rose").any()
+
+
+def test_one_seed_says_nothing_of_methods_at_equal_reward() -> None:
+    row = {"method": "slow", "reference": "fast", "reward": "a", "group": "seen"}
+    row |= {"along": "training_reward", "role": "gold", "scored": "g", "gap": ""}
+    row |= {"level": 1.0, "low": 0.1, "high": 0.3, "mean": 0.2, "n_seeds": 3}
+    for seeds, said in ((3, "higher"), (1, "cannot tell: one seed")):
+        found = matched_finding(pd.DataFrame([row | {"n_reference_seeds": seeds}]))
+        ((verdict_of_it, runs),) = found.said
+        assert verdict_of_it.startswith(said) and runs == ["slow minus fast on a"]
+
+
+def test_stops_that_nobody_judged_are_named_beside_those_that_were() -> None:
+    judged = {"method": "fast", "reward": "a", "rule": "never", "note": ""}
+    judged |= {"regret": 0.5, "low": 0.4, "high": 0.6, "n_seeds": 3}
+    # Of one seed alone, which may have been an easy one.
+    some = judged | {"rule": "onset, stop", "regret": 0.1, "n_seeds": 1}
+    lost = {"method": "slow", "reward": "a", "note": "no gold was scored in training"}
+    said = dict(stopping_finding(pd.DataFrame([judged, some, lost])).said)
+    assert said == {
+        "never": ["fast on a, 0.500 [0.400, 0.600]"],
+        "no gold was scored in training": ["slow on a"],
+    }
 
 
 def test_findings_name_the_methods_on_screen_and_in_markdown(

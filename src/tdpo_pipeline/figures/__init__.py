@@ -9,6 +9,7 @@ from tdpo_pipeline.figures.cross_reward import cross_reward
 from tdpo_pipeline.figures.evaluated_reward import evaluated_reward
 from tdpo_pipeline.figures.final_rewards import final_rewards
 from tdpo_pipeline.figures.neurons import neurons
+from tdpo_pipeline.figures.pairwise_agreement import pairwise_agreement
 from tdpo_pipeline.figures.plan import FORMS, FigureSettings, Pair, draw
 from tdpo_pipeline.figures.prompt_curves import prompt_curves
 from tdpo_pipeline.figures.proxy_vs_gold import proxy_vs_gold
@@ -34,6 +35,7 @@ __all__ = [
     "final_rewards",
     "names_as_written",
     "neurons",
+    "pairwise_agreement",
     "paper_scales",
     "prompt_curves",
     "proxy_vs_gold",

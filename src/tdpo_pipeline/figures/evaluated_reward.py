@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from tdpo_pipeline.figures import intervals, style
+from tdpo_pipeline.figures.grouped import by_group
 from tdpo_pipeline.overoptimization.tables import TRAINING_ETA, group_label
 
 
@@ -42,44 +43,8 @@ def evaluated_reward(
             f"{' or '.join(group_label(group) for group in groups)}."
         )
         return style.Drawn(style.notice(title, text), data)
-    panels = _panels(data, groups)
-    caption = _caption(data)
-    legend = style.handles(data["method"])
-    figure, axes = style.page(
-        len(panels),
-        len(panels[0]),
-        panel=style.panel_size(len(panels[0])),
-        legend=legend,
-        caption=caption,
-    )
-    for line, names in zip(axes, panels, strict=True):
-        for ax, (reward, group) in zip(line, names, strict=True):
-            rows = data[(data["reward"] == reward) & (data["group"] == group)]
-            if rows.empty:
-                ax.axis("off")
-                style.remark(ax, f"{reward}: not evaluated on {group_label(group)}")
-            else:
-                _panel(ax, rows, reward, group, crowded=intervals.crowded(data))
-    style.frame(
-        figure,
-        title=title,
-        caption=caption,
-        legend=legend,
-        stamp=style.seed_stamp(data),
-    )
+    figure = by_group(data, groups, _panel, title=title, caption=_caption(data))
     return style.Drawn(figure, data)
-
-
-def _panels(data: pd.DataFrame, groups: Sequence[str]) -> list[list[tuple[str, str]]]:
-    """Trained reward and group of each panel.
-
-    A line per reward; with one group alone the rewards stand side by side.
-    """
-    rewards = sorted(data["reward"].unique())
-    shown = [group for group in groups if (data["group"] == group).any()]
-    if len(shown) == 1:
-        return [[(reward, shown[0]) for reward in rewards]]
-    return [[(reward, group) for group in shown] for reward in rewards]
 
 
 def _data(
@@ -98,20 +63,12 @@ def _data(
     return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)
 
 
-def _panel(
-    ax: Axes, data: pd.DataFrame, reward: str, group: str, *, crowded: bool
-) -> None:
-    """All methods on one prompt group."""
-    curves = intervals.of_methods(data.sort_values("epoch"))
-    for rows, look in curves:
-        style.points(ax, rows["reward_queries"], rows, look, barred=not crowded)
-    (scored,) = data["scored"].unique()
+def _panel(ax: Axes, data: pd.DataFrame) -> None:
+    """What stands beside the curves of one trained reward on one prompt group."""
+    ((reward, scored),) = data[["reward", "scored"]].drop_duplicates().to_numpy()
     y = scored if scored == reward else f"{scored} (trained on {reward})"
-    style.label(ax, title=group_label(group), x="reward queries", y=y)
+    style.label(ax, title=group_label(data["group"].iloc[0]), x="reward queries", y=y)
     style.paper_axes(ax, y=scored)
-    ax.xaxis.set_major_locator(style.whole_numbers(6))
-    if crowded:
-        intervals.end_bars(ax, "reward_queries", curves)
 
 
 def _caption(data: pd.DataFrame) -> str:

@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from tdpo_pipeline.figures import intervals, style
-from tdpo_pipeline.overoptimization.curves import in_base_sd
 from tdpo_pipeline.overoptimization.summary import final_rows
 from tdpo_pipeline.overoptimization.tables import (
     ROLES,
@@ -81,15 +80,12 @@ def _data(
     What doesn't vary on the base model has no base standard deviation, and no change
     in it.
     """
-    rows = in_base_sd(final_rows(curves))
+    rows = style.changes(final_rows(curves))
     rows = rows[(rows["eta"] == TRAINING_ETA) & (rows["group"] == group)]
     if scored is None:
         rows = rows[rows["role"] != "size"]
     else:
         rows = rows[rows["scored"].isin(list(scored))]
-    rows = rows.drop(columns=["mean", "low", "high"]).rename(
-        columns={"difference_sd": "mean", "low_sd": "low", "high_sd": "high"}
-    )
     keys = ["method", "reward", "group", "scored", "role", "epoch", "reward_queries"]
     sizes = ["base_sd", "n_seeds", "n_prompts", "n_images"]
     return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)

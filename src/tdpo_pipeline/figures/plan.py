@@ -14,6 +14,7 @@ from tdpo_pipeline.figures.cross_reward import cross_reward
 from tdpo_pipeline.figures.evaluated_reward import evaluated_reward
 from tdpo_pipeline.figures.final_rewards import final_rewards
 from tdpo_pipeline.figures.neurons import neurons
+from tdpo_pipeline.figures.pairwise_agreement import pairwise_agreement
 from tdpo_pipeline.figures.prompt_curves import prompt_curves
 from tdpo_pipeline.figures.proxy_vs_gold import proxy_vs_gold
 from tdpo_pipeline.figures.sample_efficiency import sample_efficiency
@@ -22,7 +23,7 @@ from tdpo_pipeline.figures.sample_grid import sample_grid
 Pair = tuple[str, str]
 """A method and the reward that it trains on."""
 
-Table = Literal["history", "scores", "curves", "run_curves"]
+Table = Literal["agreement", "history", "scores", "curves", "run_curves"]
 
 
 LONGEST_TITLE = 54
@@ -34,8 +35,8 @@ class Form(NamedTuple):
 
     Attributes:
         function: Draws a table; its keyword arguments are the figure's options.
-        table: The table that it takes: the history or the scores of all runs, or the
-            curves by method or by run.
+        table: The table that it takes: the history or the scores of all runs, the
+            curves by method or by run, or the agreement of their rewards.
     """
 
     function: Callable[..., style.Drawn]
@@ -47,6 +48,7 @@ FORMS: dict[str, Form] = {
     "evaluated_reward": Form(evaluated_reward, "curves"),
     "final_rewards": Form(final_rewards, "curves"),
     "neurons": Form(neurons, "history"),
+    "pairwise_agreement": Form(pairwise_agreement, "agreement"),
     "prompt_curves": Form(prompt_curves, "scores"),
     "proxy_vs_gold": Form(proxy_vs_gold, "curves"),
     "sample_efficiency": Form(sample_efficiency, "history"),
@@ -128,13 +130,15 @@ def draw(settings: FigureSettings, table: pd.DataFrame, *more: Any) -> style.Dra
         The figure and its data; if the table lacks the runs, a figure that says what
         to do, and an empty table.
     """
+    function = FORMS[settings.draws].function
+    if table.empty:  # whose function knows best what it lacks
+        return function(table, *more, title=settings.title, **settings.options)
     shown = settings.pairs(zip(table["method"], table["reward"], strict=True))
     if not shown:
         text = _lacking(settings, table)
         return style.Drawn(style.notice(settings.title, text), table.iloc[:0])
     of_row = pd.MultiIndex.from_frame(table[["method", "reward"]])
     rows = table[of_row.isin(sorted(shown))]
-    function = FORMS[settings.draws].function
     return function(rows, *more, title=settings.title, **settings.options)
 
 

@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from tdpo_pipeline.figures import intervals, style
-from tdpo_pipeline.overoptimization.curves import in_base_sd
 from tdpo_pipeline.overoptimization.tables import (
     TRAINING_ETA,
     gold_of,
@@ -75,17 +74,13 @@ def proxy_vs_gold(
 
 def _data(curves: pd.DataFrame, group: str) -> pd.DataFrame:
     """The tidy table of the figure: proxies that have a gold, and their golds."""
-    curves = in_base_sd(curves)
     chosen = (
         (curves["eta"] == TRAINING_ETA)
         & (curves["group"] == group)
         & curves["role"].isin(["trained", "gold"])
         & curves["reward"].map(gold_of).isin(curves["scored"])
     )
-    rows = curves[chosen].drop(columns=["mean", "low", "high"])
-    rows = rows.rename(
-        columns={"difference_sd": "mean", "low_sd": "low", "high_sd": "high"}
-    )
+    rows = style.changes(curves[chosen])
     keys = ["method", "reward", "group", "scored", "role", "epoch", *_X]
     sizes = ["base_sd", "n_seeds", "n_prompts", "n_images"]
     return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)

@@ -124,16 +124,19 @@ def _mean_square(values: pd.Series) -> float:
 
 
 def _caption(data: pd.DataFrame, x: str) -> str:
-    single = data["n_seeds"].min() == 1
+    most = data.groupby(["method", "reward"])["n_seeds"].transform("max")
     samples = sorted({int(n) for n in data["n_samples"] / data["n_seeds"]})
     count = " or ".join(f"{n:,}" for n in samples)
     each = "epoch" if x == "reward_queries" else "round"
     reach = "95 % intervals over training seeds"
-    if single:
+    if (most == 1).any():
         reach = f"95 % intervals of the mean over one {each}'s samples (not over seeds)"
-    if single and data["n_seeds"].max() > 1:
-        reach += "; over seeds where there are several"
+        if (most > 1).any():
+            reach += "; over seeds where a method has several"
+    if ((data["n_seeds"] == 1) & (most > 1)).any():
+        reach += ", none where one of them is left"
     return (
-        f"Means over each {each}'s {count} training samples, before its update; "
+        f"Means over each {each}'s {count} training samples, of prompts that are drawn anew, "
+        "before its update; "
         f"{style.seeds_text(data)}. {intervals.where_text(data, 'Bands')}: {reach}."
     )

@@ -65,7 +65,7 @@ def matched_checkpoints(curves: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per run: run, method, reward, seed, epoch, mean (trained reward),
-        target, base_mean, n_seeds (1), n_prompts, n_images.
+        target, base_mean, base_sd, n_seeds (1), n_prompts, n_images.
 
     Raises:
         ScoreTableError: If no checkpoint was evaluated on the prompts trained on.
@@ -118,7 +118,7 @@ def _checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
     """The columns that the grid needs, in order."""
     columns = ["run", "method", "reward", "seed", "epoch", "mean"]
     columns += [name for name in ("target",) if name in rows.columns]
-    columns += ["base_mean", "n_seeds", "n_prompts", "n_images"]
+    columns += ["base_mean", "base_sd", "n_seeds", "n_prompts", "n_images"]
     return rows.sort_values(["run", "epoch"])[columns].reset_index(drop=True)
 
 
@@ -155,8 +155,8 @@ def sample_grid(
 
     Returns:
         The figure and its data: a row per checkpoint that is shown, with run, method,
-        reward, seed, epoch, mean (trained reward), base_mean, n_seeds, n_prompts and
-        n_images (of the mean) and, at matched reward, target. If the strips have no such
+        reward, seed, epoch, mean (trained reward), base_mean, base_sd, n_seeds,
+        n_prompts and n_images (of the mean) and, at matched reward, target. If the strips have no such
         prompt, a figure that says so and an empty table.
 
     Raises:
@@ -190,11 +190,20 @@ def _caption(shown: pd.DataFrame, rows: str) -> str:
     number = f"mean trained reward (the number; over {style.sizes_text(shown)})"
     levels = ""
     if rows == "matched":
-        targets = shown.groupby("reward")["target"].first()
-        each = [f"{reward}: {_number(level)}" for reward, level in targets.items()]
-        levels = ", ".join(each)
+        levels = "; ".join(
+            map(_level, shown.drop_duplicates("reward").to_dict("records"))
+        )
     text = _ROWS[rows].format(number=number, levels=levels)
     return f"Same prompt and same noise within a column. {text} Sampler: eta 1."
+
+
+def _level(row: Mapping[Any, Any]) -> str:
+    """The common level, and how far it is above the base model's, if that varies."""
+    text = f"{row['reward']}: {_number(row['target'])}"
+    if not row["base_sd"] > 0:
+        return text
+    rise = (row["target"] - row["base_mean"]) / row["base_sd"]
+    return f"{text}, {rise:+.2f} base SD"
 
 
 _PICK = {

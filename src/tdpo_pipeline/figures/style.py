@@ -24,6 +24,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from tdpo_pipeline.overoptimization.curves import in_base_sd
+
 DPI = 150
 
 BLACK = "#000000"
@@ -389,6 +391,21 @@ def levels(rows: pd.DataFrame) -> pd.DataFrame:
     """
     return rows.assign(
         low=rows["base_mean"] + rows["low"], high=rows["base_mean"] + rows["high"]
+    )
+
+
+def changes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Put the change in base standard deviations into mean, low and high.
+
+    Args:
+        rows: Of ``reward_curves``.
+
+    Returns:
+        The rows; NaN where a reward does not vary on the base model.
+    """
+    found = in_base_sd(rows).drop(columns=["mean", "low", "high"])
+    return found.rename(
+        columns={"difference_sd": "mean", "low_sd": "low", "high_sd": "high"}
     )
 
 

@@ -43,7 +43,8 @@ from tdpo_pipeline.overoptimization.verdicts import (
     judged_rows,
     last_joint,
     peak_verdict,
-    with_fewer,
+    telling_pairs,
+    with_comparable,
 )
 
 Verdicts = list[tuple[str, list[str]]]
@@ -53,6 +54,45 @@ Verdicts = list[tuple[str, list[str]]]
 def _by_statement(said: Iterable[tuple[str, str]]) -> Verdicts:
     """What is said of each run, as the runs of each statement."""
     return by_statement((style.sentence(statement), run) for statement, run in said)
+
+
+# ------------------------------------------------------------------ pairs of pictures
+def agreement_block(agreement: pd.DataFrame) -> Block:
+    """How often the trained reward prefers what its gold does, first and last.
+
+    Args:
+        agreement: From ``pairwise_agreement``.
+    """
+    told = telling_pairs(agreement)
+    trained = told[told["epoch"] > 0]
+    last = trained.drop_duplicates([*METHOD, "scored"], keep="last")
+    base = told[told["epoch"] == 0].set_index([*METHOD, "scored"]).to_dict("index")
+    rows = [
+        {
+            "reward": row["reward"],
+            "method": row["method"],
+            "scored": row["scored"],
+            "base": rate_text(
+                base[row["method"], row["reward"], row["scored"]], "agreement"
+            ),
+            "last": rate_text(row, "agreement"),
+            "change": interval(row["change"], row["change_low"], row["change_high"]),
+            "prompts": str(row["n_prompts"]),
+            "seeds": str(row["n_seeds"]),
+        }
+        for row in ordered(last, "group", ["seen"])
+    ]
+    columns = [
+        *RUN_COLUMNS,
+        ("scored", "And", ""),
+        ("base", "Base model", "number"),
+        ("last", f"Last {checkpoint_word()}", "number"),
+        ("change", "Change", "number"),
+        ("prompts", "Prompts", "number"),
+        SEEDS_COLUMN,
+    ]
+    title = "How often two rewards prefer the same of two pictures"
+    return Block(title, columns, rows)
 
 
 # ------------------------------------------------------------------ on equal terms
@@ -279,7 +319,9 @@ def hypervolume_block(volumes: pd.DataFrame) -> Block:
     Args:
         volumes: From ``hypervolume_report``.
     """
-    rows = [_volume_row(row) for row in ordered(with_fewer(volumes), "group", ["seen"])]
+    rows = [
+        _volume_row(row) for row in ordered(with_comparable(volumes), "group", ["seen"])
+    ]
     columns = [
         *RUN_COLUMNS,
         ("rewards", "Rewards", ""),
@@ -296,7 +338,9 @@ def _volume_row(row: dict[Any, Any]) -> dict[str, str]:
     known = pd.notna(row["hypervolume"])
     notes = [
         style.sentence(words(row["note"])),
-        "fewer checkpoints than another method: not comparable" if row["fewer"] else "",
+        ""
+        if row["comparable"]
+        else "fewer checkpoints, seeds or images than another method: not comparable",
         seeds_note(row["n_seeds"]) if known else "",
     ]
     ends = (row[name] for name in ("hypervolume", "low", "high"))

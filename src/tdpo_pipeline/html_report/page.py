@@ -56,6 +56,7 @@ class Tables(NamedTuple):
         summary: From ``summarise_methods``.
         golds: From ``gold_report``.
         onsets: From ``find_onsets`` by method, on the prompts trained on.
+        agreement: From ``pairwise_agreement`` by method.
         prompts: From ``prompt_changes``.
         matched: From ``matched_report``.
         compared: From ``compare_report``.
@@ -70,6 +71,7 @@ class Tables(NamedTuple):
     summary: pd.DataFrame
     golds: pd.DataFrame
     onsets: pd.DataFrame
+    agreement: pd.DataFrame
     prompts: pd.DataFrame
     matched: pd.DataFrame
     compared: pd.DataFrame
@@ -120,6 +122,7 @@ def html_report(
         rows=summary_rows(summary, golds, onsets),
         golds=gold_block(golds),
         onsets=onset_block(onsets),
+        agreement=measures.agreement_block(tables.agreement),
         equal=measures.equal_blocks(tables.matched),
         compared_verdicts=measures.compared_verdicts(tables.compared),
         compared=measures.compared_block(tables.compared),
@@ -427,15 +430,10 @@ def script_data(curves: pd.DataFrame, prompts: pd.DataFrame, methods: list[str])
 
 
 def _curve(rows: pd.DataFrame) -> dict[str, Any]:
-    """One curve: its names and sizes, and a list per quantity."""
+    """One curve: its names, and a list per quantity."""
     rows = rows.sort_values("epoch")
     first = rows.iloc[0]
     names = ("method", "reward", "group", "scored", "role")
-    sizes = {
-        "seeds": int(rows["n_seeds"].max()),
-        "prompts": int(first["n_prompts"]),
-        "images": int(rows["n_images"].max()),
-    }
     lists = {
         "epoch": "epoch",
         "queries": "reward_queries",
@@ -443,12 +441,13 @@ def _curve(rows: pd.DataFrame) -> dict[str, Any]:
         "change": "difference",
         "low": "low",
         "high": "high",
+        "seeds": "n_seeds",
+        "prompts": "n_prompts",
+        "images": "n_images",
     }
     return {
         **{name: str(first[name]) for name in names},
-        "base_mean": _short(first["base_mean"]),
         "base_sd": _short(first["base_sd"]),
-        **sizes,
         **{name: [_short(v) for v in rows[column]] for name, column in lists.items()},
     }
 

@@ -16,7 +16,7 @@ def prompt_changes(scores: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per method, trained reward, prompt group, prompt and scored reward:
         method, reward, group, prompt, epoch (the last that all seeds have), scored,
-        change (own units), base_sd, n_seeds, n_images (of the prompt, over all seeds).
+        change (own units), base_sd, n_seeds, n_images (of a prompt, in the mean, over all seeds).
     """
     tables = []
     for cube in cubes(scores):

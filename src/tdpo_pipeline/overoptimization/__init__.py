@@ -4,6 +4,7 @@ Everything here takes pandas tables (the history and score tables that training 
 evaluation write) and returns pandas tables. Nothing needs Kedro or PyTorch.
 """
 
+from tdpo_pipeline.overoptimization.agreement import pairwise_agreement
 from tdpo_pipeline.overoptimization.alarms import count_alarms, judge_alarms
 from tdpo_pipeline.overoptimization.comparison import (
     Power,
@@ -126,6 +127,7 @@ __all__ = [
     "neuron_curves",
     "on_front",
     "paired_difference",
+    "pairwise_agreement",
     "pareto_points",
     "probability_of_improvement",
     "reward_columns",

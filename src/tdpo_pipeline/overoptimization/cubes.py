@@ -6,7 +6,7 @@ or prompt takes all its checkpoints and rewards with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from tdpo_pipeline.overoptimization.curves import METHOD, base_sd
 from tdpo_pipeline.overoptimization.intervals import (
     FloatArray,
-    at_epoch,
+    by_epoch,
     cell_means,
     common_epochs,
 )
@@ -47,7 +47,7 @@ class Cube:
         rewards: Scored rewards.
         base_sd: Standard deviation of each reward over the base model's images of the
             prompts trained on; NaN if these were not evaluated.
-        queries: Reward queries at each checkpoint, mean over seeds, shape (epochs,).
+        queries: Reward queries at each checkpoint, shape (seeds, epochs).
         kl: KL to the base model in nats, shape (seeds, epochs); NaN if not recorded.
         n_images: Images behind one checkpoint, all seeds together.
     """
@@ -146,9 +146,25 @@ def one_cube(
     """
     found = list(cubes(scores, by=by, eta=eta, groups=[group]))
     if not found:
-        there = ordered_groups(with_group(scores)["group"])
-        raise ScoreTableError(f"No image of the prompt group '{group}', only {there}.")
+        raise ScoreTableError(_no_group(group, with_group(scores)["group"]))
     return found
+
+
+def cubes_by_group(scores: pd.DataFrame) -> dict[str, list[Cube]]:
+    """The cubes of every method by prompt group, in the groups' order.
+
+    Raises:
+        ScoreTableError: Like ``cubes``, and if none was evaluated on prompts trained on.
+    """
+    found = list(cubes(scores))
+    groups = ordered_groups(str(cube.names["group"]) for cube in found)
+    if "seen" not in groups:
+        raise ScoreTableError(_no_group("seen", groups))
+    return {name: [c for c in found if c.names["group"] == name] for name in groups}
+
+
+def _no_group(group: str, there: Iterable[str]) -> str:
+    return f"No image of the prompt group '{group}', only {ordered_groups(there)}."
 
 
 def _title(names: Mapping[str, object]) -> str:
@@ -179,7 +195,8 @@ def _cube(
             f"{where}: no image of epoch 0 (the untouched base model) for every seed, "
             "so that changes have nothing to start from. Evaluate epoch 0."
         )
-    checkpoints = [at_epoch(images, epoch, rewards) for epoch in epochs]
+    every = by_epoch(images, rewards)
+    checkpoints = [every[epoch] for epoch in epochs]
     same = checkpoints[0].index
     for epoch, checkpoint in zip(epochs, checkpoints, strict=True):
         if not checkpoint.index.equals(same):
@@ -204,7 +221,7 @@ def _cube(
         epochs=tuple(epochs),
         rewards=tuple(rewards),
         base_sd=ruler,
-        queries=queries.mean(axis=0),
+        queries=queries,
         kl=kl,
         n_images=cells[0].n_images,
     )

@@ -21,6 +21,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     Bootstrap,
     Estimate,
     at_epoch,
+    by_epoch,
     cell_means,
     estimates,
     normal_quantile,
@@ -117,15 +118,15 @@ def checkpoint_rows(
         The columns of ``reward_curves`` from epoch on, without role and base_sd.
     """
     base = at_epoch(images, 0, rewards)
-    for epoch, rows in images.groupby("epoch", sort=True):
-        trained = at_epoch(rows, int(str(epoch)), rewards)
+    steps = images.groupby(["epoch", "seed"])[["reward_queries", "kl_to_base"]].first()
+    for epoch, trained in by_epoch(images, rewards).items():
         with located(f"{checkpoint_word()} {epoch}"):
             means = cell_means(trained).values.mean(axis=(0, 1))
             differences = estimates(cell_means(subtract(trained, base)), bootstrap)
         where = {
             "epoch": epoch,
-            "reward_queries": rows["reward_queries"].mean(),
-            "kl_to_base": rows.groupby("seed")["kl_to_base"].first().mean(),
+            "reward_queries": steps["reward_queries"].loc[epoch].mean(),
+            "kl_to_base": steps["kl_to_base"].loc[epoch].mean(),
         }
         for scored, mean, change in zip(rewards, means, differences, strict=True):
             yield {**where, "scored": scored, "mean": mean, **_change(mean, change)}
@@ -142,7 +143,7 @@ def base_sd(scores: pd.DataFrame, rewards: Sequence[str]) -> pd.Series:
     """One base standard deviation of each reward, the ruler of figures and texts.
 
     It is the standard deviation (n - 1) over the untouched model's images for the
-    prompts trained on.
+    prompts trained on. Each counts once, however many runs started from it.
 
     Args:
         scores: Score table with the column ``group``.
@@ -158,7 +159,8 @@ def base_sd(scores: pd.DataFrame, rewards: Sequence[str]) -> pd.Series:
             "prompt trained on, so that changes have nothing to be measured by. "
             "Evaluate epoch 0, on prompt sets that hold the training prompts."
         )
-    return base[list(rewards)].astype(np.float64).std()
+    images = base.drop_duplicates(["prompt_set", "prompt", "image", "eta"])
+    return images[list(rewards)].astype(np.float64).std()
 
 
 def in_base_sd(curves: pd.DataFrame) -> pd.DataFrame:

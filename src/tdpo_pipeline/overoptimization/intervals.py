@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -139,16 +140,37 @@ def cell_means(images: pd.DataFrame) -> Cells:
     return Cells(means.to_numpy(np.float64).reshape(shape), len(images))
 
 
+def by_epoch(scores: pd.DataFrame, rewards: Sequence[str]) -> dict[int, pd.DataFrame]:
+    """The images of every checkpoint, indexed by what pairs them.
+
+    Args:
+        scores: Score table of one method trained on one reward.
+        rewards: Reward columns to keep.
+
+    Returns:
+        By epoch, in order: float64 columns ``rewards``, indexed by ``PAIR_KEYS``, sorted.
+
+    Raises:
+        ScoreTableError: If an image is there twice.
+    """
+    keys = ["epoch", *PAIR_KEYS]
+    images = scores.set_index(keys)[list(rewards)].astype(np.float64).sort_index()
+    if images.index.has_duplicates:
+        epoch, *twice = images.index[images.index.duplicated()][0]
+        raise ScoreTableError(
+            f"The image {words_of(dict(zip(PAIR_KEYS, twice, strict=True)))} of epoch "
+            f"{epoch} is there more than once. Pass one method trained on one reward."
+        )
+    return {int(epoch): images.loc[epoch] for epoch in images.index.unique("epoch")}
+
+
 def at_epoch(scores: pd.DataFrame, epoch: int, rewards: Sequence[str]) -> pd.DataFrame:
-    """The images of one checkpoint, indexed by what pairs them.
+    """The images of one checkpoint, like those of ``by_epoch``.
 
     Args:
         scores: Score table of one method trained on one reward.
         epoch: The checkpoint; 0 is the base model.
         rewards: Reward columns to keep.
-
-    Returns:
-        Float64 columns ``rewards``, indexed by ``PAIR_KEYS``, sorted.
 
     Raises:
         ScoreTableError: If the checkpoint is missing, or an image is there twice.
@@ -159,14 +181,7 @@ def at_epoch(scores: pd.DataFrame, epoch: int, rewards: Sequence[str]) -> pd.Dat
             f"No image of epoch {epoch} in the score table; it has the epochs "
             f"{sorted(scores['epoch'].unique())}."
         )
-    images = rows.set_index(PAIR_KEYS)[list(rewards)].astype(np.float64).sort_index()
-    if images.index.has_duplicates:
-        twice = images.index[images.index.duplicated()][0]
-        raise ScoreTableError(
-            f"The image {words_of(dict(zip(PAIR_KEYS, twice, strict=True)))} of epoch "
-            f"{epoch} is there more than once. Pass one method trained on one reward."
-        )
-    return images
+    return by_epoch(rows, rewards)[epoch]
 
 
 def subtract(trained: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
@@ -179,6 +194,8 @@ def subtract(trained: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ScoreTableError: If an image of a trained seed has no partner.
     """
+    if trained.index.equals(base.index):
+        return trained - base
     base = base[base.index.get_level_values("seed").isin(trained.index.unique("seed"))]
     alone = trained.index.symmetric_difference(base.index)
     if len(alone):
@@ -222,6 +239,19 @@ Parts = list[tuple[int, FloatArray]]
 """Deviations of a statistic by what was resampled: number of units, and (draws, ...)."""
 
 
+@lru_cache(maxsize=16)
+def _drawn(sizes: tuple[int, ...], draws: int, rng: int) -> tuple[FloatArray, ...]:
+    """Weights of resampled units, shape (draws, units) for each kind.
+
+    Kept, because drawing them takes longer than most statistics of them.
+    """
+    generator = np.random.default_rng(rng)
+    drawn = [generator.multinomial(n, np.full(n, 1 / n), size=draws) / n for n in sizes]
+    for weights in drawn:
+        weights.setflags(write=False)
+    return tuple(drawn)
+
+
 def resampled(
     statistic: Statistic, sizes: Sequence[int], bootstrap: Bootstrap = BOOTSTRAP
 ) -> Parts:
@@ -240,14 +270,12 @@ def resampled(
     plain = statistic(*equal)
     if max(sizes) == 1:
         return [(2, np.full((bootstrap.draws, *plain.shape[1:]), np.nan))]
-    rng = np.random.default_rng(bootstrap.rng)
+    drawn = _drawn(tuple(sizes), bootstrap.draws, bootstrap.rng)
     parts = []
     for kind, n in enumerate(sizes):
-        if n == 1:
-            continue
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=bootstrap.draws) / n
-        weights = [drawn if i == kind else equal[i] for i in range(len(sizes))]
-        parts.append((n, statistic(*weights) - plain))
+        if n > 1:
+            weights = [drawn[i] if i == kind else equal[i] for i in range(len(sizes))]
+            parts.append((n, statistic(*weights) - plain))
     return parts
 
 
@@ -413,11 +441,8 @@ def drop_from_peak(
             f"Epoch {final} is the only checkpoint that all seeds have; a peak needs "
             "at least two. Evaluate more checkpoints."
         )
-    last = at_epoch(scores, final, [reward])
-    changes = [
-        cell_means(subtract(last, at_epoch(scores, epoch, [reward])))
-        for epoch in earlier
-    ]
+    images = by_epoch(scores, [reward])
+    changes = [cell_means(subtract(images[final], images[e])) for e in earlier]
     values = np.concatenate([cells.values for cells in changes], axis=2)
     size = (values.shape[0], values.shape[1], changes[0].n_images)
     peak = int(values.mean(axis=(0, 1)).argmin())

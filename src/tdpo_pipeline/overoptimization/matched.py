@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.comparison import reference_method
-from tdpo_pipeline.overoptimization.cubes import Cube, one_cube
+from tdpo_pipeline.overoptimization.cubes import Cube, cubes_by_group, one_cube
 from tdpo_pipeline.overoptimization.curves import METHOD
 from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
@@ -43,11 +43,8 @@ from tdpo_pipeline.overoptimization.intervals import (
     stretched,
 )
 from tdpo_pipeline.overoptimization.tables import (
-    TRAINING_ETA,
     ScoreTableError,
-    ordered_groups,
     role_of,
-    with_group,
 )
 
 Axis = Literal["training_reward", "reward_queries", "kl", "seconds"]
@@ -194,12 +191,10 @@ def matched_report(
     blocks: list[pd.DataFrame] = []
     for _, runs in scores.groupby("reward", sort=True):
         reference = reference_method(map(str, runs["method"].unique()), references)
-        seen = one_cube(runs, group="seen")
-        groups = with_group(runs[runs["eta"] == TRAINING_ETA])["group"]
-        for group in ordered_groups(groups):
-            cubes = seen if group == "seen" else one_cube(runs, group=group)
+        by_group = cubes_by_group(runs)
+        for group, cubes in by_group.items():
             for along in get_args(Axis) if group == "seen" else ("training_reward",):
-                make = _path_maker(along, seen, runs, timings)
+                make = _path_maker(along, by_group["seen"], runs, timings)
                 blocks += _against(reference, cubes, make, along, bootstrap)
     return pd.concat(blocks, ignore_index=True)[_DIFFERENCE_COLUMNS]
 
@@ -396,8 +391,8 @@ def _path_maker(
                 f"{cube.title} was not evaluated on the prompts trained on, where "
                 "its training reward is read. Evaluate these too."
             )
-        # One ruler for all methods: the base model is the same, only the number of
-        # copies of its images (one a seed) is not.
+        # One ruler for all methods, also where their tables from elsewhere have images of
+        # their own of the base model.
         first = next(other for other in seen if other.trained == cube.trained)
         return _reward_path(cube, own[_key(cube)], _ruler(first))
 
@@ -449,7 +444,7 @@ def _known_path(
     elif along == "kl":
         known = cube.kl
     else:
-        known = np.broadcast_to(cube.queries, cube.kl.shape)
+        known = cube.queries
     if np.isnan(known).any():
         raise ScoreTableError(
             f"{AXES[along]} was not recorded for every checkpoint of {cube.title}"

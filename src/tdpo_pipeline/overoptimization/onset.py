@@ -180,16 +180,16 @@ def _row(cube: Cube, scored: str, bootstrap: Bootstrap) -> dict[str, object]:
         return head | {"statement": why} | tail
     values = cube.values[..., cube.columns([scored])[0]]
     found = peak_set(values, bootstrap)
-    end = len(cube.epochs) - 1
+    end, queries = len(cube.epochs) - 1, cube.queries.mean(axis=0)
     low, high = max(found.first - 1, 0), min(found.last + 1, end)
     place: dict[str, object] = {
         "onset_epoch": cube.epochs[found.peak],
-        "onset_queries": cube.queries[found.peak],
+        "onset_queries": queries[found.peak],
         "low_epoch": cube.epochs[low],
-        "low_queries": cube.queries[low],
+        "low_queries": queries[low],
     }
     if found.last < end:
-        place |= {"high_epoch": cube.epochs[high], "high_queries": cube.queries[high]}
+        place |= {"high_epoch": cube.epochs[high], "high_queries": queries[high]}
     fall, rise = _since(cube, [scored, _trained(cube)], found.peak, bootstrap)
     return (
         head

@@ -193,7 +193,7 @@ def _rates(
     row: dict[str, Any] = {
         **cube.names,
         "epoch": cube.epochs[position],
-        "reward_queries": cube.queries[position],
+        "reward_queries": cube.queries[:, position].mean(),
         "rewards": ", ".join(rewards),
         **cube.sizes(),
     }
@@ -329,7 +329,7 @@ def pareto_points(
             **cube.names,
             "reward": cube.trained,
             "epoch": cube.epochs[1:],
-            "reward_queries": cube.queries[1:],
+            "reward_queries": cube.queries[:, 1:].mean(axis=0),
             "kl_to_base": cube.kl[:, 1:].mean(axis=0),
         }
         block = pd.concat([pd.DataFrame(head, index=block.index), block], axis=1)
@@ -352,7 +352,8 @@ def hypervolumes(
     """Hypervolume of every curve's checkpoints, the base model being the reference.
 
     The largest of noisy points look better than they are, and more checkpoints give more
-    of them: compare curves with equally many checkpoints and images.
+    of them: compare curves with equally many checkpoints, seeds and
+    images.
 
     Args:
         scores: As for ``pareto_points``.

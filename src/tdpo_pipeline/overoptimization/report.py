@@ -23,12 +23,15 @@ from tdpo_pipeline.overoptimization.tables import (
     run_text,
 )
 from tdpo_pipeline.overoptimization.verdicts import (
+    CORRECTED,
     comparison_verdict,
     joint_verdict,
     judged_rows,
     last_joint,
+    matched_verdict,
     peak_verdict,
-    with_fewer,
+    telling_pairs,
+    with_comparable,
 )
 
 ROLE_MARKS = {
@@ -41,7 +44,6 @@ ROLE_MARKS = {
 """What stands behind a scored reward, by its role."""
 
 _SHORT = {"seen": "trained on", "untrained": "other animals", "unseen": "unseen"}
-_UNIT = ["method", "reward"]
 _SCREEN = 100  # columns
 _SCREEN_GROUPS = 3
 _FULL_BLOCKS = 4  # more methods than that, and the screen shows no held-out rewards
@@ -71,11 +73,11 @@ def screen_text(
         "What fine-tuning did: trained minus base, on the same prompts and noise, with 95 %",
         "intervals over prompts and, unless there is one seed, over training seeds.",
     ]
-    units = at_eta.groupby(_UNIT, sort=True)
+    units = at_eta.groupby(list(METHOD), sort=True)
     if units.ngroups > _FULL_BLOCKS:
         at_eta = at_eta[at_eta["role"].isin(ASKED)]
         lines.append("Held-out rewards are in the whole summary.")
-    for (method, reward), rows in at_eta.groupby(_UNIT, sort=True):
+    for (method, reward), rows in at_eta.groupby(list(METHOD), sort=True):
         own = golds[(golds["method"] == method) & (golds["reward"] == reward)]
         lines += ["", *_screen_block(f"{method} trained on {reward}", rows, own)]
     for finding in findings:
@@ -176,6 +178,8 @@ def interval_text(
     Where that takes more than six decimals, each number has a power of ten. Differences
     have their sign; ``signed=False`` is for quantities that aren't.
     """
+    if isnan(mean):
+        return "unknown"
     if decimals is None:
         sizes = [abs(value) for value in (mean, low, high) if value]
         largest = max((size for size in sizes if isfinite(size)), default=1.0)
@@ -259,9 +263,9 @@ def markdown(
     if bullets:
         parts += ["## What else was measured", "\n".join(bullets)]
     ordered = summary.sort_values(
-        [*_UNIT, "eta"], ascending=[True, True, False], kind="stable"
+        [*METHOD, "eta"], ascending=[True, True, False], kind="stable"
     )
-    for (method, reward, eta), rows in ordered.groupby([*_UNIT, "eta"], sort=False):
+    for (method, reward, eta), rows in ordered.groupby([*METHOD, "eta"], sort=False):
         title = f"{method} trained on {reward}, eta {eta}"
         parts += _markdown_block(title, eta == TRAINING_ETA, rows)
     parts.append("## Figures")
@@ -313,6 +317,31 @@ def _as_bullets(finding: Finding) -> str:
     """A finding as Markdown: a bullet, and one below it for each statement."""
     head = f"- {finding.asked}. {finding.note}: `{finding.table}`."
     return "\n".join([head, *(f"  - {line}" for line in _statements(finding))])
+
+
+def agreement_finding(agreement: pd.DataFrame) -> Finding:
+    """How often the trained reward ranks two pictures of a prompt as its gold does.
+
+    Args:
+        agreement: From ``pairwise_agreement``.
+    """
+    said = []
+    for (reward, scored), pairs in telling_pairs(agreement).groupby(
+        ["reward", "scored"]
+    ):
+        base = pairs[pairs["epoch"] == 0].iloc[0].to_dict()
+        trained = pairs[pairs["epoch"] > 0]
+        last = trained.drop_duplicates("method", keep="last").to_dict("records")
+        told = [f"base model {rate_text(base, 'agreement')}"]
+        told += [f"{row['method']} {rate_text(row, 'agreement')}" for row in last]
+        said.append((f"{reward} and {scored}", told))
+    asked = (
+        "Of two pictures of a prompt, how often the trained reward and its gold (the "
+        f"held-out rewards where none was scored) prefer the same, at the last "
+        f"{checkpoint_word()}; by chance 50%"
+    )
+    note = f"Other rewards, prompts and {checkpoint_word()}s"
+    return Finding(asked, said, note, "tables/agreement.csv")
 
 
 def onset_finding(onsets: pd.DataFrame) -> Finding:
@@ -368,12 +397,9 @@ def matched_finding(matched: pd.DataFrame) -> Finding:
             said.append(("no common level, or no method to compare", run_text(first)))
         elif golds.empty:
             said.append(("no gold to compare", _against(first)))
-        elif golds["low"].iloc[0] > 0:
-            said.append(("higher", _against(first)))
-        elif golds["high"].iloc[0] < 0:
-            said.append(("lower", _against(first)))
         else:
-            said.append(("cannot tell", _against(first)))
+            verdict = matched_verdict(golds.iloc[0].to_dict())
+            said.append((verdict, _against(first)))
     asked = "At equal training reward, the gold against a reference method's"
     note = "Other rewards, and equal queries, KL and seconds"
     return Finding(asked, by_statement(said), note, "tables/matched.csv")
@@ -394,7 +420,7 @@ def comparison_finding(compared: pd.DataFrame) -> Finding:
     said = [(comparison_verdict(row), _compared_text(row)) for row in judged]
     asked = (
         f"At equal {checkpoint_word()}s, the gold (the trained reward where none was "
-        "scored) against a reference method's, corrected for the number of rewards"
+        f"scored) against a reference method's, {CORRECTED}"
     )
     note = "All rewards, with the number of seeds that it takes"
     return Finding(asked, by_statement(said), note, "tables/compared.csv")
@@ -417,11 +443,15 @@ def hypervolume_finding(volumes: pd.DataFrame) -> Finding:
     Args:
         volumes: From ``hypervolume_report``.
     """
-    table = with_fewer(volumes)
-    known = table[table["hypervolume"].notna() & ~table["fewer"]]
+    table = with_comparable(volumes)
+    known = table[table["hypervolume"].notna()]
     ranked = known.sort_values("hypervolume", ascending=False, kind="stable")
     said = []
-    for reward, rows in ranked.groupby("reward", sort=True):
+    for reward, own in ranked.groupby("reward", sort=True):
+        rows = own[own["comparable"]]
+        if rows.empty:
+            said.append((f"on {reward}", ["no method has the most of all three"]))
+            continue
         largest = rows.iloc[0].to_dict()
         ends = (largest[name] for name in ("hypervolume", "low", "high"))
         size = interval_text(*ends, signed=False)
@@ -429,12 +459,14 @@ def hypervolume_finding(volumes: pd.DataFrame) -> Finding:
         clear = (rows["high"].iloc[1:] < largest["low"]).all()
         if len(rows) == 1:
             text = f"nothing to compare with {text}"
+        elif largest["n_seeds"] == 1:
+            text = f"cannot tell from one seed; the highest mean is that of {text}"
         elif not clear:
             text = f"cannot tell; the highest mean is that of {text}"
         said.append((f"on {reward}", [text]))
     asked = (
         "Largest hypervolume over the base model, by trained reward, among methods with "
-        "equally many checkpoints"
+        "equally many checkpoints, seeds and images"
     )
     return Finding(asked, said, "With intervals", "tables/hypervolumes.csv")
 
@@ -483,24 +515,25 @@ def stopping_finding(regrets: pd.DataFrame) -> Finding:
     Args:
         regrets: From ``summarise_regrets``.
     """
-    rules = regrets[regrets["regret"].notna() & (regrets["rule"] != "best")]
     said = []
-    if rules.empty:
-        runs = regrets.drop_duplicates(list(METHOD)).to_dict("records")
-        why = "no gold was scored in training, so that no stop can be judged"
-        said = [(why, run_text(row)) for row in runs]
-    else:
-        lowest = rules.groupby(list(METHOD))["regret"].transform("min")
-        best = rules[rules["regret"] == lowest].sort_values("rule", kind="stable")
+    for _, own in regrets.groupby(list(METHOD), sort=True):
+        run = run_text(own.iloc[0].to_dict())
+        rules = own[own["regret"].notna() & (own["rule"] != "best")]
+        if rules.empty:
+            said.append((str(own["note"].iloc[0]), run))
+        # Where a rule could do nothing in some seeds, the others' mean is of other runs.
+        whole = rules[rules["n_seeds"] == rules["n_seeds"].max()]
+        best = whole[whole["regret"] == whole["regret"].min()]
         for row in best.to_dict("records"):
             ends = (row[name] for name in ("regret", "low", "high"))
-            regret = interval_text(*ends, signed=False)
-            said.append((row["rule"], f"{run_text(row)}, {regret}"))
+            said.append((row["rule"], f"{run}, {interval_text(*ends, signed=False)}"))
     asked = (
         "Rules for stopping early: the lowest mean regret, with its interval over seeds, "
         "ties counted for each"
     )
-    return Finding(asked, by_statement(said), "With intervals", "tables/regrets.csv")
+    return Finding(
+        asked, by_statement(sorted(said)), "With intervals", "tables/regrets.csv"
+    )
 
 
 def alarm_finding(counts: pd.DataFrame) -> Finding:

@@ -208,8 +208,8 @@ def stopping_regrets(
     Args:
         history: Histories of any number of runs, with the columns run, method, reward
             and seed.
-        held_out: Rewards that the onset rules watch; what was trained on and the judge
-            are left out.
+        held_out: Rewards that the onset rules watch: of each run those that it was scored
+            by; what was trained on and the judge are left out.
         judge: Who says what a checkpoint is worth; by default each trained reward's own
             gold. Methods whose judge was not scored are left out.
         alpha: Rate of false alarms of the onset rules.
@@ -222,7 +222,8 @@ def stopping_regrets(
         "fixed epoch", "KL budget", "proxy plateau", "onset, stop", "onset, rollback"),
         position, epochs (rows of the history), value (change since the first epoch in
         the judge's base standard deviations), regret (the same unit, at least 0; NaN if
-        the rule can't be tuned, or the run's judge was not scored), note.
+        the rule can't be tuned, has nothing to watch, or the run's judge was not
+        scored), note.
 
     Raises:
         ScoreTableError: If a history is not what it should be, or no run has a judge.
@@ -237,22 +238,22 @@ def stopping_regrets(
         for run in judged:
             check_history(run, [f"{name}_mean"])
             check_history(run[:1], [f"{name}_std"])  # the ruler
-        watched = [reward for reward in held_out if reward != name]
         how: dict[str, Any] = {
             "trained": str(trained),
             "alpha": alpha,
             "min_epochs": min_epochs,
             "horizon": horizon,
         }
-        rules: dict[str, Rule] = {
-            "never": never,
-            "proxy plateau": partial(
-                proxy_plateau, trained=str(trained), patience=patience
-            ),
-            "onset, stop": partial(onset_stop, held_out=watched, **how),
-            "onset, rollback": partial(onset_rollback, held_out=watched, **how),
-        }
+        plateau = partial(proxy_plateau, trained=str(trained), patience=patience)
         for run in runs:
+            watched = [w for w in held_out if w != name and was_scored(run, w)]
+            onset: dict[str, Rule | None] = {
+                "onset, stop": partial(onset_stop, held_out=watched, **how),
+                "onset, rollback": partial(onset_rollback, held_out=watched, **how),
+            }
+            if all(role_of(w, str(trained)) in ("trained", "part") for w in watched):
+                onset = dict.fromkeys(onset)
+            rules = {"never": never, "proxy plateau": plateau, **onset}
             others = [other for other in judged if other is not run]
             rows += list(_regrets(run, others, name, rules))
     if not rows:
@@ -275,7 +276,7 @@ def stopping_report(
 
     Args:
         history: As for ``stopping_regrets``.
-        held_out: As there; of each method those that it was scored by in training.
+        held_out: As there.
         alpha: As there.
         min_epochs: As there.
         horizons: The horizon there, by method.
@@ -294,7 +295,7 @@ def stopping_report(
                 )
             found = stopping_regrets(
                 runs,
-                held_out=[name for name in held_out if was_scored(runs, name)],
+                held_out=held_out,
                 alpha=alpha,
                 min_epochs=min_epochs,
                 horizon=(horizons or {}).get(str(method)),
@@ -316,16 +317,22 @@ def _regrets(
     run: pd.DataFrame,
     others: list[pd.DataFrame],
     judge: str,
-    rules: Mapping[str, Rule],
+    rules: Mapping[str, Rule | None],
 ) -> Iterator[dict[str, object]]:
-    """The rows of one run."""
+    """The rows of one run; a rule that is None has nothing to watch."""
     tuned = {"fixed epoch": _best_epoch, "KL budget": _best_budget}
     chosen: dict[str, int | None] = dict.fromkeys(("best", *rules, *tuned))
     if was_scored(run, judge):
         values = _values(run, judge)
         chosen["best"] = int(values.argmax())
-        chosen |= {name: rule(run) for name, rule in rules.items()}
         notes = {name: _untuned(name, [run, *others]) for name in tuned}
+        for name, rule in rules.items():
+            if rule is None:
+                notes[name] = (
+                    f"no reward that it could watch was scored in {run_of(run)}"
+                )
+            else:
+                chosen[name] = rule(run)
         chosen |= {
             name: tune(others, judge)(run)
             for name, tune in tuned.items()

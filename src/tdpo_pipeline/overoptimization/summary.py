@@ -16,6 +16,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
     Bootstrap,
     Estimate,
+    common_epochs,
     drop_from_peak,
     paired_difference,
 )
@@ -99,8 +100,9 @@ def gold_report(
         One row per method, reward and group: method, reward, gold, group, epoch (the
         last), change, low, high, verdict (against the base model), peak_epoch,
         peak_change, peak_low, peak_high, peak_verdict ("fell", "cannot tell", or
-        "is at its peak"), n_seeds, n_prompts, n_images. Empty if no trained reward
-        has a gold that was scored.
+        "is at its peak"), n_seeds, n_prompts, n_images. Where the seeds have only the
+        base model in common, changes are NaN and nothing can be told. Empty if no
+        trained reward has a gold that was scored.
     """
     check_scores(scores)
     scores = with_group(scores[scores["eta"] == TRAINING_ETA])
@@ -128,6 +130,8 @@ def _gold_row(
     images: pd.DataFrame, gold: str, bootstrap: Bootstrap
 ) -> dict[str, object]:
     """The columns of ``gold_report`` after the group."""
+    if common_epochs(images) == [0]:
+        return _nothing_in_common(images)
     peak = drop_from_peak(images, gold, bootstrap=bootstrap)
     change = paired_difference(
         images, gold, epoch=peak.final_epoch, bootstrap=bootstrap
@@ -146,6 +150,22 @@ def _gold_row(
         "n_seeds": change.n_seeds,
         "n_prompts": change.n_prompts,
         "n_images": change.n_images,
+    }
+
+
+def _nothing_in_common(images: pd.DataFrame) -> dict[str, object]:
+    """The row of seeds that were evaluated at different checkpoints each."""
+    base = images[images["epoch"] == 0]
+    changes = [
+        name for name in _GOLD_COLUMNS if name.endswith(("change", "low", "high"))
+    ]
+    return {
+        **dict.fromkeys(changes, np.nan),
+        **dict.fromkeys(("epoch", "peak_epoch"), 0),
+        **dict.fromkeys(("verdict", "peak_verdict"), "cannot tell"),
+        "n_seeds": base["seed"].nunique(),
+        "n_prompts": len(base[["prompt_set", "prompt"]].drop_duplicates()),
+        "n_images": len(base),
     }
 
 

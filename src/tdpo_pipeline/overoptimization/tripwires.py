@@ -19,7 +19,7 @@ from tdpo_pipeline.overoptimization.image_statistics import RANGES, STATISTICS
 from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
     Bootstrap,
-    at_epoch,
+    by_epoch,
     cell_means,
     common_epochs,
     simultaneous,
@@ -182,9 +182,9 @@ def _places(images: pd.DataFrame, limit: float, bootstrap: Bootstrap) -> pd.Data
         )
     if not later:
         return pd.DataFrame()
-    base = at_epoch(images, 0, STATISTICS)
-    trained = [at_epoch(images, epoch, STATISTICS) for epoch in later]
-    changes = [cell_means(subtract(checkpoint, base)) for checkpoint in trained]
+    checkpoints = by_epoch(images, STATISTICS)
+    base = checkpoints[0]
+    changes = [cell_means(subtract(checkpoints[epoch], base)) for epoch in later]
     joint = np.concatenate([cells.values for cells in changes], axis=2)
     means, reach = (
         part.reshape(len(later), -1) for part in simultaneous(joint, bootstrap)

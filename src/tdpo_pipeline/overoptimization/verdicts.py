@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.curves import METHOD
 
 ALPHA = 0.05
 """Corrected p-values up to here are called a difference."""
+
+CORRECTED = (
+    "corrected for all methods and rewards that are compared of one trained reward"
+)
+"""What p-values of comparisons are corrected for."""
+
+ONE_SEED = "cannot tell: one seed of it or of the reference says nothing of others"
+"""What is said of a method and a reference where one has a single training seed."""
 
 
 def comparison_verdict(row: Mapping[Any, Any]) -> str:
@@ -26,10 +35,23 @@ def comparison_verdict(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["difference"]):
         return str(row["note"])
     if min(row["n_seeds"], row["n_reference_seeds"]) == 1:
-        return "cannot tell: one seed of it or of the reference says nothing of others"
+        return ONE_SEED
     if not row["p_holm"] <= ALPHA:
         return "cannot tell"
     return "higher" if row["difference"] > 0 else "lower"
+
+
+def matched_verdict(row: Mapping[Any, Any]) -> str:
+    """Whether a method has more of a reward than the reference at an equal level.
+
+    Args:
+        row: Of ``matched_report``, with a level.
+    """
+    if min(row["n_seeds"], row["n_reference_seeds"]) == 1:
+        return ONE_SEED
+    if row["low"] > 0:
+        return "higher"
+    return "lower" if row["high"] < 0 else "cannot tell"
 
 
 def judged_rows(compared: pd.DataFrame) -> pd.DataFrame:
@@ -44,16 +66,37 @@ def judged_rows(compared: pd.DataFrame) -> pd.DataFrame:
     return judged.sort_index()
 
 
-def with_fewer(volumes: pd.DataFrame) -> pd.DataFrame:
-    """Add ``fewer``: whether another method of the same reward has more checkpoints.
+def telling_pairs(agreement: pd.DataFrame) -> pd.DataFrame:
+    """Of the prompts trained on the gold's rows, or else those of the held-out rewards.
 
-    More points dominate more, so that its hypervolume can't be compared.
+    Args:
+        agreement: From ``pairwise_agreement``.
+    """
+    seen = agreement[agreement["group"] == "seen"]
+    golds = seen["role"] == "gold"
+    judged = seen["reward"].isin(seen.loc[golds, "reward"])
+    return seen[golds | (~judged & (seen["role"] == "cross"))]
+
+
+def with_comparable(volumes: pd.DataFrame) -> pd.DataFrame:
+    """Add ``comparable``: whether a method has as much as any other of the same reward.
+
+    More checkpoints dominate more, and so do those whose means rest on fewer seeds or
+    images, because the noise of a mean counts where it is in its favour. So a method is
+    comparable if none that has a hypervolume has more checkpoints, seeds or images.
 
     Args:
         volumes: From ``hypervolume_report``.
     """
-    most = volumes.groupby("reward")["n_checkpoints"].transform("max")
-    return volumes.assign(fewer=volumes["n_checkpoints"] < most)
+    unknown = volumes["hypervolume"].isna()
+    of_reward = volumes.mask(unknown).groupby(volumes["reward"])
+    alike = np.logical_and.reduce(
+        [
+            volumes[size] == of_reward[size].transform("max")
+            for size in ("n_checkpoints", "n_seeds", "n_images")
+        ]
+    )
+    return volumes.assign(comparable=alike | unknown)
 
 
 def peak_verdict(statements: Iterable[str]) -> str:

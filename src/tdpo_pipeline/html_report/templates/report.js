@@ -263,10 +263,10 @@ function pointsOf(curve, trained, along, unit) {
 function wordsOf(curve, i, y, low, high) {
   const interval = low === null ? "no interval" : `[${signed(low)}, ${signed(high)}]`;
   const kl = curve.kl[i] === null ? "" : `, KL ${number(curve.kl[i])}`;
-  const seeds = curve.seeds === 1 ? "one seed" : `${curve.seeds} seeds`;
+  const seeds = curve.seeds[i] === 1 ? "one seed" : `${curve.seeds[i]} seeds`;
   return `${curve.scored} ${signed(y)} ${interval}\n${data.checkpoint} ${curve.epoch[i]}, `
     + `${number(curve.queries[i], 7)} reward queries${kl}\n`
-    + `${seeds}, ${curve.prompts} prompts, ${curve.images} images`;
+    + `${seeds}, ${curve.prompts[i]} prompts, ${curve.images[i]} images`;
 }
 
 function seriesOf(scored, { reward, group, along, unit }) {

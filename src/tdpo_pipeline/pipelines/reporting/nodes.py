@@ -204,6 +204,12 @@ def measure_runs(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
         return overoptimization.reward_curves(scores, by=overoptimization.RUN)
 
 
+def measure_agreement(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
+    """How often two rewards rank two pictures of a prompt alike, by method."""
+    with _parts_of(rewards):
+        return overoptimization.pairwise_agreement(scores)
+
+
 def of_trained_sampler(curves: pd.DataFrame) -> pd.DataFrame:
     """The curves that figures and the page show; half of those of two samplers.
 
@@ -434,6 +440,7 @@ def draw_samples(
 def report(
     summary: pd.DataFrame,
     golds: pd.DataFrame,
+    agreement: pd.DataFrame,
     wires: pd.DataFrame,
     matched: pd.DataFrame,
     compared: pd.DataFrame,
@@ -453,6 +460,7 @@ def report(
     Args:
         summary: Last checkpoint of each method.
         golds: Whether the golds fell.
+        agreement: How often rewards rank two pictures of a prompt alike.
         wires: Where the image statistics stand.
         matched: Methods on equal terms.
         compared: Methods at equal epochs, tested.
@@ -478,6 +486,7 @@ def report(
     }
     logger.info("%s", words.screen_text(summary, golds, shown, folder))
     findings = [
+        words.agreement_finding(agreement),
         words.onset_finding(onsets),
         words.matched_finding(matched),
         words.comparison_finding(compared),

@@ -99,6 +99,12 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             name="measure_runs",
         ),
         Node(
+            nodes.measure_agreement,
+            ["all_scores", "params:rewards"],
+            "table_agreement",
+            name="measure_agreement",
+        ),
+        Node(
             nodes.judge_golds,
             "all_scores",
             "table_golds",
@@ -200,6 +206,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
 
 
 _TABLES = {
+    "agreement": "table_agreement",
     "history": "all_history",
     "scores": "all_scores",
     "curves": "table_curves",
@@ -246,6 +253,7 @@ def _report(drawn: Sequence[str]) -> Node:
     inputs = {
         "summary": "table_summary",
         "golds": "table_golds",
+        "agreement": "table_agreement",
         "wires": "table_tripwires",
         "matched": "table_matched",
         "compared": "table_compared",
