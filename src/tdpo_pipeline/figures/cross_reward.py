@@ -73,14 +73,7 @@ def cross_reward(
         rows = data[data["reward"] == reward]
         panels = [ax for line in block for ax in line]
         _block(panels, reward, names, rows, crowded=intervals.crowded(data))
-    style.frame(
-        figure,
-        title=title,
-        caption=caption,
-        legend=legend,
-        stamp=style.seed_stamp(data),
-    )
-    return style.Drawn(figure, data)
+    return style.drawn(figure, data, title=title, caption=caption, legend=legend)
 
 
 def _data(

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from tdpo_pipeline.figures import intervals, style
-from tdpo_pipeline.figures.grouped import by_group
+from tdpo_pipeline.figures.grouped import COLUMNS, by_group
 from tdpo_pipeline.overoptimization.tables import TRAINING_ETA, group_label
 
 
@@ -43,8 +43,7 @@ def evaluated_reward(
             f"{' or '.join(group_label(group) for group in groups)}."
         )
         return style.Drawn(style.notice(title, text), data)
-    figure = by_group(data, groups, _panel, title=title, caption=_caption(data))
-    return style.Drawn(figure, data)
+    return by_group(data, groups, _panel, title=title, caption=_caption(data))
 
 
 def _data(
@@ -58,9 +57,7 @@ def _data(
         & (curves["scored"] == name)
     )
     rows = style.levels(curves[chosen])
-    keys = ["method", "reward", "group", "scored", "epoch", "reward_queries"]
-    sizes = ["n_seeds", "n_prompts", "n_images"]
-    return rows[[*keys, "mean", "low", "high", *sizes]].reset_index(drop=True)
+    return rows[[*COLUMNS]].reset_index(drop=True)
 
 
 def _panel(ax: Axes, data: pd.DataFrame) -> None:

@@ -62,14 +62,7 @@ def final_rewards(
     for (ax,), reward in zip(axes, rewards, strict=True):
         _panel(ax, data[data["reward"] == reward])
         style.label(ax, title=f"trained on {reward}", y="change in base SD")
-    style.frame(
-        figure,
-        title=title,
-        caption=caption,
-        legend=legend,
-        stamp=style.seed_stamp(data),
-    )
-    return style.Drawn(figure, data)
+    return style.drawn(figure, data, title=title, caption=caption, legend=legend)
 
 
 def _data(

@@ -6,10 +6,15 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.tables import group_label
+
+COLUMNS = (
+    *("method", "reward", "group", "scored", "epoch", "reward_queries"),
+    *(*intervals.BOUNDS, "n_seeds", "n_prompts", "n_images"),
+)
+"""Of the data of such a figure."""
 
 
 def by_group(
@@ -19,12 +24,11 @@ def by_group(
     *,
     title: str,
     caption: str,
-) -> Figure:
+) -> style.Drawn:
     """Draw every method's curve of each trained reward and group.
 
     Args:
-        data: A row per method, reward, group and epoch, with reward_queries, mean, low,
-            high and n_seeds.
+        data: The columns ``COLUMNS``: a row per method, reward, group and epoch.
         groups: Prompt groups, in order; one that is not in the data has no panel.
         dress: Labels a panel; it is given the panel and its rows, before the bars that
             stand beside crowded curves.
@@ -48,14 +52,7 @@ def by_group(
                 style.remark(ax, f"{reward}: not evaluated on {group_label(group)}")
             else:
                 _draw(ax, rows, dress, crowded=intervals.crowded(data))
-    style.frame(
-        figure,
-        title=title,
-        caption=caption,
-        legend=legend,
-        stamp=style.seed_stamp(data),
-    )
-    return figure
+    return style.drawn(figure, data, title=title, caption=caption, legend=legend)
 
 
 def _panels(data: pd.DataFrame, groups: Sequence[str]) -> list[list[tuple[str, str]]]:

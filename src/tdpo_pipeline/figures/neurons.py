@@ -65,14 +65,7 @@ def neurons(
         top = _top(quantity, [ax.get_ylim()[1] for ax in column])
         for ax, part in zip(column, parts, strict=True):
             _foot(ax, part, top)
-    style.frame(
-        figure,
-        title=title,
-        caption=caption,
-        legend=legend,
-        stamp=style.seed_stamp(data),
-    )
-    return style.Drawn(figure, data)
+    return style.drawn(figure, data, title=title, caption=caption, legend=legend)
 
 
 def _nothing(history: pd.DataFrame, quantities: Sequence[str]) -> str:

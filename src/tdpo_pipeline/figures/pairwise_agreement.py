@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from tdpo_pipeline.figures import intervals, style
-from tdpo_pipeline.figures.grouped import by_group
+from tdpo_pipeline.figures.grouped import COLUMNS, by_group
 from tdpo_pipeline.overoptimization.tables import group_label
 
 _BOUNDS = dict(
@@ -43,8 +43,7 @@ def pairwise_agreement(
             f"{' or '.join(group_label(group) for group in groups)}."
         )
         return style.Drawn(style.notice(title, text), data)
-    figure = by_group(data, groups, _panel, title=title, caption=_caption(data))
-    return style.Drawn(figure, data)
+    return by_group(data, groups, _panel, title=title, caption=_caption(data))
 
 
 def _data(
@@ -55,10 +54,7 @@ def _data(
         agreement["role"] == "gold" if scored is None else agreement["scored"] == scored
     )
     rows = agreement[other & agreement["group"].isin(list(groups))]
-    keys = ["method", "reward", "group", "scored", "epoch", "reward_queries"]
-    sizes = ["n_seeds", "n_prompts", "n_images"]
-    rows = rows.rename(columns=_BOUNDS)
-    return rows[[*keys, *intervals.BOUNDS, *sizes]].reset_index(drop=True)
+    return rows.rename(columns=_BOUNDS)[[*COLUMNS]].reset_index(drop=True)
 
 
 def _panel(ax: Axes, data: pd.DataFrame) -> None:

@@ -81,14 +81,7 @@ def prompt_curves(
             _panel(ax, rows[rows["method"] == method], looks)
         for ax in line[len(methods) :]:
             ax.axis("off")
-    style.frame(
-        figure,
-        title=title,
-        caption=caption,
-        legend=legend,
-        stamp=style.seed_stamp(data),
-    )
-    return style.Drawn(figure, data)
+    return style.drawn(figure, data, title=title, caption=caption, legend=legend)
 
 
 def _data(

@@ -62,14 +62,7 @@ def proxy_vs_gold(
             _panel(ax, own, x, crowded=intervals.crowded(data))
             panel = f"{reward} (trained) and {gold_of(reward)} (its gold)"
             style.label(ax, title=panel, x=name, y="change in base SD")
-    style.frame(
-        figure,
-        title=title,
-        caption=caption,
-        legend=legend,
-        stamp=style.seed_stamp(data),
-    )
-    return style.Drawn(figure, data)
+    return style.drawn(figure, data, title=title, caption=caption, legend=legend)
 
 
 def _data(curves: pd.DataFrame, group: str) -> pd.DataFrame:

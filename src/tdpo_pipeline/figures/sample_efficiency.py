@@ -63,14 +63,7 @@ def sample_efficiency(
         ax.xaxis.set_major_locator(style.whole_numbers(6))
         if crowded:
             intervals.end_bars(ax, x, curves)
-    style.frame(
-        figure,
-        title=title,
-        caption=caption,
-        legend=legend,
-        stamp=style.seed_stamp(data),
-    )
-    return style.Drawn(figure, data)
+    return style.drawn(figure, data, title=title, caption=caption, legend=legend)
 
 
 def by_round(history: pd.DataFrame) -> pd.DataFrame:

@@ -156,8 +156,8 @@ def sample_grid(
     Returns:
         The figure and its data: a row per checkpoint that is shown, with run, method,
         reward, seed, epoch, mean (trained reward), base_mean, base_sd, n_seeds,
-        n_prompts and n_images (of the mean) and, at matched reward, target. If the strips have no such
-        prompt, a figure that says so and an empty table.
+        n_prompts and n_images (of the mean) and, at matched reward, target. If the strips
+        have no such prompt, a figure that says so and an empty table.
 
     Raises:
         ScoreTableError: If a shown run has no strip or no image of its checkpoint.

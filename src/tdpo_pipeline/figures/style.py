@@ -523,6 +523,28 @@ def frame(
         )
 
 
+def drawn(
+    figure: Figure,
+    data: pd.DataFrame,
+    *,
+    title: str,
+    caption: str,
+    legend: Sequence[Artist],
+) -> Drawn:
+    """Frame a figure of curves or bars, and put it beside its data.
+
+    Args:
+        figure: The figure.
+        data: What it shows, with the columns of ``seed_stamp``.
+        title: As for ``frame``.
+        caption: As for ``frame``.
+        legend: As for ``frame``.
+    """
+    stamp = seed_stamp(data)
+    frame(figure, title=title, caption=caption, legend=legend, stamp=stamp)
+    return Drawn(figure, data)
+
+
 def _wrap(caption: str, width: float) -> str:
     """Break a caption into lines of a figure of ``width`` inches, never before a %."""
     return textwrap.fill(caption.replace(" %", "\u00a0%"), width=int(width * 15.5))

@@ -40,6 +40,7 @@ from tdpo_pipeline.overoptimization.tables import (
     group_label,
     ordered_groups,
 )
+from tdpo_pipeline.overoptimization.verdicts import CORRECTED
 
 MOST_SHOWN = 7
 """So many methods are in the curves at first; the reader may add others."""
@@ -125,6 +126,7 @@ def html_report(
         agreement=measures.agreement_block(tables.agreement),
         equal=measures.equal_blocks(tables.matched),
         compared_verdicts=measures.compared_verdicts(tables.compared),
+        correction=CORRECTED,
         compared=measures.compared_block(tables.compared),
         hypervolumes=measures.hypervolume_block(tables.hypervolumes),
         peak_verdicts=measures.peak_verdicts(tables.goodhart),

@@ -198,11 +198,15 @@ def _in_types(table: pd.DataFrame) -> pd.DataFrame:
             text = _as_text(table[name])
             made[name] = text.where(table[name].notna() & (text.str.strip() != ""))
     for name in (name for name in _NUMBERS if name in table):
-        made[name] = pd.to_numeric(table[name], errors="coerce")
-        wrong = made[name].isna() & table[name].notna()
-        _refuse(table, name, wrong, _NUMBER)
+        _refuse(table, name, _no_numbers(table[name]), _NUMBER)
+        made[name] = pd.to_numeric(table[name])
     _refuse(table, "reward_queries", made["reward_queries"] < 0, "no negative numbers")
     return table.assign(**made)
+
+
+def _no_numbers(column: pd.Series) -> pd.Series:
+    """Whether each cell holds something, and no number."""
+    return pd.to_numeric(column, errors="coerce").isna() & column.notna()
 
 
 _NUMBER = "numbers, written plainly (10000)"
@@ -300,8 +304,7 @@ def _reward_columns(table: pd.DataFrame, rewards: Sequence[str]) -> list[str]:
         raise ScoreTableError("The table has no reward column.")
     texts = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
     if texts:
-        numbers = pd.to_numeric(table[texts[0]], errors="coerce")
-        wrong = numbers.isna() & table[texts[0]].notna()
+        wrong = _no_numbers(table[texts[0]])
         example = table[texts[0]][wrong].iloc[0] if wrong.any() else ""
         where = f" ({example!r} in {_first(table, wrong)})" if wrong.any() else ""
         raise ScoreTableError(

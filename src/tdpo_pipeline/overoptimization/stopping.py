@@ -101,9 +101,7 @@ def alarm_of_run(
     """
     run = checked_run(run)
     watched = [
-        epoch_means(run, name)
-        for name in held_out
-        if role_of(name, trained) not in ("trained", "part")
+        epoch_means(run, name) for name in held_out if _is_held_out(name, trained)
     ]
     if not watched:
         raise ScoreTableError(
@@ -117,6 +115,11 @@ def alarm_of_run(
         alpha=alpha,
         min_epochs=min_epochs,
     )
+
+
+def _is_held_out(reward: str, trained: str) -> bool:
+    """Whether a rule may watch a reward: it is neither the trained one nor a part of it."""
+    return role_of(reward, trained) not in ("trained", "part")
 
 
 def checked_run(run: pd.DataFrame) -> pd.DataFrame:
@@ -251,7 +254,7 @@ def stopping_regrets(
                 "onset, stop": partial(onset_stop, held_out=watched, **how),
                 "onset, rollback": partial(onset_rollback, held_out=watched, **how),
             }
-            if all(role_of(w, str(trained)) in ("trained", "part") for w in watched):
+            if not any(_is_held_out(w, str(trained)) for w in watched):
                 onset = dict.fromkeys(onset)
             rules = {"never": never, "proxy plateau": plateau, **onset}
             others = [other for other in judged if other is not run]
