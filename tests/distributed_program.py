@@ -15,11 +15,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tdpo_pipeline import distributed
+from tdpo_pipeline.algorithms import policy_gradient
 from tdpo_pipeline.algorithms.base import Algorithm
+from tdpo_pipeline.algorithms.ddpo import Ddpo
 from tdpo_pipeline.algorithms.optimization import PolicyOptimizer, flat_gradient
 from tdpo_pipeline.config import RunConfig
-from tdpo_pipeline.diffusion.trajectory import Trajectory
-from tdpo_pipeline.trainer.loop import train_run
+from tdpo_pipeline.diffusion.trajectory import Trajectory, replay
+from tdpo_pipeline.trainer.loop import TrainingStoppedError, train_run
 from tdpo_pipeline.trainer.state import RunState
 
 WRITERS = ("open", "save_checkpoint", "save_tables", "save", "finish")
@@ -115,8 +117,41 @@ def writes() -> Iterator[list[str]]:
         yield made
 
 
+def diverging(folder: Path) -> str:
+    """How a run ends whose log-probs are not finite in the second process alone.
+
+    It trains one epoch before.
+    """
+
+    def update(self: Algorithm, epoch: int, *arguments: Any) -> dict[str, float]:
+        def broken(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            noise_preds, log_probs = replay(*arguments)
+            bad = epoch == 2 and distributed.rank() == 1
+            return noise_preds, log_probs * (float("nan") if bad else 1.0)
+
+        with mock.patch.object(policy_gradient, "replay", broken):
+            return original(self, epoch, *arguments)
+
+    original = Ddpo.update
+    job = folder / "ddpo.job.json"
+    config = RunConfig.model_validate_json(job.read_text())
+    longer = config.training.model_copy(update={"epochs": 2, "checkpoint_every": 2})
+    with mock.patch.object(Ddpo, "update", update):
+        try:
+            train_run(
+                config.model_copy(update={"training": longer}),
+                prompts=["cat", "dog"],
+                base_model=folder / "base_model",
+                weights=folder / "no_weights",
+                state_dir=folder / "diverging",
+            )
+        except TrainingStoppedError as error:
+            return str(error)
+    return "not at all"
+
+
 def main(folder: Path) -> None:
-    """The primitives, and every run whose job is in ``folder``."""
+    """The primitives, every run whose job is in ``folder``, and one that diverges."""
     torch.set_num_threads(1)
     with distributed.joined(cpu=True):
         (folder / f"primitives_{distributed.rank()}.json").write_text(
@@ -136,6 +171,8 @@ def main(folder: Path) -> None:
             mine = f"{name}.{distributed.rank()}"
             save_file(found, folder / f"{mine}.safetensors")
             (folder / f"{mine}.writes.json").write_text(json.dumps(made))
+        told = folder / f"diverging_{distributed.rank()}.txt"
+        told.write_text(diverging(folder))
 
 
 if __name__ == "__main__":

@@ -136,6 +136,15 @@ def test_only_the_main_process_writes(two: Path, method: str) -> None:
     assert written == [expected, []]
 
 
+def test_a_process_that_diverges_stops_the_run_in_order(two: Path) -> None:
+    told = [(two / f"diverging_{rank}.txt").read_text() for rank in (0, 1)]
+    assert told[0] == told[1]
+    assert "log-probs are not finite" in told[0]
+    assert "after epoch 1 and the history are kept" in told[0]
+    kept = two / "diverging" / "checkpoints"
+    assert [folder.name for folder in kept.iterdir()] == ["epoch_0001"]
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """All weights that a run ends with: the policy's, and those of what learns beside it."""
     newest = max((folder / "states").glob("epoch_*.pt"))

@@ -212,6 +212,7 @@ class TrainingSettings(ComputeSettings):
         num_inference_steps: Denoising steps of a trajectory, T.
         guidance_scale: Classifier-free guidance weight w; 1 switches guidance off.
         eta: DDIM's eta; 1 is ancestral sampling, and 0 has no log-prob to train on.
+            Evaluation samples with its own, whatever a run is trained with.
         chunk_size: Samples computed together in a rollout. Chunks are dealt whole to
             processes, so the samples don't depend on the number of processes.
         micro_batch_size: Pairs of one forward and backward pass of an update. With
@@ -643,6 +644,11 @@ class AlgorithmSettings(Settings):
         return ()
 
     @property
+    def needs_base_samples(self) -> str | None:
+        """The setting that takes the first epoch's rewards for the base model's, if any."""
+        return None
+
+    @property
     def queries_per_sample(self) -> int:
         """Reward queries that learning takes for each sample of an epoch."""
         return 1
@@ -659,12 +665,12 @@ class AlgorithmSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """How checkpoints are evaluated: fixed-seed samples by the training sampler.
+    """How checkpoints are evaluated: samples on fixed noise, of every method alike.
 
     Attributes:
         prompt_sets: Names of prompt sets.
         images_per_prompt: Images of each prompt, each with its own fixed noise.
-        etas: DDIM etas to sample with: first 1, the training sampler, which figures and
+        etas: DDIM etas to sample with: first 1, ancestral sampling, which figures and
             verdicts are of; 0 is as people deploy.
         rewards: Rewards to score with.
         seed: Seed of the evaluation noise, the same for every run and checkpoint.
@@ -684,7 +690,7 @@ class EvaluationSettings(Settings):
     @model_validator(mode="after")
     def _is_complete_and_without_doubles(self) -> Self:
         if self.etas[0] != 1:
-            raise ValueError("the first of etas must be 1, the training sampler.")
+            raise ValueError("the first of etas must be 1, ancestral sampling.")
         for name in ("prompt_sets", "etas", "rewards", "strip_prompts"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
@@ -715,6 +721,16 @@ class RunConfig(Settings):
         self.algorithm.check(self.training)
         if self.algorithm.exploration is not None:
             self.algorithm.exploration.check(self.training)
+            stops = self.training.early_stop.rule != "none"
+            setting = (
+                "training.early_stop" if stops else self.algorithm.needs_base_samples
+            )
+            if setting is not None:
+                raise ValueError(
+                    f"{setting} measures rewards against those of the first epoch, in "
+                    "which the base model samples, but not plainly under exploration: "
+                    "use one of the two."
+                )
         for name in self.training.monitor:
             reward_path(name)
         if self.training.early_stop.rule != "none" and not self.held_out_rewards:

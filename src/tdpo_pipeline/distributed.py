@@ -82,7 +82,7 @@ def compute_parts(
     if world_size() == 1:
         return [compute(part) for part in parts]
     numbers = range(rank(), len(parts), world_size())
-    own = _all_or_none(lambda: {n: compute(parts[n]) for n in numbers})
+    own = all_or_none(lambda: {n: compute(parts[n]) for n in numbers})
     forms: dict[int, list[Form]] = {}
     for found in _gathered({n: _forms(tensors) for n, tensors in own.items()}):
         forms |= found
@@ -95,14 +95,31 @@ def compute_parts(
     ]
 
 
+def all_or_none(function: Callable[[], T]) -> T:
+    """What ``function`` returns; if it raises in a process, all raise the same."""
+    result: T | None = None
+    error: Exception | None = None
+    try:
+        result = function()
+    except Exception as raised:
+        error = raised
+    errors = [error]
+    if world_size() > 1:
+        errors += _gathered(_portable(error))
+    for found in errors:
+        if found is not None:
+            raise found
+    return result  # type: ignore[return-value]
+
+
 def main_first(first: Callable[[], T], then: Callable[[], T]) -> T:
     """``first`` in the main process, and when it is done ``then`` in the others.
 
     Where ``first`` raises, all processes raise the same.
     """
     if is_main():
-        return _all_or_none(first)
-    _all_or_none(lambda: None)
+        return all_or_none(first)
+    all_or_none(lambda: None)
     return then()
 
 
@@ -211,23 +228,6 @@ def _gathered(value: T) -> list[T]:
     values: list[T | None] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
-
-
-def _all_or_none(function: Callable[[], T]) -> T:
-    """What ``function`` returns; if it raises in a process, all raise the same."""
-    result: T | None = None
-    error: Exception | None = None
-    try:
-        result = function()
-    except Exception as raised:
-        error = raised
-    errors = [error]
-    if world_size() > 1:
-        errors += _gathered(_portable(error))
-    for found in errors:
-        if found is not None:
-            raise found
-    return result  # type: ignore[return-value]
 
 
 def _portable(error: Exception | None) -> Exception | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import CLIPTokenizer
 
 from tdpo_pipeline.algorithms.ddpo import Ddpo
@@ -70,6 +71,61 @@ def test_a_threshold_above_all_timesteps_is_refused():
     explores = {"exploration": {"prompt_weighting": {}, "fraction": 0.2}}
     with pytest.raises(ValueError, match=r"fraction 0\.2 of 4 epochs is less than one"):
         tiny.run_config(tiny.DDPO | explores)
+
+
+@pytest.mark.parametrize(
+    ("method", "training", "setting"),
+    [
+        (
+            {
+                "algorithm": "refl",
+                "optimizer": tiny.OPTIMIZER,
+                "loss": {"kind": "hinge", "target": 2.0, "unit": "base_std"},
+            },
+            {},
+            r"loss\.unit: base_std",
+        ),
+        (
+            {
+                "algorithm": "rwr",
+                "rounds": 2,
+                "batch_size": 8,
+                "optimizer": tiny.OPTIMIZER,
+                "unit": "base_std",
+            },
+            {},
+            "unit: base_std",
+        ),
+        (
+            tiny.TDPO
+            | {
+                "algorithm": "tdpo_constrained",
+                "constraints": {"pick-mini": {"slack": 0.5}},
+            },
+            {},
+            "constraints",
+        ),
+        (
+            tiny.DDPO,
+            {
+                "monitor": ("pick-mini",),
+                "early_stop": {
+                    "rule": "onset",
+                    "held_out": ("pick-mini",),
+                    "min_epochs": 2,
+                },
+            },
+            r"training\.early_stop",
+        ),
+    ],
+)
+def test_what_is_measured_from_the_base_model_does_not_explore(
+    method, training, setting
+):
+    tiny.run_config(method, **training)
+    explores = {"exploration": WORDS}
+    with pytest.raises(ValidationError, match=f"{setting} measures rewards against"):
+        tiny.run_config(method | explores, **training)
 
 
 def test_exploration_is_in_the_first_three_quarters():
@@ -348,7 +404,9 @@ def test_equal_guidance_and_weight_1_change_nothing_bit_for_bit(tmp_path):
     }
     _, plain = train(tmp_path, "plain", None)
     _, idle = train(tmp_path, "idle", nothing)
-    pd.testing.assert_frame_equal(idle.history, plain.history, check_exact=True)
+    assert idle.history["explored"].tolist() == [1, 1, 1, 0]
+    history = idle.history.drop(columns="explored")
+    pd.testing.assert_frame_equal(history, plain.history, check_exact=True)
     weights = [
         [p.read_bytes() for p in sorted(result.checkpoints.rglob("*.safetensors"))]
         for result in (plain, idle)

@@ -41,6 +41,26 @@ def test_scores_come_in_the_order_of_the_modules():
     assert len(scores) == len(lora_layers(policy.unet)), name
 
 
+def test_scores_over_several_passes_are_those_over_all_rows():
+    policy, _ = adapted()
+    x, t = torch.randn(3, 4, 4, 4), torch.full((3,), 501)
+    embeds = policy.encode(["cat", "dog", "cat"])
+
+    def passes(*chunks):
+        def forward():
+            for chunk in chunks:
+                policy.predict_noise(x[chunk], t[chunk], embeds[chunk], 2.0)
+
+        return adapter_neuron_scores(policy.unet, forward)
+
+    whole = passes(torch.arange(3))
+    parts = passes(torch.tensor([0, 1]), torch.tensor([2]))
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other)
+    first = passes(torch.tensor([0, 1]))
+    assert any(not torch.allclose(a, b) for a, b in zip(whole, first, strict=True))
+
+
 def test_silent_neurons_of_half_precision_score_zero():
     # In fp16 the 1e-9 that a layer of zeros is divided by would be 0, and the score NaN.
     policy, _ = adapted()

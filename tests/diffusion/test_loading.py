@@ -81,6 +81,7 @@ def test_published_schedulers_give_the_papers_timesteps(model, tmp_path):
         {"prediction_type": "v_prediction"},
         {"rescale_betas_zero_snr": True},
         {"clip_sample": True},
+        {"steps_offset": 0},
     ],
 )
 def test_other_transitions_are_refused(changed, tmp_path):

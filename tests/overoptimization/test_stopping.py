@@ -197,6 +197,7 @@ def lost(
         ),
         (lost(f"{PROXY}_mean", 6, np.inf), "'aesthetic-mini_mean' .* infinite"),
         (lost(f"{HELD}_std", 6), f"'{HELD}_std' is NaN .* epoch 6 of tdpo-"),
+        (lambda t: t.assign(explored=t["epoch"] <= 22), "exploration in some epochs"),
     ],
 )
 def test_histories_that_cannot_be_judged(change, message: str) -> None:
@@ -241,6 +242,12 @@ def test_a_report_says_which_epoch_is_lost_and_judges_the_other_methods() -> Non
     (row,) = found[found["method"] == "rwr"].to_dict("records")
     assert "'gold_taste_mean' is NaN or infinite in epoch 6 of rwr-s0" in row["note"]
     assert found.loc[found["method"] == "tdpo", "regret"].notna().sum() == 5
+
+
+def test_a_run_that_explores_in_all_epochs_alike_is_judged() -> None:
+    plain = stopping_regrets(history(), held_out=[HELD])
+    found = stopping_regrets(history().assign(explored=1.0), held_out=[HELD])
+    pd.testing.assert_frame_equal(found, plain)
 
 
 def test_a_report_watches_what_a_method_was_scored_by() -> None:

@@ -417,6 +417,22 @@ def test_unwritable_output_folder_is_an_error(train, tmp_path):
         train(tiny.run_config())
 
 
+def test_adapter_neurons_are_those_of_the_epoch_whatever_the_chunk(
+    train, monkeypatch, tmp_path
+):
+    original, scores = loop.Trainer.adapter_neurons, []
+
+    def kept(self, trajectory):
+        scores.append(original(self, trajectory))
+        return scores[-1]
+
+    monkeypatch.setattr(loop.Trainer, "adapter_neurons", kept)
+    for chunk_size in (2, 4):
+        train(tiny.run_config(epochs=1, chunk_size=chunk_size))
+        shutil.rmtree(tmp_path / "state")
+    torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("part", ["policy", "critic"])
 def test_weights_that_are_not_finite_stop_the_run(train, monkeypatch, tmp_path, part):
     original = loop.Trainer.adapter_neurons

@@ -129,19 +129,15 @@ class PolicyOptimizer:
         Args:
             parts: Weight and scalar loss of each micro-batch of this process; weights
                 sum to 1 over all processes. Each is backpropagated before the next is
-                asked for, so that one graph is in memory at a time.
+                asked for, so that one graph is in memory at a time. Where they raise in
+                one process, all raise the same, and the run is stopped in order.
 
         Raises:
             DivergedError: If gradients overflow fp16 however small the loss scale.
         """
         self.adamw.zero_grad(set_to_none=True)
-        scale, spread = self._loss_scale(), replace(self.spread)
-        before = torch.zeros(1)
-        for weight, loss in parts:
-            self.scaler.scale(weight * loss).backward()
-            after = flat_gradient(self.parameters)
-            spread.add((after - before.to(after)) / (weight * scale))
-            before = after
+        spread = replace(self.spread)
+        distributed.all_or_none(lambda: self._backward(parts, spread))
         distributed.sum_gradients(self.parameters)
         learns = any(p.grad is not None for p in self.parameters)
         if learns:
@@ -155,6 +151,18 @@ class PolicyOptimizer:
         if learns:
             self.scaler.step(self.adamw)
             self.scaler.update()
+
+    def _backward(
+        self, parts: Iterable[tuple[float, Tensor]], spread: GradientSpread
+    ) -> None:
+        """Add up this process's gradients, and their spread over the parts."""
+        scale = self._loss_scale()
+        before = torch.zeros(1)
+        for weight, loss in parts:
+            self.scaler.scale(weight * loss).backward()
+            after = flat_gradient(self.parameters)
+            spread.add((after - before.to(after)) / (weight * scale))
+            before = after
 
     def _loss_scale(self) -> float:
         scale = self.scaler.get_scale()

@@ -114,6 +114,11 @@ class RewardBackpropSettings(AlgorithmSettings):
         samples = training.samples_per_epoch
         return UnetVisits(samples * live, samples * live * (live > 1))
 
+    @property
+    def needs_base_samples(self) -> str | None:
+        """The loss, if its target is in the base model's deviations."""
+        return "loss.unit: base_std" if self.loss.unit == "base_std" else None
+
     def mean_live_steps(self, training: TrainingSettings) -> float:
         """Live steps of a sample, in the mean."""
         return 1.0

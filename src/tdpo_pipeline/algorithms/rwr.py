@@ -95,6 +95,11 @@ class RwrSettings(AlgorithmSettings):
         epochs = epoch - max(ends, default=0)
         return epochs * training.samples_per_epoch * (2 * latent_dims + 1)
 
+    @property
+    def needs_base_samples(self) -> str | None:
+        """The temperature, if it is per deviation of the base model's rewards."""
+        return "unit: base_std" if self.unit == "base_std" else None
+
     def unet_visits(self, training: TrainingSettings) -> UnetVisits:
         """Passes over the kept images; without guidance, half of the UNet's work each."""
         kept = 1 - self.percentile if self.weighting == "sparse" else 1.0

@@ -72,6 +72,11 @@ class TdpoConstrainedSettings(TdpoSettings):
         """The constrained rewards."""
         return tuple(self.constraints)
 
+    @property
+    def needs_base_samples(self) -> str | None:
+        """The constraints: the first epoch's auxiliary rewards are their bounds."""
+        return "constraints"
+
     def check(self, training: TrainingSettings) -> None:
         """Raise ValueError for unknown rewards, or a target that isn't normalised."""
         super().check(training)

@@ -61,7 +61,16 @@ def neuron_scores(outputs: Tensor, activation: str = "relu") -> Tensor:
     Returns:
         Shape (n,), non-negative, with mean about 1.
     """
-    means = SCORE_ACTIVATIONS[activation](outputs).abs().mean(0)
+    return relative_to_layer(mean_activations(outputs, activation))
+
+
+def mean_activations(outputs: Tensor, activation: str = "relu") -> Tensor:
+    """Mean |a| of each neuron (n,) over a layer's outputs (B, n) before activation."""
+    return SCORE_ACTIVATIONS[activation](outputs).abs().mean(0)
+
+
+def relative_to_layer(means: Tensor) -> Tensor:
+    """Mean activations (n,) of a layer's neurons over their own mean."""
     return means / (means.mean() + 1e-9)
 
 

@@ -13,26 +13,31 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tdpo_pipeline.critic.neurons import forget, masked_percent, neuron_scores
+from tdpo_pipeline.critic.neurons import (
+    forget,
+    masked_percent,
+    mean_activations,
+    relative_to_layer,
+)
 
 
 @torch.no_grad()
 def adapter_neuron_scores(
     unet: nn.Module, forward: Callable[[], object]
 ) -> list[Tensor]:
-    """Scores (r,) of each LoRA layer's neurons over one forward pass of the UNet.
+    """Scores (r,) of each LoRA layer's neurons over forward passes of the UNet.
 
     Args:
         unet: UNet with peft adapters.
-        forward: Runs the UNet on the data to measure on.
+        forward: Runs the UNet on the data to measure on, in one pass or in several.
 
     Returns:
         One tensor for each LoRA layer, in the order of :func:`lora_layers`.
     """
-    scores: dict[str, Tensor] = {}
     layers = lora_layers(unet)
+    measured: dict[str, list[tuple[int, Tensor]]] = {name: [] for name in layers}
     handles = [
-        down.register_forward_hook(_recorder(scores, name))
+        down.register_forward_hook(_recorder(measured[name]))
         for name, (down, _) in layers.items()
     ]
     try:
@@ -40,8 +45,7 @@ def adapter_neuron_scores(
     finally:
         for handle in handles:
             handle.remove()
-    # Hooks fire in the order of execution, which is not that of the modules.
-    return [scores[name] for name in layers]
+    return [relative_to_layer(_overall_mean(parts)) for parts in measured.values()]
 
 
 LoraWeights = nn.Linear | nn.Conv2d
@@ -94,14 +98,23 @@ def reset_adapter_neurons(
     return sum(int(mask.sum()) for mask in masks)
 
 
-def _recorder(scores: dict[str, Tensor], name: str) -> Callable[..., None]:
+def _recorder(parts: list[tuple[int, Tensor]]) -> Callable[..., None]:
+    """A hook that adds to ``parts`` the rows and the mean activations (r,) of a pass."""
+
     def record(module: nn.Module, _: object, output: Tensor) -> None:
         neurons_last = (
             output.movedim(1, -1) if isinstance(module, nn.Conv2d) else output
         )
-        scores[name] = neuron_scores(neurons_last.flatten(0, -2).float())
+        rows = neurons_last.flatten(0, -2).float()
+        parts.append((len(rows), mean_activations(rows)))
 
     return record
+
+
+def _overall_mean(parts: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """The mean (r,) over all rows, of the means over some of them."""
+    total = sum(rows for rows, _ in parts)
+    return torch.stack([rows / total * means for rows, means in parts]).sum(0)
 
 
 def dormant_percents(

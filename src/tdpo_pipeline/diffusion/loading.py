@@ -203,6 +203,7 @@ def ddim_scheduler(config: dict[str, Any], base_model: Path) -> DDIMScheduler:
         "thresholding": False,
         "set_alpha_to_one": False,
         "rescale_betas_zero_snr": False,
+        "steps_offset": 1,
     }
     unknown = {key: value for key, value in expected.items() if key not in config}
     scheduler = DDIMScheduler.from_config(config, **unknown)

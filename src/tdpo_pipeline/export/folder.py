@@ -22,7 +22,7 @@ from tdpo_pipeline.export.card import (
 from tdpo_pipeline.export.curves import CURVES_FILE, run_curves
 from tdpo_pipeline.export.strengths import frontier, measure_strengths
 from tdpo_pipeline.figures.style import save_png
-from tdpo_pipeline.overoptimization.tables import TRAINING_ETA
+from tdpo_pipeline.overoptimization.tables import MAIN_ETA
 from tdpo_pipeline.rewards.registry import load_rewards
 from tdpo_pipeline.trainer.state import epoch_of, read_checkpoint_facts
 
@@ -76,13 +76,13 @@ def _best_epoch(
             "missing: evaluate the run, name one of the evaluated rewards as "
             "export.held_out, or set export.checkpoint to last or an epoch."
         )
-    table = scores[(scores["eta"] == TRAINING_ETA) & scores["seen"]]
+    table = scores[(scores["eta"] == MAIN_ETA) & scores["seen"]]
     table = table[table["epoch"].isin(list(epochs))]
     means = table.groupby("epoch")[held_out].mean()
     if means.empty:
         raise CheckpointError(
             f"The evaluation has no images of the prompts trained on at eta "
-            f"{TRAINING_ETA:g}, by which the best checkpoint is told. Evaluate there, "
+            f"{MAIN_ETA:g}, by which the best checkpoint is told. Evaluate there, "
             "or set export.checkpoint to last or an epoch."
         )
     return int(means.index[int(means.argmax())])

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.tables import (
-    TRAINING_ETA,
+    MAIN_ETA,
     gold_of,
     group_label,
 )
@@ -80,7 +80,7 @@ def _data(
     curves: pd.DataFrame, group: str, held_out: Sequence[str] | None
 ) -> pd.DataFrame:
     """The tidy table of the figure."""
-    levels = style.levels(curves[curves["eta"] == TRAINING_ETA])
+    levels = style.levels(curves[curves["eta"] == MAIN_ETA])
     trained = levels[(levels["role"] == "trained") & (levels["group"] == "seen")]
     x = trained[[*_KEYS, "mean", "low", "high"]].rename(
         columns={"mean": "x_mean", "low": "x_low", "high": "x_high"}

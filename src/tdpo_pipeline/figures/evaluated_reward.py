@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.figures.grouped import COLUMNS, by_group
-from tdpo_pipeline.overoptimization.tables import TRAINING_ETA, group_label
+from tdpo_pipeline.overoptimization.tables import MAIN_ETA, group_label
 
 
 def evaluated_reward(
@@ -52,7 +52,7 @@ def _data(
     """The tidy table of the figure."""
     name = curves["reward"] if scored is None else scored
     chosen = (
-        (curves["eta"] == TRAINING_ETA)
+        (curves["eta"] == MAIN_ETA)
         & curves["group"].isin(list(groups))
         & (curves["scored"] == name)
     )

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.summary import final_rows
 from tdpo_pipeline.overoptimization.tables import (
+    MAIN_ETA,
     ROLES,
-    TRAINING_ETA,
     checkpoint_word,
     group_label,
 )
@@ -74,7 +74,7 @@ def _data(
     in it.
     """
     rows = style.changes(final_rows(curves))
-    rows = rows[(rows["eta"] == TRAINING_ETA) & (rows["group"] == group)]
+    rows = rows[(rows["eta"] == MAIN_ETA) & (rows["group"] == group)]
     if scored is None:
         rows = rows[rows["role"] != "size"]
     else:

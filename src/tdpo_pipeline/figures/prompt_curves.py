@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.curves import METHOD, checkpoint_rows
-from tdpo_pipeline.overoptimization.tables import TRAINING_ETA, with_group
+from tdpo_pipeline.overoptimization.tables import MAIN_ETA, with_group
 
 _THICK = 2.8
 _LOOKS = (
@@ -90,7 +90,7 @@ def _data(
     """The tidy table of the figure."""
     # A class may cut across the prompts' groups, so that all prompts are of one here:
     # one that is in two prompt sets is counted once.
-    scores = with_group(scores[scores["eta"] == TRAINING_ETA].assign(seen=True))
+    scores = with_group(scores[scores["eta"] == MAIN_ETA].assign(seen=True))
     found: list[dict[str, object]] = []
     for (method, reward), unit in scores.groupby(list(METHOD), sort=True):
         name = str(reward) if scored is None else scored

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.tables import (
-    TRAINING_ETA,
+    MAIN_ETA,
     gold_of,
     group_label,
 )
@@ -68,7 +68,7 @@ def proxy_vs_gold(
 def _data(curves: pd.DataFrame, group: str) -> pd.DataFrame:
     """The tidy table of the figure: proxies that have a gold, and their golds."""
     chosen = (
-        (curves["eta"] == TRAINING_ETA)
+        (curves["eta"] == MAIN_ETA)
         & (curves["group"] == group)
         & curves["role"].isin(["trained", "gold"])
         & curves["reward"].map(gold_of).isin(curves["scored"])

@@ -21,7 +21,7 @@ from matplotlib.textpath import TextPath
 from tdpo_pipeline.figures import style
 from tdpo_pipeline.figures.strips import Pixels, Strip
 from tdpo_pipeline.overoptimization.tables import (
-    TRAINING_ETA,
+    MAIN_ETA,
     ScoreTableError,
     group_label,
     ordered_groups,
@@ -102,7 +102,7 @@ def _trained(curves: pd.DataFrame) -> pd.DataFrame:
     trained = curves[
         (curves["role"] == "trained")
         & (curves["group"] == "seen")
-        & (curves["eta"] == TRAINING_ETA)
+        & (curves["eta"] == MAIN_ETA)
         & (curves["epoch"] > 0)
     ]
     if trained.empty:

@@ -34,8 +34,8 @@ from tdpo_pipeline.html_report.cells import (
 )
 from tdpo_pipeline.overoptimization.report import ROLE_MARKS, onset_text
 from tdpo_pipeline.overoptimization.tables import (
+    MAIN_ETA,
     ROLES,
-    TRAINING_ETA,
     checkpoint_word,
     group_label,
     ordered_groups,
@@ -102,8 +102,8 @@ def html_report(
     Returns:
         The page; it refers to no other file.
     """
-    curves = tables.curves[tables.curves["eta"] == TRAINING_ETA]
-    summary = tables.summary[tables.summary["eta"] == TRAINING_ETA]
+    curves = tables.curves[tables.curves["eta"] == MAIN_ETA]
+    summary = tables.summary[tables.summary["eta"] == MAIN_ETA]
     golds, onsets = tables.golds, tables.onsets
     regrets, alarms = tables.regrets, tables.alarms
     methods = style.sort_methods(curves["method"])

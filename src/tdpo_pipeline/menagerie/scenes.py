@@ -4,12 +4,12 @@
 valid scene, and ``describe(parse(prompt))`` is the canonical form of a prompt.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from tdpo_pipeline.hints import did_you_mean
 from tdpo_pipeline.menagerie import vocabulary as words
 
 _NUMBER_WORDS = {number: word for word, number in words.NUMBERS.items()}
@@ -152,11 +152,9 @@ def _check_words(tokens: list[str], prompt: str) -> None:
     """Raise VocabularyError at the first word that this world does not know."""
     for token in tokens:
         if token not in words.WORDS:
-            near = difflib.get_close_matches(token, words.WORDS, n=3)
-            hint = f" Near it: {', '.join(near)}." if near else ""
             raise VocabularyError(
-                f"Unknown word {token!r} in prompt {prompt!r}.{hint} All words: "
-                "tdpo_pipeline.menagerie.vocabulary.WORDS."
+                f"Unknown word {token!r}{did_you_mean(token, words.WORDS)} in prompt "
+                f"{prompt!r}. All words: tdpo_pipeline.menagerie.vocabulary.WORDS."
             )
 
 

@@ -70,7 +70,7 @@ from tdpo_pipeline.overoptimization.summary import (
 )
 from tdpo_pipeline.overoptimization.tables import (
     GROUPS,
-    TRAINING_ETA,
+    MAIN_ETA,
     ScoreTableError,
     check_scores,
     gold_of,
@@ -85,7 +85,7 @@ __all__ = [
     "GROUPS",
     "METHOD",
     "RUN",
-    "TRAINING_ETA",
+    "MAIN_ETA",
     "Alarm",
     "Bootstrap",
     "Cube",

@@ -30,7 +30,7 @@ from tdpo_pipeline.overoptimization.pareto import exact_interval
 from tdpo_pipeline.overoptimization.tables import (
     IMAGE_KEYS,
     INDEX_COLUMNS,
-    TRAINING_ETA,
+    MAIN_ETA,
     ScoreTableError,
     check_scores,
     reward_columns,
@@ -138,7 +138,7 @@ def _of_task(
 
 def _images(prompts: pd.DataFrame, cube: Cube) -> int:
     """Images behind one checkpoint of a cube, all seeds together."""
-    of_cube = {**cube.names, "epoch": 0, "eta": TRAINING_ETA}
+    of_cube = {**cube.names, "epoch": 0, "eta": MAIN_ETA}
     own = np.logical_and.reduce([prompts[key] == of_cube[key] for key in of_cube])
     return int(prompts.loc[own, "n_images"].sum())
 

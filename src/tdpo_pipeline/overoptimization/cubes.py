@@ -20,7 +20,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     common_epochs,
 )
 from tdpo_pipeline.overoptimization.tables import (
-    TRAINING_ETA,
+    MAIN_ETA,
     ScoreTableError,
     check_scores,
     group_label,
@@ -98,7 +98,7 @@ def cubes(
     scores: pd.DataFrame,
     *,
     by: Sequence[str] = METHOD,
-    eta: float = TRAINING_ETA,
+    eta: float = MAIN_ETA,
     groups: Sequence[str] | None = None,
 ) -> Iterator[Cube]:
     """The cube of every curve and prompt group.
@@ -137,7 +137,7 @@ def one_cube(
     *,
     group: str,
     by: Sequence[str] = METHOD,
-    eta: float = TRAINING_ETA,
+    eta: float = MAIN_ETA,
 ) -> list[Cube]:
     """The cubes of one prompt group, one per curve.
 

@@ -19,7 +19,7 @@ from tdpo_pipeline.overoptimization.intervals import common_epochs
 from tdpo_pipeline.overoptimization.tables import (
     IMAGE_KEYS,
     INDEX_COLUMNS,
-    TRAINING_ETA,
+    MAIN_ETA,
     ScoreTableError,
     check_scores,
     reward_columns,
@@ -364,7 +364,7 @@ def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
     defaults: dict[str, Any] = {
         "image": 0,
         "kl_to_base": float("nan"),
-        "eta": TRAINING_ETA,
+        "eta": MAIN_ETA,
         "prompt_set": "prompts",
         "seen": True,
     }
@@ -413,7 +413,7 @@ def _check_pictures(scores: pd.DataFrame, rewards: Sequence[str]) -> None:
 def _check_checkpoints(scores: pd.DataFrame) -> None:
     """Every run has the base model, which is before all queries, and something else."""
     for (run, eta), rows in scores.groupby(["run", "eta"], sort=True):
-        what = f"The run {run}" if eta == TRAINING_ETA else f"The run {run}, eta {eta},"
+        what = f"The run {run}" if eta == MAIN_ETA else f"The run {run}, eta {eta},"
         queries = rows.groupby("epoch")["reward_queries"].agg(["min", "max"])
         if queries.index[0] != 0 or queries["max"].iloc[0] != 0:
             raise ScoreTableError(

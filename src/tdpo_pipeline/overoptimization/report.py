@@ -15,8 +15,8 @@ from tdpo_pipeline.overoptimization.intervals import significant
 from tdpo_pipeline.overoptimization.matched import furthest_levels
 from tdpo_pipeline.overoptimization.tables import (
     ASKED,
+    MAIN_ETA,
     ROLES,
-    TRAINING_ETA,
     checkpoint_word,
     group_label,
     ordered_groups,
@@ -68,7 +68,7 @@ def screen_text(
         findings: Measures that are told on the screen too.
         page: What ``report.html`` has besides.
     """
-    at_eta = summary[summary["eta"] == TRAINING_ETA]
+    at_eta = summary[summary["eta"] == MAIN_ETA]
     lines = [
         "What fine-tuning did: trained minus base, on the same prompts and noise, with 95 %",
         "intervals over prompts and, unless there is one seed, over training seeds.",
@@ -267,7 +267,7 @@ def markdown(
     )
     for (method, reward, eta), rows in ordered.groupby([*METHOD, "eta"], sort=False):
         title = f"{method} trained on {reward}, eta {eta}"
-        parts += _markdown_block(title, eta == TRAINING_ETA, rows)
+        parts += _markdown_block(title, rows)
     parts.append("## Figures")
     parts += [f"![{title}](figures/{name}.png)" for name, title in figures.items()]
     return "\n\n".join(parts) + "\n"
@@ -576,9 +576,8 @@ def rate_text(row: Mapping[Any, Any], name: str) -> str:
     return f"{part:.0%} [{low:.0%}, {high:.0%}]"
 
 
-def _markdown_block(title: str, trained: bool, rows: pd.DataFrame) -> list[str]:
+def _markdown_block(title: str, rows: pd.DataFrame) -> list[str]:
     """Heading and two tables of one method, reward and sampler."""
-    sampler = "the sampler that was trained" if trained else "not the trained sampler"
     groups = ordered_groups(rows["group"])
     sizes = rows.drop_duplicates("group").set_index("group")
     each = sizes["n_images"] / sizes["n_seeds"] / sizes["n_prompts"]
@@ -589,7 +588,7 @@ def _markdown_block(title: str, trained: bool, rows: pd.DataFrame) -> list[str]:
     heads = [f"{group_label(group)} ({counts[group]})" for group in groups]
     return [
         f"## {title}",
-        f"At {_effort(rows.iloc[0])}; {sampler}.",
+        f"At {_effort(rows.iloc[0])}.",
         markdown_table(["in base SD", *heads], _body(rows, groups, base_sd=True)),
         markdown_table(
             ["in the reward's own units", *heads], _body(rows, groups, base_sd=False)
@@ -649,7 +648,7 @@ def metrics(summary: pd.DataFrame, golds: pd.DataFrame) -> dict[str, Any]:
         number does not exist.
     """
     result: dict[str, Any] = {}
-    for row in summary[summary["eta"] == TRAINING_ETA].to_dict("records"):
+    for row in summary[summary["eta"] == MAIN_ETA].to_dict("records"):
         names = ("difference", "low", "high", "difference_sd")
         group = _node(result, row["method"], row["reward"], row["group"])
         group[row["scored"]] = {name: _number(row[name]) for name in names}

@@ -126,13 +126,19 @@ def checked_run(run: pd.DataFrame) -> pd.DataFrame:
     """A run's history in the order of its epochs.
 
     Raises:
-        ScoreTableError: If the epochs are not 1, 2, 3, ... once each.
+        ScoreTableError: If the epochs are not 1, 2, 3, ... once each, or if some of them
+            explored and others didn't, whose rewards can't be held against each other.
     """
     run = run.sort_values("epoch").reset_index(drop=True)
     if run["epoch"].tolist() != list(range(1, len(run) + 1)) or run.empty:
         raise ScoreTableError(
             f"The history of {run_of(run)} must have the epochs 1, 2, 3, ... once each; "
             f"it has {run['epoch'].tolist()[:20]}."
+        )
+    if "explored" in run.columns and run["explored"].nunique() > 1:
+        raise ScoreTableError(
+            f"{run_of(run)} sampled with exploration in some epochs and without in "
+            "others: how its rewards changed between them is not the policy's doing alone."
         )
     return run
 

@@ -21,7 +21,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     paired_difference,
 )
 from tdpo_pipeline.overoptimization.tables import (
-    TRAINING_ETA,
+    MAIN_ETA,
     ScoreTableError,
     check_scores,
     gold_of,
@@ -105,7 +105,7 @@ def gold_report(
         trained reward has a gold that was scored.
     """
     check_scores(scores)
-    scores = with_group(scores[scores["eta"] == TRAINING_ETA])
+    scores = with_group(scores[scores["eta"] == MAIN_ETA])
     rows = []
     for (method, reward), unit in scores.groupby(list(METHOD), sort=True):
         gold = gold_of(str(reward))

@@ -32,8 +32,8 @@ INDEX_COLUMNS = (
     "image",
 )
 
-TRAINING_ETA = 1.0
-"""Figures and verdicts are of the sampler that was trained (DDIM with eta 1)."""
+MAIN_ETA = 1.0
+"""Figures and verdicts are of ancestral sampling, in which policy gradients train."""
 
 GROUPS = {
     "seen": "prompts trained on",

@@ -26,7 +26,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     subtract,
 )
 from tdpo_pipeline.overoptimization.tables import (
-    TRAINING_ETA,
+    MAIN_ETA,
     ScoreTableError,
     group_label,
     ordered_groups,
@@ -85,7 +85,7 @@ def tripwires(
             or a value is not finite.
     """
     _check(statistics)
-    table = with_group(statistics[statistics["eta"] == TRAINING_ETA])
+    table = with_group(statistics[statistics["eta"] == MAIN_ETA])
     blocks = []
     for (method, reward), unit in table.groupby(list(METHOD), sort=True):
         groups = ordered_groups(unit["group"])

@@ -18,6 +18,7 @@ import gc
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -198,11 +199,19 @@ def _first_error(config: RunConfig, errors: Path, code: int) -> str:
             f"{config.key}: a process died with code {code} and without a word, as when "
             "the system is out of memory. Its last output is above; run again to resume."
         )
-    # What others raise when a process is gone comes after its own error.
-    first = min(found, key=lambda error: error["time"])
+    # What others raise when a process is gone may be written down before its own error.
+    first = min(found, key=lambda error: (_lost_a_peer(error["error"]), error["time"]))
     return (
         f"{config.key}: process {first['process']} of {config.training.processes} "
         f"failed: {first['error']}"
+    )
+
+
+def _lost_a_peer(error: str) -> bool:
+    """Whether this is what a process says when another one is gone."""
+    return (
+        re.search(r"Connection (closed|reset) by peer|DistBackendError", error)
+        is not None
     )
 
 

@@ -57,6 +57,7 @@ from tdpo_pipeline.trainer.stopwatch import Stopwatch
 log = logging.getLogger(__name__)
 
 LORA_THRESHOLDS = {"lora_dormant_pct_t0": 0.0, "lora_dormant_pct_t01": 0.1}
+LORA_SAMPLES = 64  # of an epoch, that the adapters' neurons are scored on
 
 
 class TaskError(ValueError):
@@ -316,6 +317,8 @@ class Trainer:
         with watch.measure("total"), self._stopping(state, good):
             with watch.measure("update"):
                 metrics = self.algorithm.before_epoch(epoch)
+            if (exploration := self.config.algorithm.exploration) is not None:
+                metrics["explored"] = float(exploration.active(epoch, settings.epochs))
             with watch.measure("sampling"):
                 prompts = self.draw_prompts(epoch)
                 trajectory = self.algorithm.sample(epoch, prompts)
@@ -381,17 +384,20 @@ class Trainer:
         }
 
     def adapter_neurons(self, trajectory: Trajectory) -> list[Tensor]:
-        """Scores of each LoRA layer's neurons, over one chunk at random steps."""
+        """Scores of each LoRA layer's neurons, over samples at random steps."""
         if self.policy.lora is None:
             return []
-        count = min(self.config.training.chunk_size, len(trajectory))
+        count = min(LORA_SAMPLES, len(trajectory))
         rng = generator(self.config.seed, "adapter neurons", self.epoch + 1)
         steps = torch.from_numpy(rng.integers(trajectory.num_steps, size=count))
         pairs = torch.stack([torch.arange(count), steps], 1)
+
+        def forward() -> None:
+            for chunk in pairs.split(self.config.training.chunk_size):
+                replay(self.policy, trajectory, chunk)
+
         with self.policy.uncompiled():
-            return adapter_neuron_scores(
-                self.policy.unet, lambda: replay(self.policy, trajectory, pairs)
-            )
+            return adapter_neuron_scores(self.policy.unet, forward)
 
     def _record(
         self,

@@ -107,13 +107,13 @@ def summarise(scores: pd.DataFrame) -> dict[str, Any]:
         trained: the mean of the base model, that of the last checkpoint, the change.
     """
     from tdpo_pipeline.overoptimization.tables import (
-        TRAINING_ETA,
+        MAIN_ETA,
         ordered_groups,
         reward_columns,
         with_group,
     )
 
-    table = with_group(scores[scores["eta"] == TRAINING_ETA])
+    table = with_group(scores[scores["eta"] == MAIN_ETA])
     last = int(table["epoch"].max())
     rewards = reward_columns(scores)
     means = table.groupby(["epoch", "group"])[rewards].mean()

@@ -20,7 +20,7 @@ from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.overoptimization import report as words
 from tdpo_pipeline.overoptimization.diversity import MEASURES
 from tdpo_pipeline.overoptimization.joins import with_diversity
-from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS, TRAINING_ETA
+from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS, MAIN_ETA
 from tdpo_pipeline.overoptimization.tripwires import tripwires, tripwires_markdown
 
 # A logger of its own, so that the logging configuration can print it as it is.
@@ -215,7 +215,7 @@ def of_trained_sampler(curves: pd.DataFrame) -> pd.DataFrame:
 
     What the other sampler made of the last checkpoint is in the summary.
     """
-    return curves[curves["eta"] == TRAINING_ETA].reset_index(drop=True)
+    return curves[curves["eta"] == MAIN_ETA].reset_index(drop=True)
 
 
 def measure_diversity(scores: pd.DataFrame, diversity: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from tdpo_pipeline.config import Settings, TrainingSettings
 from tdpo_pipeline.grid import ROOT
+from tdpo_pipeline.hints import did_you_mean
 from tdpo_pipeline.pipelines.prompts.nodes import (
     PromptSettings,
     check_vocabulary,
@@ -106,4 +106,4 @@ def _prompts(source: str, allowed: PromptSettings) -> list[str]:
 def _is_misspelt_set(source: str) -> bool:
     """Whether a text is nearly the name of a set, and hardly a prompt."""
     name = source.partition("/")[0]
-    return "_" in name and bool(difflib.get_close_matches(name, PROMPT_SETS, n=1))
+    return "_" in name and bool(did_you_mean(name, PROMPT_SETS))
