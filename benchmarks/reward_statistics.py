@@ -3,12 +3,12 @@
     python benchmarks/reward_statistics.py
     python benchmarks/reward_statistics.py --env sd15 --task ensemble
 
-The first gives the constants of ``ensemble-mini`` in conf/base/parameters_rewards.yml,
-over images of the 45 simple animals: run it, and copy them there, whenever the base
-model or the rewards are trained anew. The second measures the parts of an ensemble with
+The first gives the constants of the ensembles in conf/base/parameters_rewards.yml, over
+images of the 45 simple animals: run it, and copy them there, whenever the base model or
+the rewards are trained anew. The second measures the parts of an ensemble with
 the base model and on the device of an environment, over images of the prompts that the
 task trains on, and prints what goes into conf/<env>/parameters_rewards.yml. Images are
-from the training sampler, each with noise of its own. Results go to
+by ancestral sampling, each with noise of its own. Results go to
 benchmarks/results/reward_statistics.json and reward_statistics_<env>_<task>.json.
 """
 

@@ -582,6 +582,19 @@ def test_parts_of_a_trained_ensemble_are_not_held_out(typed: bool) -> None:
     assert set(onsets.loc[onsets["role"] == "part", "scored"]) == parts
 
 
+def test_an_ensemble_of_proxies_of_one_gold_has_that_gold() -> None:
+    tasks = parameters_of("base")["rewards"]
+    # A run on each: one of one proxy, and one of proxies of two golds.
+    for reward, gold in (("activities-mini", "gold_match"), ("ensemble-mini", None)):
+        table = scores(Run("tdpo", reward, 0)).assign(**{reward: 0.0})
+        golds = nodes.judge_golds(table, tasks)
+        assert golds["gold"].dropna().unique().tolist() == ([gold] if gold else [])
+        curves = nodes.measure_methods(table, tasks)
+        assert set(curves.loc[curves["role"] == "gold", "scored"]) == set(
+            [gold] if gold else []
+        )
+
+
 def test_a_part_of_ones_own_is_known_by_its_own_name() -> None:
     tasks = {"both": {"scorer": "both", "ensemble": {"tests.tiny:Redness": {}}}}
     table = scores(Run("tdpo", "both", 0)).assign(both=0.0, redness=0.0)

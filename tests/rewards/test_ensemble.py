@@ -17,7 +17,7 @@ from tdpo_pipeline.config import (
 from tdpo_pipeline.evaluation import evaluate_run
 from tdpo_pipeline.overoptimization.curves import reward_curves
 from tdpo_pipeline.overoptimization.summary import gold_report
-from tdpo_pipeline.overoptimization.tables import gold_of, role_of
+from tdpo_pipeline.overoptimization.tables import gold_of, known_rewards, role_of
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.rewards.ensemble import Ensemble
 from tdpo_pipeline.rewards.registry import UnmeasuredError, load_rewards
@@ -270,9 +270,17 @@ def test_methods_train_on_it(base_model, tmp_path, method):
     assert gold_report(scores).empty
 
 
-def test_it_has_no_gold():
+def test_it_has_the_gold_that_all_of_its_parts_have():
     assert gold_of("ensemble-mini") is None
     assert role_of("gold_match", "ensemble-mini") == "cross"
+    match, taste = ("pick-mini", "hps-mini"), ("pick-mini", "aesthetic-mini")
+    assert gold_of("both", match) == "gold_match"
+    assert gold_of("both", taste) is None
+    assert gold_of("both", ("pick-mini", RED)) is None
+    assert gold_of("both", (RED,)) is None
+    with known_rewards(parts={"both": match, "mixed": taste}):
+        assert role_of("gold_match", "both") == "gold"
+        assert role_of("gold_match", "mixed") == "cross"
 
 
 def test_a_stop_does_not_watch_its_parts():
@@ -302,11 +310,14 @@ def test_a_part_without_statistics_is_refused_before_anything_is_loaded():
 # -- the configured ensemble --
 
 
-@pytest.fixture(scope="module")
-def configured():
+@pytest.fixture(
+    scope="module",
+    params=["ensemble-mini", "pick_hps-mini", "pick_hps_imagereward-mini"],
+)
+def configured(request):
     path = ROOT / "conf" / "base" / "parameters_rewards.yml"
     rewards = yaml.safe_load(path.read_text())["rewards"]
-    return RewardSettings.model_validate(rewards["ensemble-mini"])
+    return RewardSettings.model_validate(rewards[request.param])
 
 
 def test_the_configured_constants_are_the_measured_ones(configured):
@@ -324,13 +335,13 @@ def test_the_configured_ensemble_is_differentiable(configured):
         name: SimpleNamespace(differentiable=True, value_range=(-1.0, 1.0))
         for name in configured.ensemble
     }
-    assert Ensemble("ensemble-mini", parts, configured.ensemble).differentiable
+    assert Ensemble(configured.scorer, parts, configured.ensemble).differentiable
     for method in (tiny.TDPO, METHODS["draft"]):
         run = tiny.run_config(method).model_dump(exclude={"task"})
         RunConfig.model_validate(
             run
             | {
-                "reward": "ensemble-mini",
+                "reward": configured.scorer,
                 "algorithm": AlgorithmSettings.model_validate(method),
                 "task": configured,
             }

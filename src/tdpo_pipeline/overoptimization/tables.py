@@ -125,14 +125,25 @@ def _set(variable: ContextVar[_T], value: _T | None) -> Iterator[None]:
         variable.reset(token)
 
 
-def gold_of(reward: str) -> str | None:
+def gold_of(reward: str, parts: Collection[str] | None = None) -> str | None:
     """The one gold reward that ``reward`` was trained to predict.
 
+    Args:
+        reward: Its name.
+        parts: The rewards that it is the weighted sum of; None: as known inside the
+            block of ``known_rewards``.
+
     Returns:
-        Its name; None for a reward without one: a gold itself, JPEG sizes (they are
-        what they claim to be), and real-world scorers (nobody knows their gold).
+        Its name, for an ensemble that which all of its parts have; None for a reward
+        without one: a gold itself, JPEG sizes (they are what they claim to be),
+        real-world scorers (nobody knows their gold), and a sum of proxies of several.
     """
-    return _golds.get().get(reward)
+    golds = _golds.get()
+    if reward in golds:
+        return golds[reward]
+    made_of = _parts.get().get(reward, ()) if parts is None else parts
+    own = {golds.get(part) for part in made_of}
+    return own.pop() if len(own) == 1 else None
 
 
 ROLES = ("trained", "part", "gold", "cross", "size")

@@ -53,9 +53,17 @@ class AuditSettings(Settings):
 def audited_rewards(settings: AuditSettings, tasks: dict[str, Any]) -> list[str]:
     """The rewards that an audit loads."""
     scorer, task = _audited(settings, tasks)
-    gold = settings.gold or gold_of(scorer)
+    gold = _gold(settings, scorer, task)
     parts = tuple((task.ensemble if task else None) or (scorer,))
     return [*parts, *([] if gold is None else [gold])]
+
+
+def _gold(
+    settings: AuditSettings, scorer: str, task: RewardSettings | None
+) -> str | None:
+    """The reward that tells what a change is worth; None if nobody knows."""
+    parts = task.ensemble if task else None
+    return settings.gold or gold_of(scorer, parts or ())
 
 
 def _audited(
@@ -92,7 +100,7 @@ def probe(
     from tdpo_pipeline.auditing.audit import audit_reward
 
     scorer, task = _audited(settings, tasks)
-    gold = settings.gold or gold_of(scorer)
+    gold = _gold(settings, scorer, task)
     audited = audit_reward(
         [scorer] if gold is None else [scorer, gold],
         checked_prompts(settings.prompts, allowed),

@@ -88,7 +88,7 @@ def exported_rewards(settings: ExportSettings) -> list[str]:
 
 def _held_out(settings: ExportSettings, config: RunConfig) -> str | None:
     """The reward by which the best checkpoint and the strength of a run are told."""
-    return settings.held_out or gold_of(config.task.scorer)
+    return settings.held_out or gold_of(config.task.scorer, config.task.ensemble or ())
 
 
 def _measured_by(settings: ExportSettings, config: RunConfig) -> str | None:

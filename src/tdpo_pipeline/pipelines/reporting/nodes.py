@@ -254,9 +254,10 @@ def watch_statistics(statistics: pd.DataFrame) -> pd.DataFrame:
     return tripwires(statistics)
 
 
-def judge_golds(scores: pd.DataFrame) -> pd.DataFrame:
+def judge_golds(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
     """Whether the gold of each trained proxy fell."""
-    return overoptimization.gold_report(scores)
+    with _parts_of(rewards):
+        return overoptimization.gold_report(scores)
 
 
 def find_onsets(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataFrame:
@@ -408,10 +409,13 @@ def draw_page(lineage: dict[str, Any], **shown: Any) -> str:
 
 
 def draw(
-    figure: FigureSettings, table: pd.DataFrame, scales: dict[str, Any]
+    figure: FigureSettings,
+    table: pd.DataFrame,
+    scales: dict[str, Any],
+    rewards: dict[str, Any],
 ) -> tuple[Figure, pd.DataFrame]:
     """Draw a figure from the table of all runs that its form takes, and papers' scales."""
-    with figures.paper_scales(scales):
+    with _parts_of(rewards), figures.paper_scales(scales):
         return figures.draw(figure, table)
 
 

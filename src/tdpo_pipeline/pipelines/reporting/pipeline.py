@@ -106,7 +106,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
         ),
         Node(
             nodes.judge_golds,
-            "all_scores",
+            ["all_scores", "params:rewards"],
             "table_golds",
             name="judge_golds",
         ),
@@ -220,7 +220,7 @@ def _figure(name: str, figure: FigureSettings, pairs: Sequence[Pair]) -> Node:
     inputs = [f"params:reporting.figures.{name}", _TABLES[FORMS[figure.draws].table]]
     outputs = [f"figure_{name}", f"table_{name}"]
     if figure.draws != "sample_grid":
-        inputs.append("paper_scales")
+        inputs += ["paper_scales", "params:rewards"]
         return Node(nodes.draw, inputs, outputs, name=f"draw_{name}")
     shown = sorted({method for method, _ in figure.pairs(pairs)})
     inputs += ["all_scores", *(f"collected_{method}" for method in shown)]
