@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,8 @@ def writes() -> Iterator[list[str]]:
 def diverging(folder: Path) -> str:
     """How a run ends whose log-probs are not finite in the second process alone.
 
-    It trains one epoch before.
+    It trains one epoch before, whose weights are slow to be saved. Returns the error, and
+    whether they are there when this process gets it.
     """
 
     def update(self: Algorithm, epoch: int, *arguments: Any) -> dict[str, float]:
@@ -132,11 +134,19 @@ def diverging(folder: Path) -> str:
         with mock.patch.object(policy_gradient, "replay", broken):
             return original(self, epoch, *arguments)
 
-    original = Ddpo.update
+    def save_slowly(self: RunState, *arguments: Any) -> None:
+        time.sleep(1)
+        save(self, *arguments)
+
+    original, save = Ddpo.update, RunState.save_checkpoint
     job = folder / "ddpo.job.json"
     config = RunConfig.model_validate_json(job.read_text())
     longer = config.training.model_copy(update={"epochs": 2, "checkpoint_every": 2})
-    with mock.patch.object(Ddpo, "update", update):
+    kept = folder / "diverging/checkpoints/epoch_0001"
+    with (
+        mock.patch.object(Ddpo, "update", update),
+        mock.patch.object(RunState, "save_checkpoint", save_slowly),
+    ):
         try:
             train_run(
                 config.model_copy(update={"training": longer}),
@@ -146,7 +156,7 @@ def diverging(folder: Path) -> str:
                 state_dir=folder / "diverging",
             )
         except TrainingStoppedError as error:
-            return str(error)
+            return f"{error} Saved: {kept.is_dir()}"
     return "not at all"
 
 

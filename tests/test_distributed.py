@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tdpo_pipeline import distributed
-from tdpo_pipeline.trainer.loop import train_run
+from tdpo_pipeline.trainer.loop import LORA_THRESHOLDS, train_run
 from tests import tiny
 from tests.conftest import ROOT
 from tests.distributed_program import WRITERS, recorded
@@ -141,6 +141,8 @@ def test_a_process_that_diverges_stops_the_run_in_order(two: Path) -> None:
     assert told[0] == told[1]
     assert "log-probs are not finite" in told[0]
     assert "after epoch 1 and the history are kept" in told[0]
+    # The launcher ends all processes as soon as one has ended with an error.
+    assert told[0].endswith("Saved: True")
     kept = two / "diverging" / "checkpoints"
     assert [folder.name for folder in kept.iterdir()] == ["epoch_0001"]
 
@@ -191,6 +193,8 @@ def test_two_processes_train_as_one_does(
     alone, together = one.history.iloc[0], history.iloc[0]
     for column in ("redness_mean", "redness_std"):
         assert alone[column] == together[column]
+    for column in LORA_THRESHOLDS:
+        assert alone[column] == pytest.approx(together[column])
     assert alone["kl_to_base"] == pytest.approx(together["kl_to_base"], abs=1e-9)
     norm, spread = alone["policy_grad_norm"], alone["policy_grad_spread"]
     assert norm > 0

@@ -645,7 +645,7 @@ class AlgorithmSettings(Settings):
 
     @property
     def needs_base_samples(self) -> str | None:
-        """The setting that takes the first epoch's rewards for the base model's, if any."""
+        """The setting that takes the first samples' rewards for the base model's, if any."""
         return None
 
     @property
@@ -727,8 +727,8 @@ class RunConfig(Settings):
             )
             if setting is not None:
                 raise ValueError(
-                    f"{setting} measures rewards against those of the first epoch, in "
-                    "which the base model samples, but not plainly under exploration: "
+                    f"{setting} measures rewards against those of the first samples, "
+                    "which are the base model's, but not plain ones under exploration: "
                     "use one of the two."
                 )
         for name in self.training.monitor:

@@ -96,19 +96,21 @@ def compute_parts(
 
 
 def all_or_none(function: Callable[[], T]) -> T:
-    """What ``function`` returns; if it raises in a process, all raise the same."""
+    """What ``function`` returns; if it raises in a process, all raise the same.
+
+    If it raises in several, that is the error of the first of them.
+    """
+    if world_size() == 1:
+        return function()
     result: T | None = None
     error: Exception | None = None
     try:
         result = function()
     except Exception as raised:
         error = raised
-    errors = [error]
-    if world_size() > 1:
-        errors += _gathered(_portable(error))
-    for found in errors:
+    for process, found in enumerate(_gathered(_portable(error))):
         if found is not None:
-            raise found
+            raise error if error is not None and process == rank() else found
     return result  # type: ignore[return-value]
 
 

@@ -128,6 +128,13 @@ def test_what_is_measured_from_the_base_model_does_not_explore(
         tiny.run_config(method | explores, **training)
 
 
+def test_a_unit_that_nothing_is_measured_in_may_explore():
+    explores = {"optimizer": tiny.OPTIMIZER, "exploration": WORDS}
+    sparse = {"rounds": 2, "batch_size": 8, "weighting": "sparse", "unit": "base_std"}
+    tiny.run_config(explores | sparse | {"algorithm": "rwr"})
+    tiny.run_config(explores | {"algorithm": "refl", "loss": {"unit": "base_std"}})
+
+
 def test_exploration_is_in_the_first_three_quarters():
     settings = ExplorationSettings.model_validate(GUIDANCE)
     assert [settings.active(e, 4) for e in (1, 2, 3, 4)] == [True] * 3 + [False]

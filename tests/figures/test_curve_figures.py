@@ -153,6 +153,14 @@ def test_a_panel_per_trained_reward() -> None:
     assert [ax.get_ylabel() for ax in figure.axes] == list(rewards)
 
 
+def test_the_caption_names_who_explored(history: pd.DataFrame) -> None:
+    assert "Explored" not in texts(sample_efficiency(history)[0])
+    first = (history["method"] == "tdpo_r") & (history["epoch"] <= 4)
+    explored = history.assign(explored=np.where(first, 1.0, np.nan))
+    told = texts(sample_efficiency(explored)[0])
+    assert "Explored in part: the samples of TDPO-R." in told
+
+
 def test_neurons_draws_its_table_and_the_resets(history: pd.DataFrame) -> None:
     figure, data = neurons(history)
     assert set(data["method"]) == {"tdpo_r"}

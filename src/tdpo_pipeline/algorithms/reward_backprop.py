@@ -117,7 +117,8 @@ class RewardBackpropSettings(AlgorithmSettings):
     @property
     def needs_base_samples(self) -> str | None:
         """The loss, if its target is in the base model's deviations."""
-        return "loss.unit: base_std" if self.loss.unit == "base_std" else None
+        aims = self.loss.target is not None
+        return "loss.unit: base_std" if aims and self.loss.unit == "base_std" else None
 
     def mean_live_steps(self, training: TrainingSettings) -> float:
         """Live steps of a sample, in the mean."""

@@ -98,7 +98,8 @@ class RwrSettings(AlgorithmSettings):
     @property
     def needs_base_samples(self) -> str | None:
         """The temperature, if it is per deviation of the base model's rewards."""
-        return "unit: base_std" if self.unit == "base_std" else None
+        weighted = self.weighting == "exponential"
+        return "unit: base_std" if weighted and self.unit == "base_std" else None
 
     def unet_visits(self, training: TrainingSettings) -> UnetVisits:
         """Passes over the kept images; without guidance, half of the UNet's work each."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tdpo_pipeline import distributed
 from tdpo_pipeline.critic.neurons import (
     forget,
     masked_percent,
@@ -29,7 +30,8 @@ def adapter_neuron_scores(
 
     Args:
         unet: UNet with peft adapters.
-        forward: Runs the UNet on the data to measure on, in one pass or in several.
+        forward: Runs the UNet on the data to measure on, in one pass or in several, or on
+            this process's part of them.
 
     Returns:
         One tensor for each LoRA layer, in the order of :func:`lora_layers`.
@@ -45,7 +47,10 @@ def adapter_neuron_scores(
     finally:
         for handle in handles:
             handle.remove()
-    return [relative_to_layer(_overall_mean(parts)) for parts in measured.values()]
+    return [
+        relative_to_layer(_overall_mean(measured[name], down))
+        for name, (down, _) in layers.items()
+    ]
 
 
 LoraWeights = nn.Linear | nn.Conv2d
@@ -111,10 +116,14 @@ def _recorder(parts: list[tuple[int, Tensor]]) -> Callable[..., None]:
     return record
 
 
-def _overall_mean(parts: Sequence[tuple[int, Tensor]]) -> Tensor:
-    """The mean (r,) over all rows, of the means over some of them."""
-    total = sum(rows for rows, _ in parts)
-    return torch.stack([rows / total * means for rows, means in parts]).sum(0)
+def _overall_mean(parts: Sequence[tuple[int, Tensor]], down: LoraWeights) -> Tensor:
+    """The mean (r,) over all rows of all processes, of the means over some of them."""
+    own = torch.tensor(sum(rows for rows, _ in parts))
+    total = int(distributed.sum_over(own))
+    mean = torch.zeros(len(down.weight), device=down.weight.device)
+    for rows, means in parts:
+        mean += rows / total * means
+    return distributed.sum_over(mean)
 
 
 def dormant_percents(

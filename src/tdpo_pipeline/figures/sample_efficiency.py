@@ -45,7 +45,7 @@ def sample_efficiency(
         data = training_curves(history)
     rewards = sorted(data["reward"].unique())
     crowded = intervals.crowded(data)
-    caption = _caption(data, x)
+    caption = _caption(data, x, _explorers(history))
     legend = style.handles(data["method"])
     figure, axes = style.page(
         1,
@@ -116,7 +116,15 @@ def _mean_square(values: pd.Series) -> float:
     return float((values**2).mean())
 
 
-def _caption(data: pd.DataFrame, x: str) -> str:
+def _explorers(history: pd.DataFrame) -> str:
+    """The methods whose samples explored in some epochs, for a caption."""
+    if "explored" not in history.columns:
+        return ""
+    methods = history.loc[history["explored"] == 1, "method"].unique()
+    return ", ".join(map(style.method_label, style.sort_methods(methods)))
+
+
+def _caption(data: pd.DataFrame, x: str, explorers: str) -> str:
     most = data.groupby(["method", "reward"])["n_seeds"].transform("max")
     samples = sorted({int(n) for n in data["n_samples"] / data["n_seeds"]})
     count = " or ".join(f"{n:,}" for n in samples)
@@ -132,4 +140,5 @@ def _caption(data: pd.DataFrame, x: str) -> str:
         f"Means over each {each}'s {count} training samples, of prompts that are drawn anew, "
         "before its update; "
         f"{style.seeds_text(data)}. {intervals.where_text(data, 'Bands')}: {reach}."
+        + (f" Explored in part: the samples of {explorers}." if explorers else "")
     )

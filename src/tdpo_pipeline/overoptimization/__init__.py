@@ -83,9 +83,9 @@ from tdpo_pipeline.overoptimization.tables import (
 __all__ = [
     "AXES",
     "GROUPS",
+    "MAIN_ETA",
     "METHOD",
     "RUN",
-    "MAIN_ETA",
     "Alarm",
     "Bootstrap",
     "Cube",

@@ -96,8 +96,8 @@ def alarm_of_run(
             default as many as it has.
 
     Raises:
-        ScoreTableError: If an epoch is missing or double, or a reward was not scored in
-            one.
+        ScoreTableError: If an epoch is missing or double, a reward was not scored in
+            one, or some epochs explored and others didn't.
     """
     run = checked_run(run)
     watched = [
@@ -135,7 +135,7 @@ def checked_run(run: pd.DataFrame) -> pd.DataFrame:
             f"The history of {run_of(run)} must have the epochs 1, 2, 3, ... once each; "
             f"it has {run['epoch'].tolist()[:20]}."
         )
-    if "explored" in run.columns and run["explored"].nunique() > 1:
+    if "explored" in run.columns and run["explored"].nunique(dropna=False) > 1:
         raise ScoreTableError(
             f"{run_of(run)} sampled with exploration in some epochs and without in "
             "others: how its rewards changed between them is not the policy's doing alone."

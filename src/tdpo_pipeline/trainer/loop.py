@@ -393,7 +393,7 @@ class Trainer:
         pairs = torch.stack([torch.arange(count), steps], 1)
 
         def forward() -> None:
-            for chunk in pairs.split(self.config.training.chunk_size):
+            for chunk in distributed.deal(pairs.split(self.config.training.chunk_size)):
                 replay(self.policy, trajectory, chunk)
 
         with self.policy.uncompiled():
@@ -454,7 +454,7 @@ class Trainer:
         state.save_checkpoint(self.policy, facts)
 
     def stop(self, state: RunState, good: dict[str, Tensor], reason: str) -> NoReturn:
-        """Keep the last good weights, and stop the run.
+        """Keep the last good weights, and stop the run. All processes do so together.
 
         Raises:
             TrainingStoppedError: Always.
@@ -462,8 +462,8 @@ class Trainer:
         kept = "Nothing had been trained yet."
         if self.epoch:
             self.policy.load_state_dict(good)
-            if distributed.is_main():
-                self._save_checkpoint(state)
+            # The others wait: when one ends with an error, the launcher ends all.
+            distributed.main_first(lambda: self._save_checkpoint(state), lambda: None)
             kept = f"The weights after epoch {self.epoch} and the history are kept."
         raise TrainingStoppedError(
             f"{self.config.key} stopped: {reason} {kept} If a lower learning rate or "

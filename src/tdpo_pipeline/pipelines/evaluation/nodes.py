@@ -103,8 +103,8 @@ def summarise(scores: pd.DataFrame) -> dict[str, Any]:
         scores: Score table of one run.
 
     Returns:
-        The last epoch; and for each prompt group and reward, with the sampler that was
-        trained: the mean of the base model, that of the last checkpoint, the change.
+        The last epoch; and for each prompt group and reward, with ancestral sampling: the
+        mean of the base model, that of the last checkpoint, the change.
     """
     from tdpo_pipeline.overoptimization.tables import (
         MAIN_ETA,

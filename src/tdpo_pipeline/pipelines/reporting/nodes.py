@@ -210,7 +210,7 @@ def measure_agreement(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataF
         return overoptimization.pairwise_agreement(scores)
 
 
-def of_trained_sampler(curves: pd.DataFrame) -> pd.DataFrame:
+def of_main_eta(curves: pd.DataFrame) -> pd.DataFrame:
     """The curves that figures and the page show; half of those of two samplers.
 
     What the other sampler made of the last checkpoint is in the summary.

@@ -87,7 +87,7 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             name="measure_methods",
         ),
         Node(
-            nodes.of_trained_sampler,
+            nodes.of_main_eta,
             "method_curves",
             "table_curves",
             name="pick_sampler",
