@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 from common import ROOT, interval, parameters, run_config, write
 from critic_question import EPOCHS, KEPT, OTHERS, REWARD, levels, outcome
-from runs import append_epochs, digest, not_logged, train_all
+from runs import logged_epochs
 from scipy import stats
 
 from tdpo_pipeline.config import RunConfig
@@ -123,14 +123,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     options = parser.parse_args()
     params = parameters("base")
-    configs = configurations(params, options.seeds)
-    missing = not_logged(configs, LOG) if options.workers else []
-    for config, history, stopped in train_all(missing, max(1, options.workers)):
-        append_epochs(config, history, stopped, LOG, KEPT)
-        print(f"{config.key}: done", flush=True)
-    log = pd.read_csv(LOG)
-    everything = [digest(config) for config in configurations(params, SEEDS)]
-    log = log[log["digest"].isin(everything)]
+    log = logged_epochs(
+        configurations(params, options.seeds),
+        configurations(params, SEEDS),
+        LOG,
+        KEPT,
+        workers=options.workers,
+    )
     found = {"command": "python benchmarks/critic_variants.py", "epochs": EPOCHS}
     write(RESULTS / "critic_variants.json", found | report(log))
 

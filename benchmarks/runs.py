@@ -69,6 +69,31 @@ def not_logged(configs: Iterable[RunConfig], log: Path) -> list[RunConfig]:
     return [config for config in configs if digest(config) not in done]
 
 
+def logged_epochs(
+    asked_for: Iterable[RunConfig],
+    everything: Iterable[RunConfig],
+    log: Path,
+    columns: Sequence[str],
+    *,
+    workers: int,
+) -> pd.DataFrame:
+    """Train the runs that are asked for and missing, and read what is logged.
+
+    Args:
+        asked_for: Runs to train where the log doesn't have them.
+        everything: Runs whose lines are read.
+        log: Log of epochs; each run is appended as it finishes.
+        columns: As for :func:`append_epochs`.
+        workers: Runs trained at a time; 0 trains none.
+    """
+    missing = not_logged(asked_for, log) if workers else []
+    for config, history, stopped in train_all(missing, max(1, workers)):
+        append_epochs(config, history, stopped, log, columns)
+        print(f"{config.key}: done", flush=True)
+    table = pd.read_csv(log)
+    return table[table["digest"].isin([digest(config) for config in everything])]
+
+
 def append_epochs(
     config: RunConfig,
     history: pd.DataFrame,
