@@ -5,12 +5,14 @@
 
 TDPO on aesthetic-mini, 25 epochs, as in critic_question.py, with one thing changed: every
 how many epochs the critic's active, dormant or all neurons are drawn anew (1, 2, 3 and 5
-of 25 are 4, 8, 12 and 20 %; never is `tdpo`), how deep the critic is, and which activation
-stands between its layers, without resets and with TDPO-R's. A finished run appends its
+of 25 are 4, 8, 12 and 20 %; 1 and 2 % of so few epochs are none; never is `tdpo`), how deep
+the critic is, and which activation stands between its layers, without resets and with
+TDPO-R's. A finished run appends its
 epochs to benchmarks/results/critic_variants.csv, and is not run again; the report over
 seeds goes to critic_variants.json: the critic's numbers late in training, every reward at
 the end and where the trained one first reaches a level, all of it minus that of `tdpo` with
-the same seed, and how the part of dormant neurons goes with what was not trained on.
+the same seed, and how the part of dormant neurons goes with what was not trained on, both
+where the trained reward first reaches a level.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from common import ROOT, interval, parameters, run_config, write
-from critic_question import EPOCHS, KEPT, OTHERS, REWARD, levels, outcome
+from critic_question import EPOCHS, KEPT, OTHERS, REWARD, first_at, levels, outcome
 from runs import logged_epochs
-from scipy import stats
 
 from tdpo_pipeline.config import RunConfig
 
@@ -31,6 +33,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 LOG = RESULTS / "critic_variants.csv"
 SEEDS = (0, 1, 2)
 BASELINE = "tdpo"
+DORMANT = "critic_dormant_pct"
+DRAWS = 1000
 SCOPES = ("active", "dormant", "all")
 EVERY = (1, 2, 3, 5)
 CRITICS: dict[str, dict[str, Any]] = {
@@ -73,7 +77,7 @@ def report(log: pd.DataFrame) -> dict[str, object]:
     at = levels(log)
     table = pd.DataFrame(
         {
-            key: outcome(history, at)
+            key: outcome(history, at) | dormant_at(history, at)
             for key, history in log.groupby(["method", "seed"], sort=False)
         }
     ).T.rename_axis(["method", "seed"])
@@ -92,10 +96,20 @@ def report(log: pd.DataFrame) -> dict[str, object]:
     }
 
 
+def dormant_at(history: pd.DataFrame, at: Sequence[float]) -> dict[str, float]:
+    """The percentage of dormant neurons where the trained reward reaches each level."""
+    return {
+        f"{DORMANT} at {REWARD} {level:g}": first_at(history, DORMANT, level)
+        for level in at
+    }
+
+
 def dormancy(table: pd.DataFrame, at: Sequence[float]) -> dict[str, object]:
     """Rank correlation of dormant neurons and rewards at equal training reward.
 
-    Both are taken minus their seed's mean, so that seeds don't stand for variants.
+    Both are taken minus their seed's mean, so that seeds don't stand for variants. Runs of
+    a variant are much alike, so that intervals are over variants, each drawn with all of
+    its seeds.
 
     Args:
         table: Outcomes by variant and seed.
@@ -103,15 +117,36 @@ def dormancy(table: pd.DataFrame, at: Sequence[float]) -> dict[str, object]:
     """
     centred = table - table.groupby("seed").transform("mean")
     found: dict[str, object] = {}
-    for name in (f"{other} at {REWARD} {level:g}" for other in OTHERS for level in at):
-        both = centred[["critic_dormant_pct", name]].dropna()
-        rank = stats.spearmanr(both["critic_dormant_pct"], both[name])
-        found[name] = {
-            "n": len(both),
-            "spearman": round(float(rank.statistic), 3),
-            "p": round(float(rank.pvalue), 4),
-        }
+    for level in at:
+        for other in OTHERS:
+            columns = [f"{name} at {REWARD} {level:g}" for name in (DORMANT, other)]
+            both = centred[columns].dropna()
+            low, high = over_variants(both)
+            found[columns[1]] = {
+                "runs": len(both),
+                "variants": both.index.unique("method").size,
+                "spearman": round(rank_correlation(both), 3),
+                "low": round(low, 3),
+                "high": round(high, 3),
+            }
     return found
+
+
+def rank_correlation(both: pd.DataFrame) -> float:
+    """Spearman's of the two columns."""
+    return float(both.corr(method="spearman").iloc[0, 1])
+
+
+def over_variants(both: pd.DataFrame) -> tuple[float, float]:
+    """The middle 95 % of rank correlations of variants that were drawn anew."""
+    rng = np.random.default_rng(0)
+    groups = [runs for _, runs in both.groupby("method")]
+    drawn = [
+        rank_correlation(pd.concat([groups[i] for i in row]))
+        for row in rng.integers(len(groups), size=(DRAWS, len(groups)))
+    ]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def main() -> None:

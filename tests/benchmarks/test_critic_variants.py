@@ -28,15 +28,28 @@ def test_seeds_do_not_stand_for_variants(critic_variants):
     names = [f"{name} at aesthetic-mini 0.4" for name in critic_variants.OTHERS]
     table = pd.DataFrame(
         [[dormant] + [gold] * len(names) for _, _, dormant, gold in rows],
-        columns=["critic_dormant_pct", *names],
+        columns=["critic_dormant_pct at aesthetic-mini 0.4", *names],
         index=pd.MultiIndex.from_tuples(
             [row[:2] for row in rows], names=["method", "seed"]
         ),
     )
     found = critic_variants.dormancy(table, [0.4])
     assert set(found) == set(names)
-    assert found["gold_taste at aesthetic-mini 0.4"]["n"] == 6
-    assert found["gold_taste at aesthetic-mini 0.4"]["spearman"] == -1
+    gold = found["gold_taste at aesthetic-mini 0.4"]
+    assert (gold["runs"], gold["variants"]) == (6, 3)
+    # Whatever variants are drawn, as long as two of them differ.
+    assert (gold["spearman"], gold["low"], gold["high"]) == (-1, -1, -1)
+
+
+def test_dormancy_is_read_where_the_reward_is(critic_variants):
+    history = pd.DataFrame(
+        {"trained_mean": [0.2, 0.4, 0.6], "critic_dormant_pct": [0.0, 10.0, 50.0]}
+    )
+    found = critic_variants.dormant_at(history, [0.3, 0.5, 0.7])
+    key = "critic_dormant_pct at aesthetic-mini "
+    assert found[key + "0.3"] == pytest.approx(5.0)
+    assert found[key + "0.5"] == pytest.approx(30.0)
+    assert pd.isna(found[key + "0.7"])
 
 
 def test_one_thing_differs_from_the_baseline(critic_variants):

@@ -14,6 +14,7 @@ from tdpo_pipeline.html_report import Tables, html_report, lineage
 from tdpo_pipeline.html_report.prompts import prompt_changes
 from tdpo_pipeline.overoptimization import (
     compare_report,
+    cost_report,
     find_onsets,
     gold_report,
     goodhart_report,
@@ -104,6 +105,7 @@ def page_of(
         pairwise_agreement(scores, bootstrap=FEW),
         prompt_changes(scores),
         matched_report(scores, references=["ddpo_2"], bootstrap=FEW),
+        cost_report(scores, references=["ddpo_2"], bootstrap=FEW),
         compare_report(scores, references=["ddpo_2"], bootstrap=FEW),
         hypervolume_report(scores, bootstrap=FEW),
         goodhart_report(scores, bootstrap=FEW),

@@ -273,6 +273,12 @@ def test_parameters_are_shown_with_their_hash(page: str) -> None:
     assert "keys in order, no spaces" in text
 
 
+def test_a_run_that_dvc_does_not_know_is_said_to_be_in_no_lock(page: str) -> None:
+    text = section(page, "lineage")
+    assert "Scores in dvc.lock History in dvc.lock" in text
+    assert "not in it not in it" in text
+
+
 def section(page: str, name: str) -> str:
     """The words of a section."""
     found = re.search(rf'<section id="{name}".*?</section>', page, re.DOTALL)
@@ -297,6 +303,11 @@ def test_methods_are_compared_on_equal_terms(page: str) -> None:
     dropped += r"of the path for an interval; there: gold_taste [+−][\d.]+ base SD"
     assert re.search(dropped, text)
     assert "not trained on" in text
+    # TDPO-R rises more slowly: what it takes is more than DDPO-2, of queries and KL.
+    row = re.search(
+        r"TDPO-R DDPO-2 \+[\d.]+ base SD ([\d.]+) \[.*?\] ([\d.]+) \[", text
+    )
+    assert row and float(row[1]) > 1 and float(row[2]) > 1
     assert "Equal seconds need the timings of all runs" in text
 
 

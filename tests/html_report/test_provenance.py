@@ -23,7 +23,13 @@ def test_runs_and_their_hashes(tmp_path: Path) -> None:
     scores = made_up_scores(seeds=1)
     file = "data/study/07_model_output/scores/tdpo_r/aesthetic-mini/s0.parquet"
     elsewhere = "data/07_model_output/scores/ddpo_2/aesthetic-mini/s0.parquet"
-    outs = [{"path": file, "md5": "abc"}, {"path": elsewhere, "md5": "def"}]
+    others = {
+        "data/study/07_model_output/history/tdpo_r/aesthetic-mini/s0.csv": "1",
+        "data/study/06_models/checkpoints/tdpo_r/aesthetic-mini/s0": "2.dir",
+        "data/study/07_model_output/history/tdpo_r/aesthetic-mini/s01.csv": "another's",
+    }
+    outs = [{"path": path, "md5": md5} for path, md5 in others.items()]
+    outs += [{"path": file, "md5": "abc"}, {"path": elsewhere, "md5": "def"}]
     lock = {"schema": "2.0", "stages": {"evaluate@x": {"outs": outs}, "plain": {}}}
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
     found = lineage(
@@ -37,9 +43,13 @@ def test_runs_and_their_hashes(tmp_path: Path) -> None:
     # 3 checkpoints of 5 prompts, 2 images each.
     assert by_run["tdpo_r-aesthetic-mini-s0"]["images"] == 30
     assert by_run["tdpo_r-aesthetic-mini-s0"]["epochs"] == 3
-    assert by_run["tdpo_r-aesthetic-mini-s0"]["dvc"] == "abc"
+    assert by_run["tdpo_r-aesthetic-mini-s0"]["dvc"] == {
+        "scores.parquet": "abc",
+        "history.csv": "1",
+        "checkpoints": "2.dir",
+    }
     # The file of another environment is not this run's.
-    assert by_run["ddpo_2-aesthetic-mini-s0"]["dvc"] is None
+    assert by_run["ddpo_2-aesthetic-mini-s0"]["dvc"] == {}
 
 
 def test_a_content_hash_is_of_values_and_names() -> None:

@@ -152,6 +152,15 @@ def test_a_run_that_cannot_be_judged_is_left_out_and_named() -> None:
     assert "NaN or infinite in epoch 1 of tdpo-aesthetic-mini-s2" in counts["note"][0]
 
 
+def test_a_run_of_one_epoch_is_no_trial() -> None:
+    (row,) = count_alarms(judged(FOUR[0][:1])).to_dict("records")
+    assert row["n_runs"] == 0
+    assert np.isnan([row["false"], row["false_low"], row["false_high"]]).all()
+    assert "has one epoch: there is nothing to stop" in row["note"]
+    counts = count_alarms(judged(FOUR[0], FOUR[1][:1]))
+    assert counts["n_runs"].tolist() == [1, 1]
+
+
 def test_a_run_that_ended_at_its_alarm_is_judged_there() -> None:
     whole = judged(FOUR[0]).iloc[0]
     ended = FOUR[0][: int(whole["alarm"]) + 1]

@@ -10,13 +10,13 @@ import pytest
 
 from tdpo_pipeline.overoptimization import Bootstrap, ScoreTableError
 from tdpo_pipeline.overoptimization.matched import (
-    first_crossing,
     furthest_levels,
     levels_beyond,
     matched_curves,
     matched_differences,
     matched_report,
 )
+from tdpo_pipeline.overoptimization.paths import first_crossing, timed_together
 from tests.synthetic_tables import synthetic_scores
 
 FEW = Bootstrap(draws=300)
@@ -316,6 +316,40 @@ def test_seconds_of_different_devices_are_not_compared() -> None:
     unknown = pd.concat([*seconds, timed("alignprop_2023", None)])
     with pytest.raises(ScoreTableError, match="an unknown device, cpu"):
         matched_curves(pd.concat(three), "seconds", timings=unknown, bootstrap=FEW)
+
+
+def test_seeds_of_the_device_with_most_runs_are_compared_at_equal_seconds() -> None:
+    places = {
+        ("tdpo", 0): ["H200"],
+        ("tdpo", 1): ["H200"],
+        ("tdpo", 2): ["cpu"],
+        ("ddpo", 0): ["H200"],
+        ("ddpo", 1): ["cpu"],
+        ("ddpo", 2): ["H200", "cpu"],  # went on elsewhere
+        # Most runs are on what the reference was never timed on.
+        **{("rwr", seed): ["laptop"] for seed in range(4)},
+    }
+    tables = pd.concat([scores(*run) for run in places])
+    timings = pd.concat(
+        pd.DataFrame(
+            {"run": f"{method}-{PROXY}-s{seed}", "epoch": range(1, 9), "total_s": 1.0}
+        ).assign(device=[devices[0]] * 4 + [devices[-1]] * 4)
+        for (method, seed), devices in places.items()
+    )
+    kept = timed_together(tables, timings, reference="ddpo")
+    runs = kept.drop_duplicates("run").groupby("method")["seed"].apply(list).to_dict()
+    assert runs == {"tdpo": [0, 1], "ddpo": [0], "rwr": [0, 1, 2, 3]}
+    found = matched_report(
+        tables, references=["ddpo"], timings=timings, bootstrap=FEW
+    ).query("along == 'seconds'")
+    tdpo, rwr = (found[found["method"] == name] for name in ("tdpo", "rwr"))
+    assert set(tdpo["n_seeds"]) == {2} and set(tdpo["n_reference_seeds"]) == {1}
+    assert tdpo["level"].notna().all()
+    assert "H200, laptop" in rwr["gap"].item()
+    # Without devices nobody knows better than to compare all.
+    assert timed_together(tables, timings.drop(columns="device"), reference="ddpo") is (
+        tables
+    )
 
 
 def test_a_report_compares_with_the_reference_on_all_terms() -> None:

@@ -161,9 +161,20 @@ def test_one_seed_has_nothing_to_tune_on_and_no_interval() -> None:
 
 
 def test_one_epoch_is_no_run_to_stop() -> None:
-    found = stopping_regrets(history(epochs=1), held_out=[HELD]).dropna()
-    assert (found["position"] == 0).all()
-    assert (found["regret"] == 0).all()
+    short = pd.concat([history(epochs=1, seed=seed) for seed in range(3)])
+    found = summarise_regrets(stopping_report(short, held_out=[HELD]))
+    assert found[["regret", "low", "high"]].isna().all(axis=None)
+    assert set(found["n_seeds"]) == {0}
+    assert found["note"].str.contains("one epoch: there is nothing to stop").all()
+    # It tunes no other run's rules either.
+    table = pd.concat([history(seed=3), history(peak=12, seed=4)])
+    pd.testing.assert_frame_equal(
+        stopping_regrets(pd.concat([table, short]), held_out=[HELD])
+        .query("seed > 2")
+        .reset_index(drop=True),
+        stopping_regrets(table, held_out=[HELD]),
+        check_dtype=False,
+    )
 
 
 def test_runs_of_unequal_length_are_each_judged_by_themselves() -> None:
@@ -300,8 +311,15 @@ def test_a_report_says_which_methods_cannot_be_judged() -> None:
     assert (row["n_seeds"], pd.isna(row["regret"])) == (0, True)
 
 
-def test_a_budget_needs_the_kl_and_the_other_rules_do_not() -> None:
-    table = pd.concat([history(seed=0), history(seed=1)]).assign(kl_to_base=np.nan)
+@pytest.mark.parametrize(
+    "without",
+    [
+        lambda t: t.assign(kl_to_base=np.nan),
+        lambda t: t.drop(columns="kl_to_base"),
+    ],
+)
+def test_a_budget_needs_the_kl_and_the_other_rules_do_not(without) -> None:
+    table = without(pd.concat([history(seed=0), history(seed=1)]))
     found = summarise_regrets(stopping_regrets(table, held_out=[HELD]))
     found = found.set_index("rule")
     assert "KL to the base model was not recorded" in found.loc["KL budget", "note"]

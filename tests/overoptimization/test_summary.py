@@ -24,6 +24,7 @@ from tdpo_pipeline.overoptimization import (
 from tdpo_pipeline.overoptimization.intervals import significant
 from tdpo_pipeline.overoptimization.report import (
     comparison_finding,
+    cost_finding,
     gold_sentences,
     markdown,
     matched_finding,
@@ -292,6 +293,26 @@ def test_one_seed_says_nothing_of_methods_at_equal_reward() -> None:
         found = matched_finding(pd.DataFrame([row | {"n_reference_seeds": seeds}]))
         ((verdict_of_it, runs),) = found.said
         assert verdict_of_it.startswith(said) and runs == ["slow minus fast on a"]
+
+
+def test_costs_are_told_at_the_highest_level_that_has_an_interval() -> None:
+    row = {"method": "slow", "reference": "fast", "reward": "a", "gap": ""}
+    row |= {"n_seeds": 3, "n_reference_seeds": 3, "cost": "reward_queries"}
+    levels = [
+        row | {"level": 1.0, "ratio": 1.5, "low": 1.2, "high": 1.9},
+        row | {"level": 2.0, "ratio": 0.7, "low": 0.5, "high": 0.9},
+        row | {"level": 3.0, "ratio": 3.0, "low": np.nan, "high": np.nan},
+    ]
+    kl = row | {"level": 9.0, "ratio": 9.0, "low": 8.0, "high": 10.0, "cost": "kl"}
+    lost = row | {"method": "none", "level": np.nan, "gap": "never at equal reward"}
+    said = dict(cost_finding(pd.DataFrame([*levels, kl, lost])).said)
+    assert said == {
+        "fewer": ["slow over fast on a 0.70 [0.50, 0.90]"],
+        "no common level": ["none on a"],
+    }
+    alone = pd.DataFrame(levels).assign(n_seeds=1)
+    ((verdict_of_it, _),) = cost_finding(alone).said
+    assert verdict_of_it.startswith("cannot tell: one seed")
 
 
 def test_stops_that_nobody_judged_are_named_beside_those_that_were() -> None:

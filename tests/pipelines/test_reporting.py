@@ -44,7 +44,8 @@ RUNS = [
 ]
 # What two core methods are enough for, in the order of the configuration.
 FIGURES = [
-    *("proxy_vs_gold", "agreement_with_gold", "sample_efficiency", "cross_reward_seen"),
+    *("proxy_vs_gold", "gold_over_distance", "agreement_with_gold"),
+    *("sample_efficiency", "cross_reward_seen"),
     *("cross_reward_untrained", "cross_reward_unseen", "cross_reward_complex"),
     *("sample_grid", "samples_after_training", "critic_neurons"),
 ]
@@ -492,7 +493,7 @@ def test_methods_are_compared_on_all_terms(
     assert set(catalog["table_joint_prompts"].load()["prompt"]) == {"cat", "dog"}
     text = catalog["report_text"].load()
     for name in (
-        *("agreement", "matched", "compared", "hypervolumes"),
+        *("agreement", "matched", "costs", "compared", "hypervolumes"),
         *("goodhart", "joint", "regrets", "alarms"),
     ):
         assert f"`tables/{name}.csv`" in text

@@ -8,6 +8,7 @@ each shows of the papers is in docs/figures.md. Nothing needs Kedro or PyTorch.
 from tdpo_pipeline.figures.cross_reward import cross_reward
 from tdpo_pipeline.figures.evaluated_reward import evaluated_reward
 from tdpo_pipeline.figures.final_rewards import final_rewards
+from tdpo_pipeline.figures.goodhart import goodhart
 from tdpo_pipeline.figures.neurons import neurons
 from tdpo_pipeline.figures.pairwise_agreement import pairwise_agreement
 from tdpo_pipeline.figures.plan import FORMS, FigureSettings, Pair, draw
@@ -33,6 +34,7 @@ __all__ = [
     "draw",
     "evaluated_reward",
     "final_rewards",
+    "goodhart",
     "names_as_written",
     "neurons",
     "pairwise_agreement",

@@ -13,6 +13,7 @@ from tdpo_pipeline.figures import style
 from tdpo_pipeline.figures.cross_reward import cross_reward
 from tdpo_pipeline.figures.evaluated_reward import evaluated_reward
 from tdpo_pipeline.figures.final_rewards import final_rewards
+from tdpo_pipeline.figures.goodhart import goodhart
 from tdpo_pipeline.figures.neurons import neurons
 from tdpo_pipeline.figures.pairwise_agreement import pairwise_agreement
 from tdpo_pipeline.figures.prompt_curves import prompt_curves
@@ -47,6 +48,7 @@ FORMS: dict[str, Form] = {
     "cross_reward": Form(cross_reward, "curves"),
     "evaluated_reward": Form(evaluated_reward, "curves"),
     "final_rewards": Form(final_rewards, "curves"),
+    "goodhart": Form(goodhart, "scores"),
     "neurons": Form(neurons, "history"),
     "pairwise_agreement": Form(pairwise_agreement, "agreement"),
     "prompt_curves": Form(prompt_curves, "scores"),

@@ -24,13 +24,16 @@ from tdpo_pipeline.html_report.cells import (
     words,
 )
 from tdpo_pipeline.overoptimization.curves import METHOD
+from tdpo_pipeline.overoptimization.efficiency import COSTS, furthest_costs
 from tdpo_pipeline.overoptimization.goodhart import preferred_first
-from tdpo_pipeline.overoptimization.matched import (
-    AXES,
-    furthest_levels,
-    levels_beyond,
+from tdpo_pipeline.overoptimization.matched import furthest_levels, levels_beyond
+from tdpo_pipeline.overoptimization.paths import AXES
+from tdpo_pipeline.overoptimization.report import (
+    ROLE_MARKS,
+    by_statement,
+    rate_text,
+    ratio_text,
 )
-from tdpo_pipeline.overoptimization.report import ROLE_MARKS, by_statement, rate_text
 from tdpo_pipeline.overoptimization.tables import (
     ROLES,
     checkpoint_word,
@@ -228,6 +231,50 @@ def _equal_row(
         "lower": _of(lower, len(others)),
         "seeds": " and ".join(f"{count:.0f}" for count in seeds),
         "note": "; ".join(note for note in notes if note),
+    }
+
+
+def cost_block(costs: pd.DataFrame) -> Block:
+    """A row a comparison: what equal training reward takes.
+
+    Args:
+        costs: From ``cost_report``.
+    """
+    records = ordered(furthest_costs(costs), "cost", list(COSTS))
+    comparisons = groupby(records, key=lambda row: [row[name] for name in METHOD])
+    rows = [_cost_row(list(own)) for _, own in comparisons]
+    columns = [
+        *RUN_COLUMNS,
+        ("reference", "Over", ""),
+        ("level", "At", "number"),
+        ("reward_queries", "Reward queries", "number"),
+        ("kl", "KL", "number"),
+        SEEDS_COLUMN,
+        ("note", "Note", ""),
+    ]
+    return Block("What equal training reward costs", columns, rows)
+
+
+def _cost_row(rows: list[dict[Any, Any]]) -> dict[str, str]:
+    """The costs of one method and trained reward."""
+    first = rows[0]
+    seeds = (first["n_seeds"], first["n_reference_seeds"])
+    ratios = {
+        row["cost"]: "\N{EN DASH}" if pd.isna(row["ratio"]) else ratio_text(row)
+        for row in rows
+    }
+    known = pd.notna(first["level"])
+    gaps = dict.fromkeys(words(row["gap"]) for row in rows)
+    notes = [*gaps, seeds_note(*seeds) if known else ""]
+    return {
+        "reward": first["reward"],
+        "method": first["method"],
+        "reference": style.method_label(first["reference"]),
+        "level": _level({**first, "along": "training_reward"}) if known else "",
+        **dict.fromkeys(COSTS, ""),
+        **ratios,
+        "seeds": " and ".join(f"{count:.0f}" for count in seeds),
+        "note": style.sentence("; ".join(note for note in notes if note)),
     }
 
 

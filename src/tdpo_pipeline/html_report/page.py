@@ -60,6 +60,7 @@ class Tables(NamedTuple):
         agreement: From ``pairwise_agreement`` by method.
         prompts: From ``prompt_changes``.
         matched: From ``matched_report``.
+        costs: From ``cost_report``.
         compared: From ``compare_report``.
         hypervolumes: From ``hypervolume_report``.
         goodhart: From ``goodhart_report``.
@@ -75,6 +76,7 @@ class Tables(NamedTuple):
     agreement: pd.DataFrame
     prompts: pd.DataFrame
     matched: pd.DataFrame
+    costs: pd.DataFrame
     compared: pd.DataFrame
     hypervolumes: pd.DataFrame
     goodhart: pd.DataFrame
@@ -125,6 +127,7 @@ def html_report(
         onsets=onset_block(onsets),
         agreement=measures.agreement_block(tables.agreement),
         equal=measures.equal_blocks(tables.matched),
+        costs=measures.cost_block(tables.costs),
         compared_verdicts=measures.compared_verdicts(tables.compared),
         correction=CORRECTED,
         compared=measures.compared_block(tables.compared),

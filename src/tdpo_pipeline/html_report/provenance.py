@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,16 +42,15 @@ def lineage(
         ``version`` and ``commit`` of the code (see ``git_commit``); ``parameters``, and
         ``parameter_hashes`` by the same titles (see ``parameters_hash``); and ``runs``,
         each with run, method, reward, seed, epochs (evaluated checkpoints), images (rows of
-        its score table), scores (hash of their content) and dvc (the MD5 by which
-        ``dvc.lock`` knows the file; None where it doesn't).
+        its score table), scores (hash of their content) and dvc (the MD5s by which
+        ``dvc.lock`` knows what the run has left, see ``locked_of``).
     """
     locked = locked_outputs(root / "dvc.lock")
-    outputs = Path(folder).parent / "07_model_output" / "scores"
+    data = Path(folder).parent
     runs = []
     for (run, method, reward, seed), rows in scores.groupby(
         ["run", "method", "reward", "seed"], sort=True
     ):
-        path = outputs / str(method) / str(reward) / f"s{seed}.parquet"
         runs.append(
             {
                 "run": str(run),
@@ -60,7 +60,7 @@ def lineage(
                 "epochs": int(rows["epoch"].nunique()),
                 "images": len(rows),
                 "scores": content_hash(rows),
-                "dvc": locked.get(path.as_posix()),
+                "dvc": locked_of(locked, data, f"{method}/{reward}/s{seed}"),
             }
         )
     return {
@@ -92,7 +92,7 @@ def git_commit(root: Path, pipeline: str) -> str | None:
 
     Others don't count, so that a report that is drawn again from the same scores stays
     as it is. The code that trained and evaluated a run is what ``dvc.lock`` held when it
-    recorded the run's scores: ``git log -S<dvc> -- dvc.lock``.
+    recorded the run's scores: ``git log -S<MD5> -- dvc.lock``.
 
     Returns:
         The hash, with "+" behind it if that code has been changed since; None if
@@ -133,3 +133,16 @@ def locked_outputs(lock: Path) -> dict[str, str]:
         for stage in stages.values()
         for out in stage.get("outs", [])
     }
+
+
+def locked_of(locked: Mapping[str, str], data: Path, run: str) -> dict[str, str]:
+    """MD5s of what a run has left, such as ``scores.parquet``, ``history.csv``, ``config.yml``.
+
+    Args:
+        locked: From ``locked_outputs``.
+        data: Folder of the data layers, such as ``data/study``.
+        run: Where each kind of output has the run, such as ``tdpo/aesthetic-mini/s0``.
+    """
+    own = re.compile(rf"{data.as_posix()}/\w+/(\w+)/{re.escape(run)}(\.\w+)?")
+    found = {path: own.fullmatch(path) for path in locked}
+    return {f"{m[1]}{m[2] or ''}": locked[path] for path, m in found.items() if m}

@@ -24,6 +24,7 @@ from tdpo_pipeline.overoptimization.curves import (
     reward_curves,
     training_curves,
 )
+from tdpo_pipeline.overoptimization.efficiency import COSTS, cost_report
 from tdpo_pipeline.overoptimization.goodhart import (
     fit_goodhart,
     goodhart_bands,
@@ -38,7 +39,6 @@ from tdpo_pipeline.overoptimization.intervals import (
     paired_difference,
 )
 from tdpo_pipeline.overoptimization.matched import (
-    AXES,
     furthest_levels,
     matched_curves,
     matched_differences,
@@ -54,6 +54,7 @@ from tdpo_pipeline.overoptimization.pareto import (
     on_front,
     pareto_points,
 )
+from tdpo_pipeline.overoptimization.paths import AXES
 from tdpo_pipeline.overoptimization.sequential import Alarm, first_alarm
 from tdpo_pipeline.overoptimization.stopping import (
     alarm_of_run,
@@ -82,6 +83,7 @@ from tdpo_pipeline.overoptimization.tables import (
 
 __all__ = [
     "AXES",
+    "COSTS",
     "GROUPS",
     "MAIN_ETA",
     "METHOD",
@@ -98,6 +100,7 @@ __all__ = [
     "check_scores",
     "compare_methods",
     "compare_report",
+    "cost_report",
     "count_alarms",
     "cubes",
     "drop_from_peak",

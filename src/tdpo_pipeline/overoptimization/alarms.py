@@ -22,6 +22,7 @@ from tdpo_pipeline.overoptimization.stopping import (
     alarm_of_run,
     checked_run,
     epoch_means,
+    why_unjudged,
 )
 from tdpo_pipeline.overoptimization.tables import ScoreTableError, gold_of
 
@@ -100,6 +101,8 @@ def _judged(
     if gold is None or not was_scored(run, gold):
         raise ScoreTableError("no gold was scored in training")
     run = checked_run(run)
+    if why := why_unjudged(run, gold):
+        raise ScoreTableError(why)
     alarm = alarm_of_run(
         run,
         [name for name in held_out if name != gold and was_scored(run, name)],

@@ -49,6 +49,9 @@ FEWEST_CHECKPOINTS = 4
 """Checkpoints away from the base model that a fit takes: two for its parameters, and two
 by which it could be wrong."""
 
+HAS_PEAK = "it has a peak within the data"
+"""The statement of a fit whose peak's interval excludes both ends of the data."""
+
 
 @dataclass(frozen=True)
 class _Fit:
@@ -399,8 +402,7 @@ def _statement(low: float, high: float) -> str:
     if high == 0:
         return "it falls from the start"
     if isfinite(high):
-        rises = "it has a peak within the data"
-        return rises if low > 0 else "it falls, and may have risen before"
+        return HAS_PEAK if low > 0 else "it falls, and may have risen before"
     if isfinite(low):
         return "cannot tell whether it has a peak within the data"
     return "it has no peak within the data"

@@ -1,15 +1,6 @@
 """Rewards at equal training reward, equal reward queries, equal KL or equal seconds.
 
-Two methods can only be compared where both have been. A method's path is known at its
-evaluated checkpoints; between two of them all quantities are taken to be linear in the
-checkpoint's position, and beyond the last nothing is known and nothing is said.
-
-What a path is put along, x, need not be monotone: a training reward that rises, falls
-and rises again passes a level three times. The rule is the *first crossing*: the first
-moment at which the running maximum of x reaches the level, read off by linear
-interpolation. It is what somebody would have seen who stopped as soon as the level was
-reached. A level counts as reached by a method if *each* of its seeds reaches it, because
-an average over those that happen to get there would compare lucky seeds with all.
+What is read off where, and what isn't, is in ``paths``.
 
 Intervals come from resampling whole paths, prompts and training seeds each by itself
 (``intervals``): with a prompt drawn twice, x and the other rewards change together, and
@@ -19,54 +10,40 @@ so does where the level is crossed. ``low`` and ``high`` hold for each level by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.comparison import reference_method
 from tdpo_pipeline.overoptimization.cubes import Cube, cubes_by_group, one_cube
-from tdpo_pipeline.overoptimization.curves import METHOD
 from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
     Bootstrap,
     FloatArray,
     Parts,
     ends,
-    mean_over_prompts,
     mean_over_seeds,
     resampled,
-    significant,
     simultaneous_reach,
     stretched,
 )
-from tdpo_pipeline.overoptimization.tables import (
-    ScoreTableError,
-    role_of,
+from tdpo_pipeline.overoptimization.paths import (
+    LEVELS,
+    LOST_DRAWS,
+    STEPS,
+    Axis,
+    TrainingPath,
+    check_one_device,
+    gap_at,
+    never_equal,
+    path_maker,
+    shared_levels,
+    timed_together,
+    training_paths,
 )
-
-Axis = Literal["training_reward", "reward_queries", "kl", "seconds"]
-
-AXES = {
-    "training_reward": "trained reward on its own prompts, in base standard deviations",
-    "reward_queries": "reward queries",
-    "kl": "KL to the base model in nats",
-    "seconds": "seconds of training",
-}
-"""What curves can be put along, and its unit."""
-
-LEVELS = 21
-"""Levels at which curves are read off, evenly spaced over what all have reached."""
-
-STEPS = 4
-"""Levels of a comparison in a report: at a quarter, half, three quarters and all of what
-both methods have reached."""
-
-LOST_DRAWS = 0.01
-"""Largest part of the resampled paths that may end before a level that has an
-interval."""
+from tdpo_pipeline.overoptimization.tables import ScoreTableError, role_of
 
 
 def matched_curves(
@@ -101,11 +78,11 @@ def matched_curves(
     Raises:
         ScoreTableError: If a table is not what it should be.
     """
-    paths = _paths(scores, along, group, timings)
+    paths = training_paths(scores, along, group, timings)
     blocks = []
     for trained in dict.fromkeys(path.cube.trained for path in paths):
         own = [path for path in paths if path.cube.trained == trained]
-        _check_one_device(own)
+        check_one_device(own)
         at = _levels(own, levels)
         blocks += [_curve_rows(path, along, at, bootstrap) for path in own]
     return pd.concat(blocks, ignore_index=True)[_CURVE_COLUMNS]
@@ -146,13 +123,13 @@ def matched_differences(
         ScoreTableError: If a table is not what it should be, no run is of the
             reference, or the two were evaluated on other prompts.
     """
-    paths = _paths(scores, along, group, timings)
+    paths = training_paths(scores, along, group, timings)
     blocks = []
     for base in (p for p in paths if p.cube.names["method"] == reference):
         for path in paths:
             if path is not base and path.cube.trained == base.cube.trained:
-                _check_one_device((path, base))
-                at = _shared_levels(path, base, LEVELS) if levels is None else levels
+                check_one_device((path, base))
+                at = shared_levels(path, base, LEVELS) if levels is None else levels
                 blocks.append(_difference_rows(path, base, along, at, bootstrap))
     if not any(path.cube.names["method"] == reference for path in paths):
         there = sorted({str(path.cube.names["method"]) for path in paths})
@@ -172,7 +149,8 @@ def matched_report(
 
     Every method is compared with one other that was trained on the same reward: along
     all ``AXES`` on the prompts trained on, and at equal training reward on the other
-    prompt groups too.
+    prompt groups too. At equal seconds the seeds count that were timed on one device
+    (``timed_together``).
 
     Args:
         scores: As for ``matched_curves``.
@@ -194,15 +172,19 @@ def matched_report(
         by_group = cubes_by_group(runs)
         for group, cubes in by_group.items():
             for along in get_args(Axis) if group == "seen" else ("training_reward",):
-                make = _path_maker(along, by_group["seen"], runs, timings)
-                blocks += _against(reference, cubes, make, along, bootstrap)
+                make = path_maker(along, by_group["seen"], runs, timings)
+                own = cubes
+                if along == "seconds":
+                    one = timed_together(runs, timings, reference=reference)
+                    own = one_cube(one, group=group)
+                blocks += _against(reference, own, make, along, bootstrap)
     return pd.concat(blocks, ignore_index=True)[_DIFFERENCE_COLUMNS]
 
 
 def _against(
     reference: str,
     cubes: Sequence[Cube],
-    make: Callable[[Cube], _Path],
+    make: Callable[[Cube], TrainingPath],
     along: Axis,
     bootstrap: Bootstrap,
 ) -> Iterator[pd.DataFrame]:
@@ -214,8 +196,8 @@ def _against(
             if base is None:
                 raise ScoreTableError(f"{reference} was not evaluated on these prompts")
             pair = make(cube), make(base)
-            _check_one_device(pair)
-            at = _shared_levels(*pair, STEPS + 1)[-STEPS:]
+            check_one_device(pair)
+            at = shared_levels(*pair, STEPS + 1)[-STEPS:]
             yield _difference_rows(*pair, along, at, bootstrap)
         except ScoreTableError as error:
             yield _statement(cube, reference, along, str(error))
@@ -281,246 +263,14 @@ _DIFFERENCE_COLUMNS = [
 ]
 
 
-def first_crossing(x: FloatArray, y: FloatArray, level: float) -> FloatArray:
-    """The values of y where x first reaches a level.
-
-    Args:
-        x: Shape (..., epochs); its running maximum is what has to reach the level.
-        y: Shape (..., epochs, k).
-        level: The level. A path that starts at or above it is read at its start.
-
-    Returns:
-        Shape (..., k), linear between the two checkpoints around the crossing; NaN
-        where the path never reaches the level.
-    """
-    reached = np.maximum.accumulate(x, axis=-1) >= level
-    index = reached.argmax(axis=-1)
-    before = np.maximum(index - 1, 0)
-    x0, x1 = (np.take_along_axis(x, i[..., None], -1)[..., 0] for i in (before, index))
-    y0, y1 = (
-        np.take_along_axis(y, i[..., None, None], -2)[..., 0, :]
-        for i in (before, index)
-    )
-    rise = x1 - x0
-    part = np.where(rise > 0, (level - x0) / np.where(rise > 0, rise, 1.0), 0.0)
-    # x0 is below the level, or index is 0 and both ends are the start.
-    value = y0 + part[..., None] * (y1 - y0)
-    return np.where(np.expand_dims(reached.any(axis=-1), -1), value, np.nan)
-
-
-class _Path:
-    """A method's way: x at every checkpoint and seed, from resampled prompts.
-
-    Attributes:
-        cube: Rewards on the group in question.
-        x: From prompt weights (draws, prompts trained on) or, if x knows no prompts,
-            from whatever weights: shape (draws or 1, seeds, epochs).
-        x_prompts: Number of prompts that x is a mean over; 1 if it knows none.
-        shared: Whether x is a mean over the same prompts as the other rewards.
-        devices: What x was timed on, where it is seconds.
-    """
-
-    def __init__(
-        self,
-        cube: Cube,
-        x: Callable[[FloatArray], FloatArray],
-        x_prompts: int,
-        *,
-        shared: bool,
-        devices: frozenset[str] = frozenset(),
-    ) -> None:
-        self.cube, self.x, self.x_prompts, self.shared = cube, x, x_prompts, shared
-        self.devices = devices
-        self.plain = x(np.full((1, x_prompts), 1 / x_prompts))[0]
-        self.y = cube.changes(cube.rewards)
-
-    @property
-    def reached(self) -> float:
-        """The furthest level that every seed reaches."""
-        return float(self.plain.max(axis=1).min())
-
-    @property
-    def sizes(self) -> list[int]:
-        """Units to resample besides seeds: prompts of y, then those of x."""
-        prompts = self.cube.values.shape[1]
-        return [prompts] if self.shared else [prompts, self.x_prompts]
-
-    def at(self, levels: FloatArray, prompts: Sequence[FloatArray]) -> FloatArray:
-        """Shape (draws or 1, seeds, levels, rewards): y at the crossings."""
-        y = mean_over_prompts(self.y, prompts[0])
-        x = self.x(prompts[0] if self.shared else prompts[1])
-        draws = max(len(x), len(y))
-        x = np.broadcast_to(x, (draws, *x.shape[1:]))
-        y = np.broadcast_to(y, (draws, *y.shape[1:]))
-        return np.stack([first_crossing(x, y, level) for level in levels], axis=2)
-
-
-def _paths(
-    scores: pd.DataFrame, along: Axis, group: str, timings: pd.DataFrame | None
-) -> list[_Path]:
-    """The paths of all methods; raises ScoreTableError."""
-    if along not in get_args(Axis):
-        raise ScoreTableError(f"'{along}' is none of {list(get_args(Axis))}.")
-    found = one_cube(scores, group=group)
-    seen = one_cube(scores, group="seen") if along == "training_reward" else []
-    make = _path_maker(along, seen, scores, timings)
-    return [make(cube) for cube in found]
-
-
-def _path_maker(
-    along: Axis,
-    seen: Sequence[Cube],
-    scores: pd.DataFrame,
-    timings: pd.DataFrame | None,
-) -> Callable[[Cube], _Path]:
-    """What puts a cube along an axis, and raises ScoreTableError where it can't.
-
-    Args:
-        along: The axis.
-        seen: Cubes of the prompts trained on, for "training_reward".
-        scores: Score table of all runs.
-        timings: Their timings, for "seconds".
-    """
-    if along != "training_reward":
-        return partial(_known_path, along=along, scores=scores, timings=timings)
-    own = {_key(cube): cube for cube in seen}
-
-    def make(cube: Cube) -> _Path:
-        if _key(cube) not in own:
-            raise ScoreTableError(
-                f"{cube.title} was not evaluated on the prompts trained on, where "
-                "its training reward is read. Evaluate these too."
-            )
-        # One ruler for all methods, also where their tables from elsewhere have images of
-        # their own of the base model.
-        first = next(other for other in seen if other.trained == cube.trained)
-        return _reward_path(cube, own[_key(cube)], _ruler(first))
-
-    return make
-
-
-def _key(cube: Cube) -> tuple[object, ...]:
-    return tuple(cube.names[name] for name in METHOD)
-
-
-def _ruler(cube: Cube) -> float:
-    """One base standard deviation of the trained reward."""
-    if cube.trained not in cube.rewards:
-        raise ScoreTableError(
-            f"The trained reward '{cube.trained}' of {cube.title} was not scored."
-        )
-    ruler = float(cube.base_sd[cube.columns([cube.trained])[0]])
-    if not ruler > 0:
-        raise ScoreTableError(
-            f"'{cube.trained}' does not vary over the base model's images, so that its "
-            "rise can't be counted in base standard deviations."
-        )
-    return ruler
-
-
-def _reward_path(cube: Cube, seen: Cube, ruler: float) -> _Path:
-    """Along the trained reward on its own prompts, in base standard deviations."""
-    if (cube.epochs, cube.seeds) != (seen.epochs, seen.seeds):
-        raise ScoreTableError(
-            f"{cube.title} has other checkpoints or seeds than the prompts "
-            "trained on. Evaluate all prompt sets together."
-        )
-    changes = seen.changes([cube.trained])[..., 0] / ruler
-
-    def x(prompts: FloatArray) -> FloatArray:
-        return mean_over_prompts(changes, prompts)
-
-    return _Path(cube, x, len(seen.prompts), shared=seen.prompts == cube.prompts)
-
-
-def _known_path(
-    cube: Cube, along: Axis, scores: pd.DataFrame, timings: pd.DataFrame | None
-) -> _Path:
-    """Along something that is known of each run and checkpoint."""
-    devices: frozenset[str] = frozenset()
-    if along == "seconds":
-        known = _seconds(cube, scores, timings)
-        devices = _devices(cube, scores, timings)
-    elif along == "kl":
-        known = cube.kl
-    else:
-        known = cube.queries
-    if np.isnan(known).any():
-        raise ScoreTableError(
-            f"{AXES[along]} was not recorded for every checkpoint of {cube.title}"
-        )
-
-    def x(_: FloatArray) -> FloatArray:
-        return known[None]
-
-    return _Path(cube, x, 1, shared=False, devices=devices)
-
-
-def _check_one_device(paths: Iterable[_Path]) -> None:
-    """Raise ScoreTableError if runs that are compared were timed on several devices."""
-    devices = sorted(set().union(*(path.devices for path in paths)))
-    if len(devices) > 1:
-        raise ScoreTableError(
-            "Equal seconds need runs that were timed on one device, and these were on "
-            f"{', '.join(devices)}. Train them on one, or compare at equal queries or KL."
-        )
-
-
-def _runs(cube: Cube, scores: pd.DataFrame) -> pd.Series:
-    """A method's runs by their seeds."""
-    own = np.logical_and.reduce([scores[k] == cube.names[k] for k in METHOD])
-    return scores[own].drop_duplicates("seed").set_index("seed")["run"]
-
-
-def _devices(
-    cube: Cube, scores: pd.DataFrame, timings: pd.DataFrame | None
-) -> frozenset[str]:
-    """What a method's runs were timed on, as far as the timings say it."""
-    if timings is None or "device" not in timings:
-        return frozenset()
-    runs = _runs(cube, scores)
-    found = timings.loc[timings["run"].isin(runs), "device"]
-    return frozenset(found.fillna("an unknown device").astype(str))
-
-
-def _seconds(
-    cube: Cube, scores: pd.DataFrame, timings: pd.DataFrame | None
-) -> FloatArray:
-    """Seconds of training up to each checkpoint, shape (seeds, epochs)."""
-    if timings is None or not {"run", "epoch", "total_s"} <= set(timings.columns):
-        raise ScoreTableError(
-            "Equal seconds need the timings of all runs, with the columns run, epoch "
-            "and total_s."
-        )
-    runs = _runs(cube, scores)
-    spent = np.full(cube.kl.shape, np.nan)
-    for row, seed in enumerate(cube.seeds):
-        run = timings[timings["run"] == runs[seed]].set_index("epoch")["total_s"]
-        if run.index.has_duplicates:
-            raise ScoreTableError(f"An epoch of {runs[seed]} has two timings.")
-        total = run.sort_index().cumsum()
-        spent[row] = [0.0 if e == 0 else total.get(e, np.nan) for e in cube.epochs]
-    return spent
-
-
-def _shared_levels(path: _Path, base: _Path, count: int) -> FloatArray:
-    """Levels evenly spaced from where both start to where both have been.
-
-    NaN alone if the one ends before the other begins.
-    """
-    start = max(float(p.plain[:, 0].max()) for p in (path, base))
-    end = min(path.reached, base.reached)
-    return np.linspace(start, end, count) if end > start else np.array([np.nan])
-
-
-def _levels(paths: list[_Path], levels: Sequence[float] | None) -> FloatArray:
+def _levels(paths: list[TrainingPath], levels: Sequence[float] | None) -> FloatArray:
     if levels is not None:
         return np.asarray(levels, dtype=np.float64)
     return np.linspace(0.0, max(path.reached for path in paths), LEVELS)
 
 
 def _curve_rows(
-    path: _Path, along: Axis, levels: FloatArray, bootstrap: Bootstrap
+    path: TrainingPath, along: Axis, levels: FloatArray, bootstrap: Bootstrap
 ) -> pd.DataFrame:
     """The rows of one method."""
 
@@ -530,7 +280,7 @@ def _curve_rows(
     sizes = [*path.sizes, len(path.cube.seeds)]
     equal = [np.full((1, n), 1 / n) for n in sizes]
     means = mean(*equal)[0]
-    gaps = [_gap(path, along, level) for level in levels]
+    gaps = [gap_at(path, along, level) for level in levels]
     parts = resampled(mean, sizes, bootstrap)
     spread = stretched(parts, bootstrap.confidence)
     table = _rows(path.cube, along, levels, path.cube.rewards, means, spread, gaps)
@@ -538,8 +288,8 @@ def _curve_rows(
 
 
 def _difference_rows(
-    path: _Path,
-    base: _Path,
+    path: TrainingPath,
+    base: TrainingPath,
     along: Axis,
     levels: Sequence[float] | FloatArray,
     bootstrap: Bootstrap,
@@ -563,9 +313,9 @@ def _difference_rows(
     sizes = [*path.sizes, len(path.cube.seeds), len(base.cube.seeds)]
     means = difference(*[np.full((1, n), 1 / n) for n in sizes])[0]
     gaps = [
-        _never(path, base, along)
+        never_equal(path, base, along)
         if np.isnan(level)
-        else _gap(path, along, level) or _gap(base, along, level)
+        else gap_at(path, along, level) or gap_at(base, along, level)
         for level in at
     ]
     parts = resampled(difference, sizes, bootstrap)
@@ -632,26 +382,3 @@ def _intervals(
         "band_low": (means - band).ravel(),
         "band_high": (means + band).ravel(),
     }
-
-
-def _gap(path: _Path, along: Axis, level: float) -> str:
-    """Why there is no value at a level; empty if there is one."""
-    furthest = path.plain.max(axis=1)
-    missing = int((furthest < level).sum())
-    if not missing:
-        return ""
-    return (
-        f"{path.cube.names['method']}: {missing} of {len(furthest)} seeds never "
-        f"reached {significant(level)} ({AXES[along]}); all of them reached "
-        f"{significant(path.reached)}"
-    )
-
-
-def _never(path: _Path, base: _Path, along: Axis) -> str:
-    """What to say of two paths that have no level in common."""
-    reach = [
-        f"{p.cube.names['method']} from {significant(p.plain[:, 0].max())} to "
-        f"{significant(p.reached)}"
-        for p in (path, base)
-    ]
-    return f"never at equal {AXES[along]}: {' and '.join(reach)} (all seeds)"

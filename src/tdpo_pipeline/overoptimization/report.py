@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.curves import METHOD
+from tdpo_pipeline.overoptimization.efficiency import furthest_costs
 from tdpo_pipeline.overoptimization.intervals import significant
 from tdpo_pipeline.overoptimization.matched import furthest_levels
 from tdpo_pipeline.overoptimization.tables import (
@@ -25,6 +26,7 @@ from tdpo_pipeline.overoptimization.tables import (
 from tdpo_pipeline.overoptimization.verdicts import (
     CORRECTED,
     comparison_verdict,
+    cost_verdict,
     joint_verdict,
     judged_rows,
     last_joint,
@@ -405,9 +407,42 @@ def matched_finding(matched: pd.DataFrame) -> Finding:
     return Finding(asked, by_statement(said), note, "tables/matched.csv")
 
 
-def _against(row: Mapping[Any, Any]) -> str:
+def _against(row: Mapping[Any, Any], how: str = "minus") -> str:
     """Such as "tdpo_r minus ddpo_2 on pick-mini"."""
-    return f"{row['method']} minus {row['reference']} on {row['reward']}"
+    return f"{row['method']} {how} {row['reference']} on {row['reward']}"
+
+
+def cost_finding(costs: pd.DataFrame) -> Finding:
+    """How many reward queries methods take for an equal training reward.
+
+    Args:
+        costs: From ``cost_report``.
+    """
+    said = []
+    for row in furthest_costs(costs).to_dict("records"):
+        if row["cost"] == "reward_queries":
+            if pd.isna(row["ratio"]):
+                said.append(("no common level", run_text(row)))
+            else:
+                text = f"{_against(row, 'over')} {ratio_text(row)}"
+                said.append((cost_verdict(row), text))
+    asked = (
+        "Reward queries that equal training reward takes, over a reference method's, at "
+        "the highest level with an interval"
+    )
+    note = "Lower levels, and KL"
+    return Finding(asked, by_statement(said), note, "tables/costs.csv")
+
+
+def ratio_text(row: Mapping[Any, Any]) -> str:
+    """Such as "0.82 [0.64, 1.04]".
+
+    Args:
+        row: Of ``cost_report``, with a ratio.
+    """
+    if pd.isna(row["low"]):
+        return f"{row['ratio']:.2f} (no interval)"
+    return f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def comparison_finding(compared: pd.DataFrame) -> Finding:

@@ -231,8 +231,8 @@ def stopping_regrets(
         "fixed epoch", "KL budget", "proxy plateau", "onset, stop", "onset, rollback"),
         position, epochs (rows of the history), value (change since the first epoch in
         the judge's base standard deviations), regret (the same unit, at least 0; NaN if
-        the rule can't be tuned, has nothing to watch, or the run's judge was not
-        scored), note.
+        the rule can't be tuned or has nothing to watch, the run's judge was not scored,
+        or it has one epoch), note.
 
     Raises:
         ScoreTableError: If a history is not what it should be, or no run has a judge.
@@ -243,7 +243,7 @@ def stopping_regrets(
         name = judge or gold_of(str(trained))
         if name is None or not was_scored(unit, name):
             continue
-        judged = [run for run in runs if was_scored(run, name)]
+        judged = [run for run in runs if not why_unjudged(run, name)]
         for run in judged:
             check_history(run, [f"{name}_mean"])
             check_history(run[:1], [f"{name}_std"])  # the ruler
@@ -331,7 +331,8 @@ def _regrets(
     """The rows of one run; a rule that is None has nothing to watch."""
     tuned = {"fixed epoch": _best_epoch, "KL budget": _best_budget}
     chosen: dict[str, int | None] = dict.fromkeys(("best", *rules, *tuned))
-    if was_scored(run, judge):
+    why = why_unjudged(run, judge)
+    if not why:
         values = _values(run, judge)
         chosen["best"] = int(values.argmax())
         notes = {name: _untuned(name, [run, *others]) for name in tuned}
@@ -349,7 +350,7 @@ def _regrets(
         }
     else:
         values = np.full(len(run), np.nan)
-        notes = dict.fromkeys(chosen, f"'{judge}' was not scored in {run_of(run)}")
+        notes = dict.fromkeys(chosen, why)
     for name, position in chosen.items():
         known = position is not None
         value = values[position] if known else np.nan
@@ -365,11 +366,22 @@ def _regrets(
         }
 
 
+def why_unjudged(run: pd.DataFrame, judge: str) -> str:
+    """Why nobody can say where a run should have stopped; empty if a judge can."""
+    if not was_scored(run, judge):
+        return f"'{judge}' was not scored in {run_of(run)}"
+    if len(run) == 1:
+        return f"{run_of(run)} has one epoch: there is nothing to stop"
+    return ""
+
+
 def _untuned(rule: str, runs: Sequence[pd.DataFrame]) -> str:
     """Why a rule can't be tuned on all runs but the first; empty if it can."""
     if len(runs) == 1:
         return "one seed: there is no other one to tune it on"
-    if rule == "KL budget" and any(run["kl_to_base"].isna().any() for run in runs):
+    if rule == "KL budget" and any(
+        "kl_to_base" not in run or run["kl_to_base"].isna().any() for run in runs
+    ):
         return "the KL to the base model was not recorded for every epoch"
     return ""
 

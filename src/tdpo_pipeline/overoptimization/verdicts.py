@@ -54,6 +54,19 @@ def matched_verdict(row: Mapping[Any, Any]) -> str:
     return "lower" if row["high"] < 0 else "cannot tell"
 
 
+def cost_verdict(row: Mapping[Any, Any]) -> str:
+    """Whether a method spends more than the reference for an equal training reward.
+
+    Args:
+        row: Of ``cost_report``, with a level.
+    """
+    if min(row["n_seeds"], row["n_reference_seeds"]) == 1:
+        return ONE_SEED
+    if row["low"] > 1:
+        return "more"
+    return "fewer" if row["high"] < 1 else "cannot tell"
+
+
 def judged_rows(compared: pd.DataFrame) -> pd.DataFrame:
     """The row of each comparison that decides: the gold's, or else the trained reward's.
 

@@ -279,6 +279,14 @@ def match_methods(
         )
 
 
+def measure_costs(
+    scores: pd.DataFrame, references: Sequence[str], rewards: dict[str, Any]
+) -> pd.DataFrame:
+    """What equal training reward takes of queries and KL."""
+    with _parts_of(rewards):
+        return overoptimization.cost_report(scores, references=references)
+
+
 def compare_methods(
     scores: pd.DataFrame,
     references: Sequence[str],
@@ -447,6 +455,7 @@ def report(
     agreement: pd.DataFrame,
     wires: pd.DataFrame,
     matched: pd.DataFrame,
+    costs: pd.DataFrame,
     compared: pd.DataFrame,
     hypervolumes: pd.DataFrame,
     goodhart: pd.DataFrame,
@@ -467,6 +476,7 @@ def report(
         agreement: How often rewards rank two pictures of a prompt alike.
         wires: Where the image statistics stand.
         matched: Methods on equal terms.
+        costs: What equal training reward takes.
         compared: Methods at equal epochs, tested.
         hypervolumes: What the methods' checkpoints dominate.
         goodhart: Fits against the distance from the base model.
@@ -493,6 +503,7 @@ def report(
         words.agreement_finding(agreement),
         words.onset_finding(onsets),
         words.matched_finding(matched),
+        words.cost_finding(costs),
         words.comparison_finding(compared),
         words.hypervolume_finding(hypervolumes),
         words.goodhart_finding(goodhart),

@@ -162,6 +162,12 @@ def _tables(methods: Sequence[str]) -> list[Node]:
             name="match_methods",
         ),
         Node(
+            nodes.measure_costs,
+            ["all_scores", "params:reporting.references", "params:rewards"],
+            "table_costs",
+            name="measure_costs",
+        ),
+        Node(
             nodes.compare_methods,
             [
                 *("all_scores", "params:reporting.references"),
@@ -256,6 +262,7 @@ def _report(drawn: Sequence[str]) -> Node:
         "agreement": "table_agreement",
         "wires": "table_tripwires",
         "matched": "table_matched",
+        "costs": "table_costs",
         "compared": "table_compared",
         "hypervolumes": "table_hypervolumes",
         "goodhart": "table_goodhart",

@@ -1,0 +1,162 @@
+"""TDPO's two parts apart: temporal rewards, and updates in the order of timesteps.
+
+    python benchmarks/two_by_two.py
+
+Of the study's runs on aesthetic-mini, the four methods that have one of the two, both or
+none, all at one learning rate: each part's main effect (with minus without, mean over the
+other part) and their interaction (what the one adds to the other), on every reward since
+the base model at the last checkpoint, on the prompts trained on and on the others, and on
+the spread of an epoch's policy gradients (mean over the epochs). Methods differ in a
+third thing: those with temporal rewards, and the one with the order alone, whiten their
+advantages over the epoch. Intervals are 95 %, over prompts and over each method's seeds
+(``overoptimization.intervals``); of the spread over seeds alone. The result goes to
+benchmarks/results/two_by_two.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from common import ROOT, write
+
+from tdpo_pipeline.overoptimization import Bootstrap, Cube, ScoreTableError, cubes
+from tdpo_pipeline.overoptimization.intervals import (
+    BOOTSTRAP,
+    FloatArray,
+    crossed_deviations,
+    ends,
+    mean_over_prompts,
+    mean_over_seeds,
+)
+
+OUTPUTS = ROOT / "data" / "study" / "07_model_output"
+REWARD = "aesthetic-mini"
+CELLS = {
+    "tdpo": (1, 1),
+    "tdpo_sample_major": (1, 0),
+    "tdpo_no_critic": (0, 1),
+    "ddpo_100": (0, 0),
+}
+"""Whether a method has temporal rewards, and whether its updates are in that order."""
+SPREAD = "policy_grad_spread"
+
+
+def contrasts() -> dict[str, FloatArray]:
+    """The effects as weights of the four methods."""
+    temporal, order = 2 * np.array(list(CELLS.values()), np.float64).T - 1
+    return {
+        "temporal rewards": temporal / 2,
+        "order of timesteps": order / 2,
+        "interaction": temporal * order,
+    }
+
+
+def effects(
+    cell: Callable[[int, FloatArray, FloatArray], FloatArray],
+    sizes: Sequence[int],
+    bootstrap: Bootstrap,
+) -> dict[str, dict[str, Any]]:
+    """Every effect, each a number or one for each reward, with its interval.
+
+    Args:
+        cell: From a method's number, weights of prompts (draws, prompts) and of its seeds
+            (draws, seeds) to its mean, shape (draws, k).
+        sizes: Number of prompts, then of each method's seeds.
+        bootstrap: How intervals are made.
+    """
+
+    weights = np.stack(list(contrasts().values()))
+
+    def all_effects(prompts: FloatArray, *seeds: FloatArray) -> FloatArray:
+        means = [cell(i, prompts, own) for i, own in enumerate(seeds)]
+        together = np.stack(np.broadcast_arrays(*means), axis=1)
+        return np.einsum("em,dmk->dek", weights, together)
+
+    plain = all_effects(*[np.full((1, n), 1 / n) for n in sizes])[0]
+    spread = crossed_deviations(all_effects, sizes, bootstrap)
+    low, high = ends(plain, spread, bootstrap.confidence)
+    return {
+        name: {"effect": plain[i], "low": low[i], "high": high[i]}
+        for i, name in enumerate(contrasts())
+    }
+
+
+def on_rewards(
+    found: Mapping[str, Cube], bootstrap: Bootstrap = BOOTSTRAP
+) -> list[dict[str, Any]]:
+    """A row for each effect and reward, of one prompt group."""
+    first = found[next(iter(CELLS))]
+    rewards = first.rewards
+    changes = [found[name].changes(rewards)[:, :, -1] for name in CELLS]
+
+    def cell(i: int, prompts: FloatArray, seeds: FloatArray) -> FloatArray:
+        return mean_over_seeds(mean_over_prompts(changes[i], prompts), seeds)
+
+    sizes = [len(first.prompts), *(len(change) for change in changes)]
+    rulers = dict(zip(rewards, first.base_sd, strict=True))
+    return [
+        {
+            "of": reward,
+            "group": first.names["group"],
+            "part": part,
+            **{key: round(float(values[i]), 4) for key, values in its.items()},
+            "base_sd": round(float(rulers[reward]), 4),
+        }
+        for part, its in effects(cell, sizes, bootstrap).items()
+        for i, reward in enumerate(rewards)
+    ]
+
+
+def on_spread(
+    spreads: Mapping[str, Sequence[float]], bootstrap: Bootstrap = BOOTSTRAP
+) -> list[dict[str, Any]]:
+    """A row for each effect on the gradients' spread, from its mean in every run."""
+    values = [np.asarray(spreads[name], np.float64)[None, :, None] for name in CELLS]
+
+    def cell(i: int, _: FloatArray, seeds: FloatArray) -> FloatArray:
+        return mean_over_seeds(values[i], seeds)
+
+    sizes = [1, *(value.shape[1] for value in values)]
+    return [
+        {
+            "of": SPREAD,
+            "part": part,
+            **{key: round(float(value[0]), 4) for key, value in its.items()},
+        }
+        for part, its in effects(cell, sizes, bootstrap).items()
+    ]
+
+
+def main() -> None:
+    """Read the study's runs, and write the effects."""
+    scores, spreads = [], {}
+    for method in CELLS:
+        folder = OUTPUTS / "scores" / method / REWARD
+        files = sorted(folder.glob("s*.parquet"))
+        if not files:
+            raise ScoreTableError(
+                f"No run of {method} on {REWARD} in {folder}. Move its lines from "
+                "experiment.planned to experiment.runs in conf/base/parameters.yml, and "
+                "give `dvc repro --allow-missing`."
+            )
+        scores += [pd.read_parquet(file) for file in files]
+        histories = (OUTPUTS / "history" / method / REWARD).glob("s*.csv")
+        spreads[method] = [pd.read_csv(h)[SPREAD].mean() for h in sorted(histories)]
+    by_group: dict[str, dict[str, Cube]] = {}
+    for cube in cubes(pd.concat(scores, ignore_index=True)):
+        by_group.setdefault(str(cube.names["group"]), {})[str(cube.names["method"])] = (
+            cube
+        )
+    rows = [row for found in by_group.values() for row in on_rewards(found)]
+    result = {
+        "seeds": {method: len(values) for method, values in spreads.items()},
+        "effects": rows + on_spread(spreads),
+    }
+    write(ROOT / "benchmarks" / "results" / "two_by_two.json", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What equal training reward costs: reward queries and KL, as parts of a reference's.
+
+``matched`` asks what the other rewards are where two methods have spent the same; this
+asks what the two have spent where the trained reward has risen equally far. Both read a
+path at its first crossing of a level (``paths``), on evaluated checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from tdpo_pipeline.overoptimization.comparison import reference_method
+from tdpo_pipeline.overoptimization.cubes import Cube, one_cube
+from tdpo_pipeline.overoptimization.intervals import (
+    BOOTSTRAP,
+    Bootstrap,
+    FloatArray,
+    crossed_deviations,
+    ends,
+    mean_over_seeds,
+)
+from tdpo_pipeline.overoptimization.paths import (
+    LOST_DRAWS,
+    STEPS,
+    TrainingPath,
+    never_equal,
+    path_maker,
+    shared_levels,
+)
+from tdpo_pipeline.overoptimization.tables import ScoreTableError
+
+Cost = Literal["reward_queries", "kl"]
+
+COSTS = {"reward_queries": "reward queries", "kl": "nats of KL to the base model"}
+"""What a training reward costs, and its unit."""
+
+_COLUMNS = [
+    *("method", "reference", "reward", "cost", "level"),
+    *("spent", "reference_spent", "ratio", "low", "high", "gap"),
+    *("n_seeds", "n_reference_seeds", "n_prompts", "n_images"),
+]
+
+
+def cost_report(
+    scores: pd.DataFrame,
+    *,
+    references: Sequence[str] = (),
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> pd.DataFrame:
+    """What every method spends for a training reward, over what a reference spends.
+
+    Seeds of the two are resampled apart, prompts together, as in ``matched_differences``;
+    the interval is that of the ratio's logarithm.
+
+    Args:
+        scores: Score table of any number of runs.
+        references: Methods to compare with, see ``reference_method``.
+        bootstrap: How the intervals are made.
+
+    Returns:
+        One row per method, trained reward, cost and level: method, reference, reward,
+        cost (of ``COSTS``); level (rise of the trained reward on its own prompts, in base
+        standard deviations, ``STEPS`` of them up to what all seeds of both reached); spent
+        and reference_spent (mean over seeds at the first crossing), ratio (of these), low,
+        high; gap (why there is no number or no interval); n_seeds, n_reference_seeds,
+        n_prompts, n_images. A method that can't be compared has one row without a level.
+
+    Raises:
+        ScoreTableError: If the score table is not what it should be.
+    """
+    rows: list[dict[str, object]] = []
+    seen = one_cube(scores, group="seen")
+    make = path_maker("training_reward", seen, scores, None)
+    for trained in dict.fromkeys(cube.trained for cube in seen):
+        own = {str(c.names["method"]): c for c in seen if c.trained == trained}
+        reference = reference_method(own, references)
+        base = own.pop(reference)
+        for cube in own.values():
+            for cost in get_args(Cost):
+                head = {
+                    **cube.names,
+                    **cube.sizes(),
+                    "reference": reference,
+                    "cost": cost,
+                    "n_reference_seeds": len(base.seeds),
+                }
+                try:
+                    found = _ratios(make(cube), make(base), cost, bootstrap)
+                except ScoreTableError as error:
+                    found = [{"gap": str(error)}]
+                rows += [head | row for row in found]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def furthest_costs(costs: pd.DataFrame) -> pd.DataFrame:
+    """The row of each comparison's highest level that has an interval.
+
+    Picked by what has an interval, and not by what it says; the highest level of all, or
+    the row without a level, where none has.
+
+    Args:
+        costs: From ``cost_report``.
+    """
+    units = ["reward", "method", "cost"]
+    rank = costs["level"].where(costs["low"].notna()).fillna(-1.0)
+    ranked = costs.assign(rank=rank).sort_values(["rank", "level"], kind="stable")
+    chosen = ranked.drop_duplicates(units, keep="last").drop(columns="rank")
+    return chosen.sort_index().reset_index(drop=True)
+
+
+def _ratios(
+    path: TrainingPath, base: TrainingPath, cost: Cost, bootstrap: Bootstrap
+) -> list[dict[str, object]]:
+    """The rows of one method; raises ScoreTableError where there is nothing to divide."""
+    if path.cube.prompts != base.cube.prompts:
+        raise ScoreTableError(
+            f"{path.cube.title} and {base.cube.title} were evaluated on other prompts. "
+            "Evaluate them again with one set of prompts."
+        )
+    levels = shared_levels(path, base, STEPS + 1)[-STEPS:]
+    if np.isnan(levels).any():
+        raise ScoreTableError(never_equal(path, base, "training_reward"))
+    costs = [_spent(p.cube, cost) for p in (path, base)]
+
+    def spent(*weights: FloatArray) -> FloatArray:
+        """Logarithms of what both have spent, shape (draws, levels, 2)."""
+        prompts, *seeds = weights
+        means = [
+            mean_over_seeds(p.costs_at(levels, prompts, y), own)
+            for p, y, own in zip((path, base), costs, seeds, strict=True)
+        ]
+        return np.log(np.stack(np.broadcast_arrays(*means), axis=-1))
+
+    def ratio(*weights: FloatArray) -> FloatArray:
+        own, other = np.moveaxis(spent(*weights), -1, 0)
+        return np.asarray(own - other, np.float64)
+
+    sizes = [len(path.cube.prompts), len(path.cube.seeds), len(base.cube.seeds)]
+    equal = [np.full((1, n), 1 / n) for n in sizes]
+    both, log_ratio = np.exp(spent(*equal)[0]), ratio(*equal)[0]
+    spread = crossed_deviations(ratio, sizes, bootstrap)
+    whole = ~np.isnan(spread)
+    rows = []
+    for i, level in enumerate(levels):
+        row: dict[str, object] = {"level": level, "ratio": float(np.exp(log_ratio[i]))}
+        row |= {"spent": both[i, 0], "reference_spent": both[i, 1], "gap": ""}
+        if not whole[:, i].any():
+            row["gap"] = "one seed and one prompt"
+        elif whole[:, i].mean() < 1 - LOST_DRAWS:
+            row["gap"] = "too near the end of the path for an interval"
+        else:
+            kept = spread[whole[:, i], i]
+            reach = ends(log_ratio[i], kept, bootstrap.confidence)
+            row |= dict(zip(("low", "high"), np.exp(reach).tolist(), strict=True))
+        rows.append(row)
+    return rows
+
+
+def _spent(cube: Cube, cost: Cost) -> FloatArray:
+    """What each seed has spent at each checkpoint, shape (seeds, epochs)."""
+    spent = cube.queries if cost == "reward_queries" else cube.kl
+    spent = np.concatenate([np.zeros((len(spent), 1)), spent[:, 1:]], axis=1)
+    if np.isnan(spent).any():
+        raise ScoreTableError(
+            f"{COSTS[cost]} were not recorded for every checkpoint of {cube.title}"
+        )
+    return spent
