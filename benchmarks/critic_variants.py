@@ -5,8 +5,8 @@
 
 TDPO on aesthetic-mini, 25 epochs, as in critic_question.py, with one thing changed: every
 how many epochs the critic's active, dormant or all neurons are drawn anew (1, 2, 3 and 5
-of 25 are 4, 8, 12 and 20 %; 1 and 2 % of so few epochs are none; never is `tdpo`), how deep
-the critic is, and which activation stands between its layers, without resets and with
+of 25 are 4, 8, 12 and 20 %; 1 and 2 % of so few round up to every epoch, too; never is
+`tdpo`), how deep the critic is, and which activation stands between its layers, without resets and with
 TDPO-R's. A finished run appends its
 epochs to benchmarks/results/critic_variants.csv, and is not run again; the report over
 seeds goes to critic_variants.json: the critic's numbers late in training, every reward at
@@ -26,8 +26,10 @@ import pandas as pd
 from common import ROOT, interval, parameters, run_config, write
 from critic_question import EPOCHS, KEPT, OTHERS, REWARD, first_at, levels, outcome
 from runs import logged_epochs
+from scipy import stats
 
 from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.overoptimization.intervals import FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results"
 LOG = RESULTS / "critic_variants.csv"
@@ -107,46 +109,49 @@ def dormant_at(history: pd.DataFrame, at: Sequence[float]) -> dict[str, float]:
 def dormancy(table: pd.DataFrame, at: Sequence[float]) -> dict[str, object]:
     """Rank correlation of dormant neurons and rewards at equal training reward.
 
-    Both are taken minus their seed's mean, so that seeds don't stand for variants. Runs of
-    a variant are much alike, so that intervals are over variants, each drawn with all of
-    its seeds.
+    Of the variants all of whose seeds reach the level. Both are taken minus their seed's
+    mean, so that seeds don't stand for variants. Runs of a variant are much alike, so that
+    intervals are over variants, each drawn with all of its seeds.
 
     Args:
         table: Outcomes by variant and seed.
         at: Levels of the trained reward.
     """
-    centred = table - table.groupby("seed").transform("mean")
     found: dict[str, object] = {}
     for level in at:
         for other in OTHERS:
-            columns = [f"{name} at {REWARD} {level:g}" for name in (DORMANT, other)]
-            both = centred[columns].dropna()
-            low, high = over_variants(both)
-            found[columns[1]] = {
-                "runs": len(both),
-                "variants": both.index.unique("method").size,
-                "spearman": round(rank_correlation(both), 3),
+            names = [f"{name} at {REWARD} {level:g}" for name in (DORMANT, other)]
+            both = table[names].unstack("seed").dropna()
+            seeds = both.columns.unique("seed").size
+            pairs = both.to_numpy(np.float64).reshape(len(both), 2, seeds)
+            rank, low, high = rank_correlation(pairs - pairs.mean(axis=0))
+            found[names[1]] = {
+                "variants": len(pairs),
+                "seeds": seeds,
+                "spearman": round(rank, 3),
                 "low": round(low, 3),
                 "high": round(high, 3),
             }
     return found
 
 
-def rank_correlation(both: pd.DataFrame) -> float:
-    """Spearman's of the two columns."""
-    return float(both.corr(method="spearman").iloc[0, 1])
+def rank_correlation(pairs: FloatArray) -> tuple[float, float, float]:
+    """Spearman's, and the middle 95 % of it over variants that are drawn anew.
 
-
-def over_variants(both: pd.DataFrame) -> tuple[float, float]:
-    """The middle 95 % of rank correlations of variants that were drawn anew."""
-    rng = np.random.default_rng(0)
-    groups = [runs for _, runs in both.groupby("method")]
-    drawn = [
-        rank_correlation(pd.concat([groups[i] for i in row]))
-        for row in rng.integers(len(groups), size=(DRAWS, len(groups)))
+    Args:
+        pairs: Shape (variants, 2, seeds). Fewer than three variants tell nothing: NaN.
+    """
+    if len(pairs) < 3:
+        return np.nan, np.nan, np.nan
+    every = np.arange(len(pairs))
+    drawn = np.random.default_rng(0).integers(len(pairs), size=(DRAWS, len(pairs)))
+    ranks = [
+        stats.spearmanr(*pairs[row].swapaxes(0, 1).reshape(2, -1)).statistic
+        for row in (every, *drawn)
+        if len(set(row)) > 1
     ]
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
+    low, high = np.quantile(ranks[1:], [0.025, 0.975])
+    return float(ranks[0]), float(low), float(high)
 
 
 def main() -> None:

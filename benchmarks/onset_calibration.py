@@ -13,14 +13,15 @@ The result goes to benchmarks/results/onset_calibration.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from common import ROOT, parameters, plain, write
 
-from tdpo_pipeline.overoptimization import count_alarms, judge_alarms
+from tdpo_pipeline.overoptimization import count_alarms
+from tdpo_pipeline.pipelines.reporting.nodes import judge_stops
 
 HISTORIES = ROOT / "data" / "study" / "07_model_output" / "history"
 ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -39,36 +40,35 @@ def histories(folder: Path) -> pd.DataFrame:
 
 
 def calibration(
-    history: pd.DataFrame, *, held_out: list[str], min_epochs: int
+    history: pd.DataFrame, params: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """A row for each alpha, trained reward (and all of them) and time of the fall.
 
     Args:
         history: Of all runs.
-        held_out: Rewards that the test watches.
-        min_epochs: Epochs before which it gives no alarm.
+        params: The project's parameters: what is judged is judged as in the report.
     """
+    training = plain(params["training"])
     for alpha in ALPHAS:
-        alarms = judge_alarms(
-            history, held_out=held_out, alpha=alpha, min_epochs=min_epochs
+        *_, alarms, counts = judge_stops(
+            history,
+            params["reporting"]["held_out"],
+            alpha,
+            training["early_stop"]["min_epochs"],
+            training["epochs"],
+            params["methods"],
+            params["rewards"],
         )
-        together = alarms.assign(reward=ALL)
-        counts = pd.concat([count_alarms(alarms), count_alarms(together)])
-        for row in counts[counts["n_runs"] > 0].round(3).to_dict("records"):
+        together = count_alarms(alarms.assign(reward=ALL)).drop(columns="judge")
+        for row in pd.concat([counts, together]).round(3).to_dict("records"):
             told = {k: v for k, v in row.items() if pd.notna(v) and v != ""}
             yield {"alpha": alpha, **told}
 
 
 def main() -> None:
     """Judge the study's runs, and write the result."""
-    params = parameters("study")
-    early_stop = plain(params["training"])["early_stop"]
     history = histories(HISTORIES)
-    rows = calibration(
-        history,
-        held_out=list(params["reporting"]["held_out"]),
-        min_epochs=early_stop["min_epochs"],
-    )
+    rows = calibration(history, parameters("study"))
     result = {"runs": history["run"].nunique(), "rows": list(rows)}
     write(ROOT / "benchmarks" / "results" / "onset_calibration.json", result)
 

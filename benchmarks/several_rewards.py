@@ -8,8 +8,8 @@ constraint, all on the same prompts and of the same gold. Each training is compa
 that of its method on `pick-mini` alone, by every proxy and by the gold: at the last
 checkpoint, and at equal KL and an equal rise of `pick-mini`, where both have been. A
 proxy that neither of the two saw is marked as held out. Intervals and p-values are those
-of the report (`tdpo_pipeline.overoptimization`), p-values corrected for all rows of a
-prompt group. What hasn't been run is left out, and named. The tables go to
+of the report (`tdpo_pipeline.overoptimization`), p-values corrected for the
+judges of one comparison. What hasn't been run is left out, and named. The tables go to
 benchmarks/results/several_rewards.json.
 """
 
@@ -133,9 +133,9 @@ def main() -> None:
         files = sorted((SCORES / training.method / training.reward).glob("s*.parquet"))
         if files:
             runs[training] = pd.concat(map(pd.read_parquet, files))
-    several = [training for training in runs if training != reference_of(training)]
+    several = [t for t in runs if reference_of(t) in runs and reference_of(t) != t]
     missing = [training.name for training in TRAININGS if training not in runs]
-    if not several or any(reference_of(t) not in runs for t in several):
+    if not several:
         raise ScoreTableError(
             f"There is nothing to compare: no run of {', '.join(missing)} in {SCORES}. "
             "Move their lines from experiment.planned to experiment.runs in "

@@ -6,9 +6,10 @@ Of the study's runs on aesthetic-mini, the four methods that have one of the two
 none, all at one learning rate: each part's main effect (with minus without, mean over the
 other part) and their interaction (what the one adds to the other), on every reward since
 the base model at the last checkpoint, on the prompts trained on and on the others, and on
-the spread of an epoch's policy gradients (mean over the epochs). Methods differ in a
-third thing: those with temporal rewards, and the one with the order alone, whiten their
-advantages over the epoch. Intervals are 95 %, over prompts and over each method's seeds
+the spread of an epoch's policy gradients (mean over the epochs). One of the four differs in
+more: `ddpo_100`, which has neither, clips its advantages and doesn't whiten them over the
+epoch, as the others do. Were that worth w, each main effect would be half of w too high, and
+the interaction w too low. Intervals are 95 %, over prompts and over each method's seeds
 (``overoptimization.intervals``); of the spread over seeds alone. The result goes to
 benchmarks/results/two_by_two.json.
 """
@@ -23,6 +24,7 @@ import pandas as pd
 from common import ROOT, write
 
 from tdpo_pipeline.overoptimization import Bootstrap, Cube, ScoreTableError, cubes
+from tdpo_pipeline.overoptimization.cubes import check_same_prompts
 from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
     FloatArray,
@@ -88,9 +90,15 @@ def on_rewards(
     found: Mapping[str, Cube], bootstrap: Bootstrap = BOOTSTRAP
 ) -> list[dict[str, Any]]:
     """A row for each effect and reward, of one prompt group."""
-    first = found[next(iter(CELLS))]
+    first, *others = (found[name] for name in CELLS)
+    for cube in others:
+        check_same_prompts(cube, first)
     rewards = first.rewards
-    changes = [found[name].changes(rewards)[:, :, -1] for name in CELLS]
+    last = max(set.intersection(*(set(cube.epochs) for cube in found.values())))
+    changes = [
+        found[name].changes(rewards)[:, :, found[name].epochs.index(last)]
+        for name in CELLS
+    ]
 
     def cell(i: int, prompts: FloatArray, seeds: FloatArray) -> FloatArray:
         return mean_over_seeds(mean_over_prompts(changes[i], prompts), seeds)
@@ -101,6 +109,7 @@ def on_rewards(
         {
             "of": reward,
             "group": first.names["group"],
+            "epoch": last,
             "part": part,
             **{key: round(float(values[i]), 4) for key, values in its.items()},
             "base_sd": round(float(rulers[reward]), 4),

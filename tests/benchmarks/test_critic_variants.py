@@ -36,9 +36,22 @@ def test_seeds_do_not_stand_for_variants(critic_variants):
     found = critic_variants.dormancy(table, [0.4])
     assert set(found) == set(names)
     gold = found["gold_taste at aesthetic-mini 0.4"]
-    assert (gold["runs"], gold["variants"]) == (6, 3)
+    assert (gold["variants"], gold["seeds"]) == (3, 2)
     # Whatever variants are drawn, as long as two of them differ.
     assert (gold["spearman"], gold["low"], gold["high"]) == (-1, -1, -1)
+
+
+def test_a_level_that_hardly_a_variant_reaches_tells_nothing(critic_variants):
+    key = "critic_dormant_pct at aesthetic-mini 0.4"
+    names = [f"{name} at aesthetic-mini 0.4" for name in critic_variants.OTHERS]
+    index = pd.MultiIndex.from_product(
+        [["a", "b", "c"], [0, 1]], names=["method", "seed"]
+    )
+    table = pd.DataFrame(1.0, index=index, columns=[key, *names])
+    table.loc[("c", 1), names] = float("nan")
+    found = critic_variants.dormancy(table, [0.4])["gold_taste at aesthetic-mini 0.4"]
+    assert found["variants"] == 2
+    assert pd.isna([found["spearman"], found["low"], found["high"]]).all()
 
 
 def test_dormancy_is_read_where_the_reward_is(critic_variants):

@@ -38,7 +38,12 @@ def test_alarms_are_counted_by_alpha_and_reward(onset_calibration, tmp_path):
         history(gold_falls=gold, held_falls=held).to_csv(path, index=False)
     table = onset_calibration.histories(tmp_path)
     assert table["run"].unique().tolist() == [f"tdpo-{REWARD}-s{s}" for s in range(3)]
-    rows = onset_calibration.calibration(table, held_out=[HELD], min_epochs=5)
+    params = {
+        "training": {"epochs": EPOCHS, "early_stop": {"min_epochs": 5}},
+        "reporting": {"held_out": [HELD]},
+        **{"methods": {"tdpo": {}}, "rewards": {}},
+    }
+    rows = onset_calibration.calibration(table, params)
     found = pd.DataFrame(rows).set_index(["alpha", "reward", "when"])
     assert set(found.index.unique("alpha")) == set(onset_calibration.ALPHAS)
     for reward in (REWARD, "all"):

@@ -49,6 +49,27 @@ def test_effects_by_hand(two_by_two):
     assert list(gold.index) == ["temporal rewards", "order of timesteps", "interaction"]
 
 
+def test_methods_on_other_prompts_are_refused_and_epochs_are_shared(two_by_two):
+    def cube(method, epochs, prompts):
+        table = synthetic_scores(
+            *(method, REWARD, 0),
+            gains={GOLD: [float(epoch) for epoch in epochs]},
+            epochs=epochs,
+            seed_sd=0.0,
+            trained_on=prompts,
+        )
+        return next(cubes(table, groups=["seen"]))
+
+    found = {name: cube(name, (0, 4, 8), ("cat", "dog")) for name in two_by_two.CELLS}
+    short = found | {"tdpo": cube("tdpo", (0, 4), ("cat", "dog"))}
+    rows = two_by_two.on_rewards(short, FEW)
+    assert {row["epoch"] for row in rows} == {4}
+    assert all(abs(row["effect"]) < 1e-6 for row in rows)
+    other = found | {"ddpo_100": cube("ddpo_100", (0, 4, 8), ("cat", "horse"))}
+    with pytest.raises(ValueError, match="other prompts"):
+        two_by_two.on_rewards(other, FEW)
+
+
 def test_the_spread_of_gradients_has_intervals_over_seeds(two_by_two):
     spreads = {
         "tdpo": [5.0, 5.2],

@@ -241,7 +241,8 @@ def test_where_nothing_can_be_fitted_no_line_is_made_up(
         "peak": 1,
         **({"checkpoint": dots} if dots else {}),
     }
-    assert labels(figure) == ["checkpoint of one seed"]
+    assert not figure.legends or labels(figure) == ["checkpoint of one seed"]
+    assert bool(figure.legends) == bool(dots)
     digest(figure)
 
 

@@ -152,11 +152,17 @@ def test_a_run_that_cannot_be_judged_is_left_out_and_named() -> None:
     assert "NaN or infinite in epoch 1 of tdpo-aesthetic-mini-s2" in counts["note"][0]
 
 
+def test_a_run_too_short_for_an_alarm_is_no_trial() -> None:
+    for epochs, judged_runs in ((4, 0), (5, 1)):
+        counts = count_alarms(judged(FOUR[3][:epochs], min_epochs=5))
+        assert counts["n_runs"].iloc[0] == judged_runs
+
+
 def test_a_run_of_one_epoch_is_no_trial() -> None:
     (row,) = count_alarms(judged(FOUR[0][:1])).to_dict("records")
     assert row["n_runs"] == 0
     assert np.isnan([row["false"], row["false_low"], row["false_high"]]).all()
-    assert "has one epoch: there is nothing to stop" in row["note"]
+    assert "has too few epochs for an alarm (1)" in row["note"]
     counts = count_alarms(judged(FOUR[0], FOUR[1][:1]))
     assert counts["n_runs"].tolist() == [1, 1]
 

@@ -59,7 +59,7 @@ def test_the_first_crossing_counts_and_nothing_beyond_what_both_reached() -> Non
     last = found.iloc[-1]
     assert last["reference_spent"] == pytest.approx(1024)
     assert last["spent"] == pytest.approx(256)
-    assert last["gap"] == ""
+    assert last["gap"].startswith("before a first checkpoint")  # tdpo's 256 of 512
 
 
 def test_the_mean_is_over_seeds_each_at_its_own_crossing() -> None:
@@ -84,22 +84,62 @@ def test_intervals_hold_the_truth() -> None:
     assert hits / n > 0.95 - 3 * np.sqrt(0.95 * 0.05 / n)
 
 
+def test_intervals_narrow_with_what_is_known() -> None:
+    """And don't hold everything: four seeds that differ by a tenth tell 0.8 from 1.2."""
+    own = [scores("tdpo", s, proxy=(0, 1.25, 2.5), seed_sd=0.02) for s in range(4)]
+    other = [scores("ddpo", 10 + s, seed_sd=0.02) for s in range(4)]
+    row = queries(report(*own, *other)).iloc[2]
+    assert 0.6 < row["low"] < row["ratio"] < row["high"] < 1.0
+
+
+def test_a_level_that_resampled_paths_miss_has_no_interval() -> None:
+    own = [scores("tdpo", s, seed_sd=0.1) for s in range(3)]
+    other = [scores("ddpo", 10 + s, seed_sd=0.1) for s in range(3)]
+    last = queries(report(*own, *other)).iloc[-1]
+    assert np.isfinite(last["ratio"])
+    assert np.isnan([last["low"], last["high"]]).all()
+    assert last["gap"] == "too near the end of the path for an interval"
+
+
+def test_a_ratio_from_before_the_first_checkpoint_is_marked() -> None:
+    found = queries(report(scores("ddpo"), scores("tdpo", proxy=(0, 2, 4))))
+    before = found["gap"].str.contains("before a first checkpoint")
+    # The first checkpoint is at 512 queries, which tdpo has spent at the last level alone.
+    assert before.tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize("kl", [0.0, -0.1])
+def test_what_costs_nothing_has_no_ratio(kl: float) -> None:
+    """An estimate of the KL may be 0 or a little below."""
+    free = [scores("tdpo", s).assign(kl_to_base=kl) for s in range(2)]
+    found = report(scores("ddpo"), *free).query("cost == 'kl'")
+    assert found[["ratio", "low", "high"]].isna().all(axis=None)
+    assert found["gap"].str.contains("no KL to the base model spent").all()
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "costs", "message"),
     [
+        (lambda t: t.assign(kl_to_base=np.nan), {"kl"}, "not recorded"),
         (
-            lambda t: t.assign(kl_to_base=np.nan),
-            "KL to the base model were not recorded",
+            lambda t: t.assign(reward_queries=np.where(t["epoch"] > 0, np.nan, 0)),
+            {"reward_queries"},
+            "not recorded",
         ),
-        (lambda t: t[t["prompt"] != "ant"], "other prompts"),
-        (lambda t: t.assign(**{PROXY: 1.0}), "never at equal"),
+        (lambda t: t[t["prompt"] != "ant"], {"kl", "reward_queries"}, "other prompts"),
+        (
+            lambda t: t.assign(**{PROXY: 1.0}),
+            {"kl", "reward_queries"},
+            "never at equal",
+        ),
     ],
 )
-def test_what_cannot_be_compared_is_said(change, message: str) -> None:
+def test_what_cannot_be_compared_is_said(change, costs, message: str) -> None:
     found = report(scores("ddpo"), change(scores("tdpo")))
     bad = found[found["gap"].str.contains(message)]
-    assert len(bad) >= 1
+    assert set(bad["cost"]) == costs
     assert bad[["level", "ratio", "low", "high"]].isna().all(axis=None)
+    assert found.loc[~found["cost"].isin(costs), "ratio"].notna().all()
 
 
 def test_a_method_that_falls_from_the_start_has_no_level() -> None:
@@ -124,4 +164,7 @@ def test_one_seed_and_one_prompt_have_no_interval() -> None:
 
 
 def test_alone_a_method_has_nothing_to_be_compared_with() -> None:
-    assert report(scores("ddpo")).empty
+    found = report(scores("ddpo"))
+    assert found["cost"].tolist() == ["reward_queries", "kl"]
+    assert found["ratio"].isna().all()
+    assert set(found["gap"]) == {f"no other method was trained on {PROXY}"}

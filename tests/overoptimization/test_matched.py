@@ -346,6 +346,10 @@ def test_seeds_of_the_device_with_most_runs_are_compared_at_equal_seconds() -> N
     assert set(tdpo["n_seeds"]) == {2} and set(tdpo["n_reference_seeds"]) == {1}
     assert tdpo["level"].notna().all()
     assert "H200, laptop" in rwr["gap"].item()
+    # What nobody knows is no device, however many runs were timed there.
+    unknown = timings.assign(device=timings["device"].replace("cpu", None))
+    kept = timed_together(tables, unknown, reference="ddpo")
+    assert kept.loc[kept["method"] == "tdpo", "seed"].unique().tolist() == [0, 1]
     # Without devices nobody knows better than to compare all.
     assert timed_together(tables, timings.drop(columns="device"), reference="ddpo") is (
         tables

@@ -154,7 +154,7 @@ def test_one_seed_has_nothing_to_tune_on_and_no_interval() -> None:
     found = stopping_regrets(history(), held_out=[HELD])
     untuned = found[found["rule"].isin(["fixed epoch", "KL budget"])]
     assert untuned["regret"].isna().all()
-    assert untuned["note"].str.contains("one seed").all()
+    assert untuned["note"].str.contains("no other seed").all()
     summary = summarise_regrets(found).set_index("rule")
     assert np.isnan(summary.loc["never", "low"])
     assert summary.loc["fixed epoch", "n_seeds"] == 0

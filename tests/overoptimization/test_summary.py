@@ -304,11 +304,11 @@ def test_costs_are_told_at_the_highest_level_that_has_an_interval() -> None:
         row | {"level": 3.0, "ratio": 3.0, "low": np.nan, "high": np.nan},
     ]
     kl = row | {"level": 9.0, "ratio": 9.0, "low": 8.0, "high": 10.0, "cost": "kl"}
-    lost = row | {"method": "none", "level": np.nan, "gap": "never at equal reward"}
+    lost = row | {"method": "none", "ratio": np.nan, "gap": "never at equal reward"}
     said = dict(cost_finding(pd.DataFrame([*levels, kl, lost])).said)
     assert said == {
-        "fewer": ["slow over fast on a 0.70 [0.50, 0.90]"],
-        "no common level": ["none on a"],
+        "fewer": ["slow over fast on a, 0.700 [0.500, 0.900] at +2.00 base SD"],
+        "never at equal reward": ["none on a"],
     }
     alone = pd.DataFrame(levels).assign(n_seeds=1)
     ((verdict_of_it, _),) = cost_finding(alone).said

@@ -332,9 +332,10 @@ def _ticks(most: float) -> list[float]:
 def _legend(data: pd.DataFrame) -> list[Artist]:
     """The parts of a panel that there are; their colours are the methods'."""
     look = style.MethodStyle(style.GREY, "o", "-")
-    entries: list[Artist] = [
-        Line2D([], [], label="checkpoint of one seed", **_dots(look))
-    ]
+    entries: list[Artist] = []
+    if (data["part"] == "checkpoint").any():
+        dots = _dots(look)
+        entries.append(Line2D([], [], label="checkpoint of one seed", **dots))
     if (data["part"] == "fit").any():
         entries += [
             Line2D([], [], label="fit", color=look.color, linewidth=style.LINE_WIDTH),

@@ -32,7 +32,6 @@ from tdpo_pipeline.overoptimization.report import (
     ROLE_MARKS,
     by_statement,
     rate_text,
-    ratio_text,
 )
 from tdpo_pipeline.overoptimization.tables import (
     ROLES,
@@ -235,44 +234,40 @@ def _equal_row(
 
 
 def cost_block(costs: pd.DataFrame) -> Block:
-    """A row a comparison: what equal training reward takes.
+    """A row a comparison and cost: what equal training reward takes.
 
     Args:
         costs: From ``cost_report``.
     """
     records = ordered(furthest_costs(costs), "cost", list(COSTS))
-    comparisons = groupby(records, key=lambda row: [row[name] for name in METHOD])
-    rows = [_cost_row(list(own)) for _, own in comparisons]
     columns = [
         *RUN_COLUMNS,
         ("reference", "Over", ""),
+        ("cost", "Of", ""),
         ("level", "At", "number"),
-        ("reward_queries", "Reward queries", "number"),
-        ("kl", "KL", "number"),
+        ("spent", "Spent", "number"),
+        ("reference_spent", "By the reference", "number"),
+        ("ratio", "Ratio", "number"),
         SEEDS_COLUMN,
         ("note", "Note", ""),
     ]
+    rows = [_cost_row(row) for row in records]
     return Block("What equal training reward costs", columns, rows)
 
 
-def _cost_row(rows: list[dict[Any, Any]]) -> dict[str, str]:
-    """The costs of one method and trained reward."""
-    first = rows[0]
-    seeds = (first["n_seeds"], first["n_reference_seeds"])
-    ratios = {
-        row["cost"]: "\N{EN DASH}" if pd.isna(row["ratio"]) else ratio_text(row)
-        for row in rows
-    }
-    known = pd.notna(first["level"])
-    gaps = dict.fromkeys(words(row["gap"]) for row in rows)
-    notes = [*gaps, seeds_note(*seeds) if known else ""]
+def _cost_row(row: dict[Any, Any]) -> dict[str, str]:
+    seeds = (row["n_seeds"], row["n_reference_seeds"])
+    known = pd.notna(row["level"])
+    notes = [words(row["gap"]), seeds_note(*seeds) if known else ""]
     return {
-        "reward": first["reward"],
-        "method": first["method"],
-        "reference": style.method_label(first["reference"]),
-        "level": _level({**first, "along": "training_reward"}) if known else "",
-        **dict.fromkeys(COSTS, ""),
-        **ratios,
+        "reward": row["reward"],
+        "method": row["method"],
+        "reference": style.method_label(row["reference"]),
+        "cost": COSTS[row["cost"]],
+        "level": _level({**row, "along": "training_reward"}) if known else "",
+        "spent": number(row["spent"]),
+        "reference_spent": number(row["reference_spent"]),
+        "ratio": interval(row["ratio"], row["low"], row["high"], signed=False),
         "seeds": " and ".join(f"{count:.0f}" for count in seeds),
         "note": style.sentence("; ".join(note for note in notes if note)),
     }

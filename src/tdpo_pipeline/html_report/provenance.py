@@ -143,6 +143,8 @@ def locked_of(locked: Mapping[str, str], data: Path, run: str) -> dict[str, str]
         data: Folder of the data layers, such as ``data/study``.
         run: Where each kind of output has the run, such as ``tdpo/aesthetic-mini/s0``.
     """
-    own = re.compile(rf"{data.as_posix()}/\w+/(\w+)/{re.escape(run)}(\.\w+)?")
+    own = re.compile(
+        rf"{re.escape(data.as_posix())}/\w+/(\w+)/{re.escape(run)}(\.\w+)?"
+    )
     found = {path: own.fullmatch(path) for path in locked}
     return {f"{m[1]}{m[2] or ''}": locked[path] for path, m in found.items() if m}

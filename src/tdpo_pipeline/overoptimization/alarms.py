@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.curves import METHOD, epoch_samples
-from tdpo_pipeline.overoptimization.histories import was_scored
+from tdpo_pipeline.overoptimization.histories import run_of, was_scored
 from tdpo_pipeline.overoptimization.intervals import BOOTSTRAP
 from tdpo_pipeline.overoptimization.onset import PeakSet, epoch_peak_set
 from tdpo_pipeline.overoptimization.pareto import exact_interval
@@ -22,7 +22,6 @@ from tdpo_pipeline.overoptimization.stopping import (
     alarm_of_run,
     checked_run,
     epoch_means,
-    why_unjudged,
 )
 from tdpo_pipeline.overoptimization.tables import ScoreTableError, gold_of
 
@@ -101,8 +100,10 @@ def _judged(
     if gold is None or not was_scored(run, gold):
         raise ScoreTableError("no gold was scored in training")
     run = checked_run(run)
-    if why := why_unjudged(run, gold):
-        raise ScoreTableError(why)
+    if len(run) < max(min_epochs, 2):
+        raise ScoreTableError(
+            f"{run_of(run)} has too few epochs for an alarm ({len(run)})"
+        )
     alarm = alarm_of_run(
         run,
         [name for name in held_out if name != gold and was_scored(run, name)],

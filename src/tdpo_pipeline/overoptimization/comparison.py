@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tdpo_pipeline.overoptimization.cubes import Cube, one_cube
+from tdpo_pipeline.overoptimization.cubes import Cube, check_same_prompts, one_cube
 from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
     Bootstrap,
@@ -360,11 +360,7 @@ def _pair(
     bootstrap: Bootstrap,
 ) -> list[dict[str, object]]:
     """The rows of one method against the reference."""
-    if cube.prompts != base.prompts:
-        raise ScoreTableError(
-            f"{cube.title} and {base.title} were evaluated on other "
-            "prompts. Evaluate them again with one set of prompts."
-        )
+    check_same_prompts(cube, base)
     names = rewards or [name for name in cube.rewards if name in base.rewards]
     epoch = max(set(cube.epochs) & set(base.epochs))
     one, other = (c.changes(names)[:, :, c.epochs.index(epoch)] for c in (cube, base))

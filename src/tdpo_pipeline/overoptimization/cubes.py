@@ -150,6 +150,15 @@ def one_cube(
     return found
 
 
+def check_same_prompts(cube: Cube, base: Cube) -> None:
+    """Raise ScoreTableError if two methods were evaluated on other prompts."""
+    if cube.prompts != base.prompts:
+        raise ScoreTableError(
+            f"{cube.title} and {base.title} were evaluated on other prompts. Evaluate "
+            "them again with one set of prompts."
+        )
+
+
 def cubes_by_group(scores: pd.DataFrame) -> dict[str, list[Cube]]:
     """The cubes of every method by prompt group, in the groups' order.
 

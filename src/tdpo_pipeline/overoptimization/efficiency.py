@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.comparison import reference_method
-from tdpo_pipeline.overoptimization.cubes import Cube, one_cube
+from tdpo_pipeline.overoptimization.cubes import Cube, check_same_prompts, one_cube
 from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
     Bootstrap,
@@ -25,7 +25,9 @@ from tdpo_pipeline.overoptimization.intervals import (
 )
 from tdpo_pipeline.overoptimization.paths import (
     LOST_DRAWS,
+    ONE_UNIT,
     STEPS,
+    TOO_NEAR,
     TrainingPath,
     never_equal,
     path_maker,
@@ -35,8 +37,12 @@ from tdpo_pipeline.overoptimization.tables import ScoreTableError
 
 Cost = Literal["reward_queries", "kl"]
 
-COSTS = {"reward_queries": "reward queries", "kl": "nats of KL to the base model"}
-"""What a training reward costs, and its unit."""
+COSTS = {"reward_queries": "reward queries", "kl": "KL to the base model"}
+"""What a training reward costs."""
+
+BEFORE_FIRST = "before a first checkpoint: it says most of where that was"
+"""What to think of a ratio of which a part was read off between the base model and the
+first checkpoint."""
 
 _COLUMNS = [
     *("method", "reference", "reward", "cost", "level"),
@@ -66,8 +72,9 @@ def cost_report(
         cost (of ``COSTS``); level (rise of the trained reward on its own prompts, in base
         standard deviations, ``STEPS`` of them up to what all seeds of both reached); spent
         and reference_spent (mean over seeds at the first crossing), ratio (of these), low,
-        high; gap (why there is no number or no interval); n_seeds, n_reference_seeds,
-        n_prompts, n_images. A method that can't be compared has one row without a level.
+        high; gap (why there is no number or no interval, or what to think of it);
+        n_seeds, n_reference_seeds, n_prompts, n_images. What can't be compared is one row
+        without a level for each cost.
 
     Raises:
         ScoreTableError: If the score table is not what it should be.
@@ -75,20 +82,18 @@ def cost_report(
     rows: list[dict[str, object]] = []
     seen = one_cube(scores, group="seen")
     make = path_maker("training_reward", seen, scores, None)
-    for trained in dict.fromkeys(cube.trained for cube in seen):
+    for trained in sorted({cube.trained for cube in seen}):
         own = {str(c.names["method"]): c for c in seen if c.trained == trained}
         reference = reference_method(own, references)
         base = own.pop(reference)
-        for cube in own.values():
+        for cube in own.values() or [base]:
             for cost in get_args(Cost):
-                head = {
-                    **cube.names,
-                    **cube.sizes(),
-                    "reference": reference,
-                    "cost": cost,
-                    "n_reference_seeds": len(base.seeds),
-                }
+                head = {**cube.names, **cube.sizes(), "reference": reference}
+                head |= {"cost": cost, "n_reference_seeds": len(base.seeds)}
                 try:
+                    if cube is base:
+                        why = f"no other method was trained on {trained}"
+                        raise ScoreTableError(why)
                     found = _ratios(make(cube), make(base), cost, bootstrap)
                 except ScoreTableError as error:
                     found = [{"gap": str(error)}]
@@ -116,46 +121,47 @@ def _ratios(
     path: TrainingPath, base: TrainingPath, cost: Cost, bootstrap: Bootstrap
 ) -> list[dict[str, object]]:
     """The rows of one method; raises ScoreTableError where there is nothing to divide."""
-    if path.cube.prompts != base.cube.prompts:
-        raise ScoreTableError(
-            f"{path.cube.title} and {base.cube.title} were evaluated on other prompts. "
-            "Evaluate them again with one set of prompts."
-        )
+    check_same_prompts(path.cube, base.cube)
     levels = shared_levels(path, base, STEPS + 1)[-STEPS:]
     if np.isnan(levels).any():
         raise ScoreTableError(never_equal(path, base, "training_reward"))
     costs = [_spent(p.cube, cost) for p in (path, base)]
 
     def spent(*weights: FloatArray) -> FloatArray:
-        """Logarithms of what both have spent, shape (draws, levels, 2)."""
+        """What both have spent, shape (draws, levels, 2)."""
         prompts, *seeds = weights
         means = [
             mean_over_seeds(p.costs_at(levels, prompts, y), own)
             for p, y, own in zip((path, base), costs, seeds, strict=True)
         ]
-        return np.log(np.stack(np.broadcast_arrays(*means), axis=-1))
+        return np.stack(np.broadcast_arrays(*means), axis=-1)
 
-    def ratio(*weights: FloatArray) -> FloatArray:
-        own, other = np.moveaxis(spent(*weights), -1, 0)
-        return np.asarray(own - other, np.float64)
+    def log_ratio(*weights: FloatArray) -> FloatArray:
+        """Shape (draws, levels); NaN where one of them has spent nothing."""
+        both = spent(*weights)
+        logs = np.log(np.where(both > 0, both, np.nan))
+        return np.asarray(logs[..., 0] - logs[..., 1], np.float64)
 
     sizes = [len(path.cube.prompts), len(path.cube.seeds), len(base.cube.seeds)]
     equal = [np.full((1, n), 1 / n) for n in sizes]
-    both, log_ratio = np.exp(spent(*equal)[0]), ratio(*equal)[0]
-    spread = crossed_deviations(ratio, sizes, bootstrap)
-    whole = ~np.isnan(spread)
+    both, ratio = spent(*equal)[0], log_ratio(*equal)[0]
+    spread = crossed_deviations(log_ratio, sizes, bootstrap)
+    first = [max(float(y[:, 1].min()), 0.0) for y in costs]  # at the first checkpoint
     rows = []
     for i, level in enumerate(levels):
-        row: dict[str, object] = {"level": level, "ratio": float(np.exp(log_ratio[i]))}
-        row |= {"spent": both[i, 0], "reference_spent": both[i, 1], "gap": ""}
-        if not whole[:, i].any():
-            row["gap"] = "one seed and one prompt"
-        elif whole[:, i].mean() < 1 - LOST_DRAWS:
-            row["gap"] = "too near the end of the path for an interval"
+        row: dict[str, object] = {"level": level, "ratio": float(np.exp(ratio[i]))}
+        row |= {"spent": both[i, 0], "reference_spent": both[i, 1]}
+        drawn = spread[~np.isnan(spread[:, i]), i]
+        if np.isnan(ratio[i]):
+            row["gap"] = f"no {COSTS[cost]} spent by then, as far as is known"
+        elif max(sizes) == 1:
+            row["gap"] = ONE_UNIT
+        elif len(drawn) < (1 - LOST_DRAWS) * len(spread):
+            row["gap"] = TOO_NEAR
         else:
-            kept = spread[whole[:, i], i]
-            reach = ends(log_ratio[i], kept, bootstrap.confidence)
+            reach = ends(ratio[i], drawn, bootstrap.confidence)
             row |= dict(zip(("low", "high"), np.exp(reach).tolist(), strict=True))
+            row["gap"] = BEFORE_FIRST if (both[i] < first).any() else ""
         rows.append(row)
     return rows
 
@@ -166,6 +172,6 @@ def _spent(cube: Cube, cost: Cost) -> FloatArray:
     spent = np.concatenate([np.zeros((len(spent), 1)), spent[:, 1:]], axis=1)
     if np.isnan(spent).any():
         raise ScoreTableError(
-            f"{COSTS[cost]} were not recorded for every checkpoint of {cube.title}"
+            f"{COSTS[cost]}: not recorded for every checkpoint of {cube.title}"
         )
     return spent

@@ -17,7 +17,12 @@ import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.comparison import reference_method
-from tdpo_pipeline.overoptimization.cubes import Cube, cubes_by_group, one_cube
+from tdpo_pipeline.overoptimization.cubes import (
+    Cube,
+    check_same_prompts,
+    cubes_by_group,
+    one_cube,
+)
 from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
     Bootstrap,
@@ -32,7 +37,9 @@ from tdpo_pipeline.overoptimization.intervals import (
 from tdpo_pipeline.overoptimization.paths import (
     LEVELS,
     LOST_DRAWS,
+    ONE_UNIT,
     STEPS,
+    TOO_NEAR,
     Axis,
     TrainingPath,
     check_one_device,
@@ -149,8 +156,8 @@ def matched_report(
 
     Every method is compared with one other that was trained on the same reward: along
     all ``AXES`` on the prompts trained on, and at equal training reward on the other
-    prompt groups too. At equal seconds the seeds count that were timed on one device
-    (``timed_together``).
+    prompt groups too. At equal seconds those seeds of the two are compared that
+    were timed on one device (``timed_together``).
 
     Args:
         scores: As for ``matched_curves``.
@@ -173,12 +180,27 @@ def matched_report(
         for group, cubes in by_group.items():
             for along in get_args(Axis) if group == "seen" else ("training_reward",):
                 make = path_maker(along, by_group["seen"], runs, timings)
-                own = cubes
                 if along == "seconds":
-                    one = timed_together(runs, timings, reference=reference)
-                    own = one_cube(one, group=group)
-                blocks += _against(reference, own, make, along, bootstrap)
+                    cubes_of_pairs = _timed_pairs(cubes, reference, runs, timings)
+                else:
+                    cubes_of_pairs = [cubes]
+                for own in cubes_of_pairs:
+                    blocks += _against(reference, own, make, along, bootstrap)
     return pd.concat(blocks, ignore_index=True)[_DIFFERENCE_COLUMNS]
+
+
+def _timed_pairs(
+    cubes: Sequence[Cube],
+    reference: str,
+    runs: pd.DataFrame,
+    timings: pd.DataFrame | None,
+) -> Iterator[list[Cube]]:
+    """Each method with the reference, both by the seeds that can be compared in seconds."""
+    others = [name for c in cubes if (name := str(c.names["method"])) != reference]
+    for pair in [[reference, other] for other in others] or [[reference]]:
+        own = runs[runs["method"].isin(pair)]
+        own = timed_together(own, timings, reference=reference)
+        yield one_cube(own, group="seen")
 
 
 def _against(
@@ -295,10 +317,12 @@ def _difference_rows(
     bootstrap: Bootstrap,
 ) -> pd.DataFrame:
     """The rows of one method minus the reference; a level of NaN is that of no overlap."""
-    if path.cube.prompts != base.cube.prompts or path.sizes[1:] != base.sizes[1:]:
+    check_same_prompts(path.cube, base.cube)
+    if path.sizes[1:] != base.sizes[1:]:
         raise ScoreTableError(
-            f"{path.cube.title} and {base.cube.title} were evaluated on "
-            "other prompts. Evaluate them again with one set of prompts."
+            f"{path.cube.title} and {base.cube.title} were evaluated on other numbers of "
+            "prompts trained on, where their training reward is read. Evaluate them again "
+            "with one set of prompts."
         )
     rewards = [name for name in path.cube.rewards if name in base.cube.rewards]
     columns, base_columns = path.cube.columns(rewards), base.cube.columns(rewards)
@@ -342,8 +366,7 @@ def _rows(
     lost = np.isnan(spread).mean(axis=0).ravel() > LOST_DRAWS
     gap = np.repeat(np.array(gaps, dtype=object), count)
     known = (gap == "") & lost
-    units = "one seed and one prompt" if np.isnan(spread).all() else ""
-    gap[known] = units or "too near the end of the path for an interval"
+    gap[known] = ONE_UNIT if np.isnan(spread).all() else TOO_NEAR
     return pd.DataFrame(
         {
             **cube.names,

@@ -54,6 +54,13 @@ LOST_DRAWS = 0.01
 interval."""
 
 
+ONE_UNIT = "one seed and one prompt"
+TOO_NEAR = "too near the end of the path for an interval"
+"""Why there is a value and no interval."""
+
+UNKNOWN_DEVICE = "an unknown device"
+
+
 def first_crossing(x: FloatArray, y: FloatArray, level: float) -> FloatArray:
     """The values of y where x first reaches a level.
 
@@ -270,14 +277,17 @@ def timed_together(
         reference: A method among them.
 
     Returns:
-        Of each method the rows of the runs that were timed on one device alone: of those
-        on which the reference was, the one on which most runs were. A method without a
-        run there keeps all of its own, for ``check_one_device`` to refuse.
+        Of each method the rows of the runs that were timed on one known device alone: of
+        those on which the reference was, the one on which most runs were. A method without
+        a run there keeps all of its own, for ``check_one_device`` to refuse. A device is
+        known by its name alone, and "cpu" is any.
     """
     runs = scores.drop_duplicates("run").set_index("run")["method"]
     devices = _devices(timings)
     alone = {
-        run: d for run in runs.index for d in [devices.get(run, ())] if len(d) == 1
+        run: own
+        for run in runs.index
+        if len(own := devices.get(run, frozenset())) == 1 and UNKNOWN_DEVICE not in own
     }
     counts = Counter(alone.values())
     places = [d for run, d in alone.items() if runs[run] == reference]
@@ -293,7 +303,7 @@ def _devices(timings: pd.DataFrame | None) -> dict[str, frozenset[str]]:
     """What each run was timed on, as far as the timings say it."""
     if timings is None or "device" not in timings:
         return {}
-    named = timings["device"].fillna("an unknown device").astype(str)
+    named = timings["device"].fillna(UNKNOWN_DEVICE).astype(str)
     return {run: frozenset(own) for run, own in named.groupby(timings["run"])}
 
 

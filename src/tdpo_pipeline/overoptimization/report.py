@@ -420,29 +420,19 @@ def cost_finding(costs: pd.DataFrame) -> Finding:
     """
     said = []
     for row in furthest_costs(costs).to_dict("records"):
-        if row["cost"] == "reward_queries":
-            if pd.isna(row["ratio"]):
-                said.append(("no common level", run_text(row)))
-            else:
-                text = f"{_against(row, 'over')} {ratio_text(row)}"
-                said.append((cost_verdict(row), text))
+        if row["cost"] != "reward_queries":
+            continue
+        told = run_text(row)
+        if pd.notna(row["ratio"]):
+            ratio = interval_text(row["ratio"], row["low"], row["high"], signed=False)
+            told = f"{_against(row, 'over')}, {ratio} at {row['level']:+.2f} base SD"
+        said.append((cost_verdict(row), told))
     asked = (
         "Reward queries that equal training reward takes, over a reference method's, at "
         "the highest level with an interval"
     )
     note = "Lower levels, and KL"
     return Finding(asked, by_statement(said), note, "tables/costs.csv")
-
-
-def ratio_text(row: Mapping[Any, Any]) -> str:
-    """Such as "0.82 [0.64, 1.04]".
-
-    Args:
-        row: Of ``cost_report``, with a ratio.
-    """
-    if pd.isna(row["low"]):
-        return f"{row['ratio']:.2f} (no interval)"
-    return f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def comparison_finding(compared: pd.DataFrame) -> Finding:

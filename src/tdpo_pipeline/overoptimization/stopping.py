@@ -243,7 +243,7 @@ def stopping_regrets(
         name = judge or gold_of(str(trained))
         if name is None or not was_scored(unit, name):
             continue
-        judged = [run for run in runs if not why_unjudged(run, name)]
+        judged = [run for run in runs if not _why_unjudged(run, name)]
         for run in judged:
             check_history(run, [f"{name}_mean"])
             check_history(run[:1], [f"{name}_std"])  # the ruler
@@ -331,7 +331,7 @@ def _regrets(
     """The rows of one run; a rule that is None has nothing to watch."""
     tuned = {"fixed epoch": _best_epoch, "KL budget": _best_budget}
     chosen: dict[str, int | None] = dict.fromkeys(("best", *rules, *tuned))
-    why = why_unjudged(run, judge)
+    why = _why_unjudged(run, judge)
     if not why:
         values = _values(run, judge)
         chosen["best"] = int(values.argmax())
@@ -366,7 +366,7 @@ def _regrets(
         }
 
 
-def why_unjudged(run: pd.DataFrame, judge: str) -> str:
+def _why_unjudged(run: pd.DataFrame, judge: str) -> str:
     """Why nobody can say where a run should have stopped; empty if a judge can."""
     if not was_scored(run, judge):
         return f"'{judge}' was not scored in {run_of(run)}"
@@ -378,7 +378,7 @@ def why_unjudged(run: pd.DataFrame, judge: str) -> str:
 def _untuned(rule: str, runs: Sequence[pd.DataFrame]) -> str:
     """Why a rule can't be tuned on all runs but the first; empty if it can."""
     if len(runs) == 1:
-        return "one seed: there is no other one to tune it on"
+        return "no other seed that can be judged, to tune it on"
     if rule == "KL budget" and any(
         "kl_to_base" not in run or run["kl_to_base"].isna().any() for run in runs
     ):

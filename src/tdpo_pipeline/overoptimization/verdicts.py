@@ -58,8 +58,10 @@ def cost_verdict(row: Mapping[Any, Any]) -> str:
     """Whether a method spends more than the reference for an equal training reward.
 
     Args:
-        row: Of ``cost_report``, with a level.
+        row: Of ``cost_report``.
     """
+    if pd.isna(row["low"]) or row["gap"]:
+        return str(row["gap"])
     if min(row["n_seeds"], row["n_reference_seeds"]) == 1:
         return ONE_SEED
     if row["low"] > 1:
