@@ -37,6 +37,8 @@ def figure(**given: Any) -> FigureSettings:
         ({"needs": ["b"]}, {"a on x", "b on x", "c on x"}),
         ({"methods": ["a", "d"], "needs": ["d"]}, set()),
         ({"rewards": ["z"]}, set()),
+        ({"not_on": ["y", "z"]}, {"a on x", "b on x", "c on x"}),
+        ({"rewards": ["y"], "not_on": ["y"]}, set()),
     ],
 )
 def test_methods_and_rewards_that_are_shown(

@@ -68,6 +68,7 @@ class FigureSettings(BaseModel):
         methods: Methods to draw, where there are runs of them; none: all.
         needs: Those of them without which there is nothing to compare.
         rewards: Trained rewards to draw, where there are runs; none: all.
+        not_on: Trained rewards that it leaves to other figures.
         options: Further arguments of the function that draws.
     """
 
@@ -79,6 +80,7 @@ class FigureSettings(BaseModel):
     methods: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     rewards: tuple[str, ...] = ()
+    not_on: tuple[str, ...] = ()
     options: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -114,6 +116,7 @@ class FigureSettings(BaseModel):
             (method, reward)
             for method, reward in found
             if (not self.rewards or reward in self.rewards)
+            and reward not in self.not_on
             and (not self.methods or method in self.methods)
             and all((needed, reward) in found for needed in self.needs)
         }
