@@ -111,10 +111,13 @@ def test_what_figures_show_of_prompts_is_evaluated(
     environment: tuple[str, dict[str, Any]],
 ) -> None:
     env, parameters = environment
-    sets = parameters["evaluation"]["prompt_sets"]
+    grid = {(run.method, run.reward) for run in runs(env)}  # type: ignore[arg-type]
+    trained = {parameters["rewards"][reward]["train_prompts"] for _, reward in grid}
+    own = [parameters["own_evaluation"].get(name, {}) for name in sorted(trained)]
+    sets = [*parameters["evaluation"]["prompt_sets"]]
+    sets += [name for its in own for name in its.get("prompt_sets", [])]
     index = dict.fromkeys(IMAGE_KEYS, 0) | {"prompt_set": sets, "prompt": sets}
     there = set(with_group(pd.DataFrame(index).assign(seen=False))["group"])
-    grid = {(run.method, run.reward) for run in runs(env)}  # type: ignore[arg-type]
     asked = set()
     for given in parameters["reporting"]["figures"].values():
         figure = FigureSettings.model_validate(given)
