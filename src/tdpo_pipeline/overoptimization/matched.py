@@ -10,7 +10,7 @@ so does where the level is crossed. ``low`` and ``high`` hold for each level by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import get_args
 
 import numpy as np
@@ -180,11 +180,10 @@ def matched_report(
         for group, cubes in by_group.items():
             for along in get_args(Axis) if group == "seen" else ("training_reward",):
                 make = path_maker(along, by_group["seen"], runs, timings)
+                together: Iterable[Sequence[Cube]] = [cubes]
                 if along == "seconds":
-                    cubes_of_pairs = _timed_pairs(cubes, reference, runs, timings)
-                else:
-                    cubes_of_pairs = [cubes]
-                for own in cubes_of_pairs:
+                    together = _timed_pairs(cubes, reference, runs, timings)
+                for own in together:
                     blocks += _against(reference, own, make, along, bootstrap)
     return pd.concat(blocks, ignore_index=True)[_DIFFERENCE_COLUMNS]
 
