@@ -98,6 +98,7 @@ _METHODS = {
     "tdpo_policy_reset_active": ("sky", "TDPO, active policy neurons reset"),
     "tdpo_kl": ("grey", "TDPO with KL"),
     "tdpo_no_critic": ("purple", "TDPO without its critic"),
+    "tdpo_sample_major": ("sky", "TDPO, sample-major"),
     "tdpo_constrained": ("vermillion", "TDPO under constraints"),
     "tdpo_misaligned_encoder": ("blue", "TDPO, another reward's encoder"),
     "rwr": ("grey", "RWR"),
