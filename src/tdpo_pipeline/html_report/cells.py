@@ -66,6 +66,11 @@ def words(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def seeds_text(*seeds: float) -> str:
+    """How many seeds each method of a comparison has, such as "3 and 5"."""
+    return " and ".join(f"{count:.0f}" for count in seeds)
+
+
 def seeds_note(*seeds: float) -> str:
     """What an interval doesn't cover where some method has one seed."""
     return "one seed: nothing is known of others" if min(seeds) == 1 else ""

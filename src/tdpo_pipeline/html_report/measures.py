@@ -21,6 +21,7 @@ from tdpo_pipeline.html_report.cells import (
     ordered,
     run_name,
     seeds_note,
+    seeds_text,
     words,
 )
 from tdpo_pipeline.overoptimization.curves import METHOD
@@ -28,11 +29,7 @@ from tdpo_pipeline.overoptimization.efficiency import COSTS, furthest_costs
 from tdpo_pipeline.overoptimization.goodhart import preferred_first
 from tdpo_pipeline.overoptimization.matched import furthest_levels, levels_beyond
 from tdpo_pipeline.overoptimization.paths import AXES
-from tdpo_pipeline.overoptimization.report import (
-    ROLE_MARKS,
-    by_statement,
-    rate_text,
-)
+from tdpo_pipeline.overoptimization.report import ROLE_MARKS, by_statement, rate_text
 from tdpo_pipeline.overoptimization.tables import (
     ROLES,
     checkpoint_word,
@@ -228,7 +225,7 @@ def _equal_row(
         "gold": of_role.get("gold", "none known"),
         "higher": _of(higher, len(others)),
         "lower": _of(lower, len(others)),
-        "seeds": " and ".join(f"{count:.0f}" for count in seeds),
+        "seeds": seeds_text(*seeds),
         "note": "; ".join(note for note in notes if note),
     }
 
@@ -268,7 +265,7 @@ def _cost_row(row: dict[Any, Any]) -> dict[str, str]:
         "spent": number(row["spent"]),
         "reference_spent": number(row["reference_spent"]),
         "ratio": interval(row["ratio"], row["low"], row["high"], signed=False),
-        "seeds": " and ".join(f"{count:.0f}" for count in seeds),
+        "seeds": seeds_text(*seeds),
         "note": style.sentence("; ".join(note for note in notes if note)),
     }
 
@@ -327,7 +324,7 @@ def _compared_row(row: dict[Any, Any]) -> dict[str, str]:
         "reward": row["reward"],
         "method": row["method"],
         "reference": style.method_label(row["reference"]),
-        "seeds": " and ".join(f"{count:.0f}" for count in seeds),
+        "seeds": seeds_text(*seeds),
     }
     if pd.isna(row["difference"]):
         others = ("scored", "difference", "improvement", "p", "verdict", "needed")

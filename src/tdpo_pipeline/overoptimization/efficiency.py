@@ -23,6 +23,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     ends,
     mean_over_seeds,
 )
+from tdpo_pipeline.overoptimization.matched import furthest_levels
 from tdpo_pipeline.overoptimization.paths import (
     LOST_DRAWS,
     ONE_UNIT,
@@ -104,17 +105,10 @@ def cost_report(
 def furthest_costs(costs: pd.DataFrame) -> pd.DataFrame:
     """The row of each comparison's highest level that has an interval.
 
-    Picked by what has an interval, and not by what it says; the highest level of all, or
-    the row without a level, where none has.
-
     Args:
         costs: From ``cost_report``.
     """
-    units = ["reward", "method", "cost"]
-    rank = costs["level"].where(costs["low"].notna()).fillna(-1.0)
-    ranked = costs.assign(rank=rank).sort_values(["rank", "level"], kind="stable")
-    chosen = ranked.drop_duplicates(units, keep="last").drop(columns="rank")
-    return chosen.sort_index().reset_index(drop=True)
+    return furthest_levels(costs, by=("reward", "method", "cost"))
 
 
 def _ratios(

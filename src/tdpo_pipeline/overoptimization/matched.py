@@ -233,28 +233,30 @@ def _statement(cube: Cube, reference: str, along: Axis, text: str) -> pd.DataFra
     return pd.DataFrame([row | cube.sizes()]).reindex(columns=_DIFFERENCE_COLUMNS)
 
 
-def furthest_levels(table: pd.DataFrame) -> pd.DataFrame:
+_COMPARISON = ["reward", "group", "along", "method"]
+
+
+def furthest_levels(
+    table: pd.DataFrame, *, by: Sequence[str] = _COMPARISON
+) -> pd.DataFrame:
     """The rows of each comparison's highest level that has an interval.
 
     The level is picked by what has an interval, and not by what the interval says.
 
     Args:
-        table: From ``matched_report``.
+        table: From ``matched_report``, or another with the columns level and low.
+        by: What tells one comparison of the table from another.
 
     Returns:
-        Rows of it, those of one level for each trained reward, method, group and axis;
-        the highest level of all, or the row without a level, where no level has an
-        interval.
+        Rows of it, those of one level for each comparison; the highest level of all, or
+        the row without a level, where no level has an interval.
     """
     known = table["level"].where(table["low"].notna())
-    units = [table[key] for key in _COMPARISON]
+    units = [table[key] for key in by]
     best = known.groupby(units).transform("max")
     best = best.fillna(table["level"].groupby(units).transform("max"))
     chosen = (table["level"] == best) | best.isna()
     return table[chosen].reset_index(drop=True)
-
-
-_COMPARISON = ["reward", "group", "along", "method"]
 
 
 def levels_beyond(table: pd.DataFrame) -> pd.DataFrame:

@@ -44,7 +44,6 @@ AXES = {
 LEVELS = 21
 """Levels at which curves are read off, evenly spaced over what all have reached."""
 
-
 STEPS = 4
 """Levels of a comparison in a report: at a quarter, half, three quarters and all of what
 both methods have reached."""
@@ -52,7 +51,6 @@ both methods have reached."""
 LOST_DRAWS = 0.01
 """Largest part of the resampled paths that may end before a level that has an
 interval."""
-
 
 ONE_UNIT = "one seed and one prompt"
 TOO_NEAR = "too near the end of the path for an interval"
