@@ -23,6 +23,15 @@ MODELS = ROOT / "data" / "06_models" / "menagerie"
 BASE_MODEL, PROXY_REWARDS = MODELS / "base_model", MODELS / "proxy_rewards"
 
 
+STUDY = ROOT / "data" / "study" / "07_model_output"
+"""What the study's runs have left, by kind."""
+ADD_RUNS = (
+    "Move their lines from experiment.planned to experiment.runs in "
+    "conf/base/parameters.yml, and give `dvc repro --allow-missing`."
+)
+"""What to do about runs of the study that a benchmark reads and that aren't there."""
+
+
 def parameters(env: str) -> dict[str, Any]:
     """All parameters of an environment, as Kedro merges them."""
     bootstrap_project(ROOT)

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import ROOT, parameters, plain, write
+from common import ROOT, STUDY, parameters, plain, write
 
 from tdpo_pipeline.overoptimization import count_alarms
 from tdpo_pipeline.pipelines.reporting.nodes import judge_stops
 
-HISTORIES = ROOT / "data" / "study" / "07_model_output" / "history"
+HISTORIES = STUDY / "history"
 ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 ALL = "all"
 

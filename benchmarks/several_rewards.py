@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pandas as pd
-from common import ROOT, write
+from common import ADD_RUNS, ROOT, STUDY, write
 
 from tdpo_pipeline.overoptimization import (
     MAIN_ETA,
@@ -31,7 +31,7 @@ from tdpo_pipeline.overoptimization import (
     with_group,
 )
 
-SCORES = ROOT / "data" / "study" / "07_model_output" / "scores"
+SCORES = STUDY / "scores"
 ONE = "pick-mini"
 PROXIES = ("pick-mini", "hps-mini", "imagereward-mini")
 JUDGES = (*PROXIES, "aesthetic-mini", "gold_match")
@@ -138,8 +138,7 @@ def main() -> None:
     if not several:
         raise ScoreTableError(
             f"There is nothing to compare: no run of {', '.join(missing)} in {SCORES}. "
-            "Move their lines from experiment.planned to experiment.runs in "
-            "conf/base/parameters.yml, and give `dvc repro --allow-missing`."
+            f"{ADD_RUNS}"
         )
     result = {
         "not run": missing,

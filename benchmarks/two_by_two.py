@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import ROOT, write
+from common import ADD_RUNS, ROOT, STUDY, write
 
 from tdpo_pipeline.overoptimization import Bootstrap, Cube, ScoreTableError, cubes
 from tdpo_pipeline.overoptimization.cubes import check_same_prompts
@@ -34,7 +34,6 @@ from tdpo_pipeline.overoptimization.intervals import (
     mean_over_seeds,
 )
 
-OUTPUTS = ROOT / "data" / "study" / "07_model_output"
 REWARD = "aesthetic-mini"
 CELLS = {
     "tdpo": (1, 1),
@@ -143,16 +142,14 @@ def main() -> None:
     """Read the study's runs, and write the effects."""
     scores, spreads = [], {}
     for method in CELLS:
-        folder = OUTPUTS / "scores" / method / REWARD
+        folder = STUDY / "scores" / method / REWARD
         files = sorted(folder.glob("s*.parquet"))
         if not files:
             raise ScoreTableError(
-                f"No run of {method} on {REWARD} in {folder}. Move its lines from "
-                "experiment.planned to experiment.runs in conf/base/parameters.yml, and "
-                "give `dvc repro --allow-missing`."
+                f"No run of {method} on {REWARD} in {folder}. {ADD_RUNS}"
             )
         scores += [pd.read_parquet(file) for file in files]
-        histories = (OUTPUTS / "history" / method / REWARD).glob("s*.csv")
+        histories = (STUDY / "history" / method / REWARD).glob("s*.csv")
         spreads[method] = [pd.read_csv(h)[SPREAD].mean() for h in sorted(histories)]
     by_group: dict[str, dict[str, Cube]] = {}
     for cube in cubes(pd.concat(scores, ignore_index=True)):
