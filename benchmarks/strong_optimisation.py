@@ -1,59 +1,66 @@
-"""What a proxy's gold does when the proxy is optimised strongly, over several seeds.
+"""What a proxy's gold does when the proxy is optimised strongly.
 
     python benchmarks/strong_optimisation.py --workers 2
+    python benchmarks/strong_optimisation.py --method tdpo_r --epochs 120 --seeds 0
 
-Trains one method on one proxy for more epochs than the quick job has, once for each
-seed, and reports proxy and gold over the epochs: the mean over seeds of the means over
-each epoch's samples, with 95 % t intervals over seeds. Interrupted runs are resumed.
-The result goes to benchmarks/results/strong_optimisation_<reward>.json, the epochs'
-means to a CSV beside it.
+Trains one method on one proxy for as many epochs as asked for, once for each seed, and
+reports proxy, gold and distance from the base model at the first epoch, where the gold's
+mean is highest, at the length of the study's runs and at the last: means over seeds of the means over
+each epoch's samples, with 95 % t intervals over seeds where there are several. Of each
+run it says when the onset test (``training.early_stop``) would have given an alarm, and
+in which epochs the gold's peak lies. Interrupted runs are resumed. The result goes to
+benchmarks/results/strong_optimisation_<method>_<reward>_<epochs>.json, the epochs' means
+to a CSV beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import pandas as pd
-from common import ROOT, parameters, run_config, write
+from common import ROOT, interval, parameters, plain, run_config, write
 from runs import train_all
-from scipy import stats
 
+from tdpo_pipeline.overoptimization import judge_alarms
 from tdpo_pipeline.overoptimization.tables import gold_of
 
-
-def over_seeds(histories: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Mean and 95 % t interval over seeds of ``column`` in each epoch."""
-    groups = histories.groupby("epoch")[column]
-    mean, count = groups.mean(), groups.count()
-    reach = stats.t.ppf(0.975, count - 1) * groups.std() / count**0.5
-    return pd.DataFrame({"mean": mean, "low": mean - reach, "high": mean + reach})
+KL = "kl_to_base"
 
 
-def report(histories: pd.DataFrame, reward: str) -> dict[str, object]:
-    """Proxy and gold at the first epoch, at the gold's highest and at the last."""
-    curves = {
-        name: over_seeds(histories, f"{name}_mean")
-        for name in (reward, str(gold_of(reward)))
-    }
-    gold = curves[str(gold_of(reward))]["mean"]
+def at_epochs(
+    histories: pd.DataFrame, columns: list[str], study: int
+) -> list[dict[str, Any]]:
+    """Over seeds, some columns at the epochs that matter.
+
+    Args:
+        histories: Of all seeds.
+        columns: What is reported; the first is the gold's mean.
+        study: Epochs of the study's runs.
+    """
+    gold = histories.groupby("epoch")[columns[0]].mean()
     epochs = {
-        "first": int(gold.index[0]),
-        "gold_highest": int(gold.idxmax()),
-        "last": int(gold.index[-1]),
+        "first": gold.index[0],
+        "gold highest": gold.idxmax(),
+        "study's last": study,
+        "last": gold.index[-1],
     }
-    return {
-        label: {"epoch": epoch}
+    return [
+        {"at": at, "epoch": int(epoch)}
         | {
-            name: {key: round(value, 4) for key, value in curve.loc[epoch].items()}
-            for name, curve in curves.items()
+            name: interval(histories.loc[histories["epoch"] == epoch, name])
+            for name in columns
         }
-        for label, epoch in epochs.items()
-    }
+        for at, epoch in epochs.items()
+        if epoch in gold.index
+    ]
 
 
 def main() -> None:
     """Train the seeds that are missing, and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--method", default="ddpo_100_timestep_major")
     parser.add_argument("--reward", default="aesthetic-mini")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -61,31 +68,39 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     params = parameters("base")
+    scale = {"epochs": options.epochs}
     configs = [
-        run_config(
-            params,
-            options.method,
-            options.reward,
-            seed,
-            training={"epochs": options.epochs},
-        )
+        run_config(params, options.method, options.reward, seed, training=scale)
         for seed in options.seeds
     ]
     histories = pd.concat(
-        history.assign(seed=config.seed)
+        history.assign(
+            run=config.key, method=config.method, reward=config.reward, seed=config.seed
+        )
         for config, history, _ in train_all(configs, options.workers)
     ).sort_values(["seed", "epoch"])
+    alarms = judge_alarms(histories, held_out=params["reporting"]["held_out"])
     output = ROOT / "benchmarks" / "results"
-    name = f"strong_optimisation_{options.reward}"
-    kept = ["seed", "epoch", "reward_queries", "kl_to_base"]
+    name = f"strong_optimisation_{options.method}_{options.reward}_{options.epochs}"
+    kept = ["seed", "epoch", "reward_queries", KL]
     means = [column for column in histories if column.endswith("_mean")]
     histories[kept + means].round(4).to_csv(output / f"{name}.csv", index=False)
+    study = plain(parameters("study")["training"])["epochs"]
+    columns = [f"{gold_of(options.reward)}_mean", f"{options.reward}_mean", KL]
     write(
         output / f"{name}.json",
         {
             "method": options.method,
             "seeds": options.seeds,
-            "over_seeds": report(histories, options.reward),
+            "over seeds": at_epochs(histories, columns, study),
+            "runs": [
+                {
+                    key: value
+                    for key, value in run.items()
+                    if pd.notna(value) and value != ""
+                }
+                for run in alarms.to_dict("records")
+            ],
         },
     )
 
