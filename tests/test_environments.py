@@ -326,7 +326,7 @@ def test_a_method_and_its_scale_have_to_agree(sd14: dict[str, Any]) -> None:
         RunConfig.model_validate(values)
 
 
-@pytest.mark.parametrize("env", SCALES)
+@pytest.mark.parametrize("env", ["base", *SCALES])
 def test_diversity_is_seen_by_a_reward_that_no_task_trains_on(env: str) -> None:
     parameters = merged(env)
     encoders = set(parameters["diversity"]["encoders"])
