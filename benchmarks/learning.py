@@ -59,7 +59,7 @@ QUERIES = 1536
 SEEDS = (0, 1, 2)
 REWARD = "aesthetic-mini"
 JPEG = ("jpeg_compressibility", "jpeg_incompressibility")
-ON_JPEG = ("ddpo_sf", "ddpo_is", "rwr", "rwr_sparse")
+ON_JPEG = ("ddpo_sf", "ddpo_is", "rwr", "rwr_sparse", "rwr_sparse_no_cfg")
 POINTS = ("start", "peak", "end", "change")
 SCORES = (
     *("aesthetic-mini", "pick-mini", "hps-mini", "imagereward-mini"),
