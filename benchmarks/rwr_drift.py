@@ -109,10 +109,7 @@ def main() -> None:
         print(f"{variant}, seed {config.seed}: done", flush=True)
     log = pd.read_csv(LOG).sort_values("seed", kind="stable")
     log = log[log["digest"].isin(variant_of)]
-    write(
-        RESULTS / "rwr_drift.json",
-        {"command": "python benchmarks/rwr_drift.py", "variants": report(log)},
-    )
+    write(RESULTS / "rwr_drift.json", {"variants": report(log)})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ result goes to benchmarks/results/rwr_rounds.json.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,13 @@ def main() -> None:
     """Read the log of learning.py, and write the differences."""
     log, params = pd.read_csv(EPOCHS), parameters("base")
     rows = [row for r in (REWARD, *JPEG) for row in differences(log, params, r)]
-    write(RESULTS / "rwr_rounds.json", {"differences": rows})
+    told = {(row["reward"], row["method"]) for row in rows}
+    asked = product((REWARD, *JPEG), (without for without, _ in PAIRS))
+    result = {
+        "not run": [f"{m} on {r}" for r, m in asked if (r, m) not in told],
+        "differences": rows,
+    }
+    write(RESULTS / "rwr_rounds.json", result)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tdpo_pipeline.overoptimization import (
     MAIN_ETA,
     ScoreTableError,
     compare_methods,
+    final_rows,
     furthest_levels,
     matched_differences,
     reward_curves,
@@ -109,8 +110,8 @@ def records(table: pd.DataFrame, saw: frozenset[str]) -> list[dict[str, Any]]:
 def changes(training: Training, table: pd.DataFrame) -> list[dict[str, Any]]:
     """What one training changed by its last checkpoint, on every prompt group."""
     curves = reward_curves(one_comparison({training: table}))
-    shown = (curves["epoch"] == curves["epoch"].max()) & curves["scored"].isin(JUDGES)
-    kept = curves[shown].drop(columns=["reward", "role", "eta"])
+    last = final_rows(curves)
+    kept = last[last["scored"].isin(JUDGES)].drop(columns=["reward", "role", "eta"])
     return records(kept, frozenset(training.saw))
 
 

@@ -79,7 +79,13 @@ def main() -> None:
         )
         for config, history, _ in train_all(configs, options.workers)
     ).sort_values(["seed", "epoch"])
-    alarms = judge_alarms(histories, held_out=params["reporting"]["held_out"])
+    early_stop = plain(params["training"])["early_stop"]
+    alarms = judge_alarms(
+        histories,
+        held_out=params["reporting"]["held_out"],
+        alpha=early_stop["alpha"],
+        min_epochs=early_stop["min_epochs"],
+    )
     output = ROOT / "benchmarks" / "results"
     name = f"strong_optimisation_{options.method}_{options.reward}_{options.epochs}"
     kept = ["seed", "epoch", "reward_queries", KL]

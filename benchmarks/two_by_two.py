@@ -10,8 +10,9 @@ the spread of an epoch's policy gradients (mean over the epochs). One of the fou
 more: `ddpo_100`, which has neither, clips its advantages and doesn't whiten them over the
 epoch, as the others do. Were that worth w, each main effect would be half of w too high, and
 the interaction w too low. Intervals are 95 %, over prompts and over each method's seeds
-(``overoptimization.intervals``); of the spread over seeds alone. The result goes to
-benchmarks/results/two_by_two.json.
+(``overoptimization.intervals``); of the spread over seeds alone. Beside the four, the spreads
+of the methods that the study has on three rewards, minus DDPO-100's (Welch's t interval).
+The result goes to benchmarks/results/two_by_two.json.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from common import ADD_RUNS, ROOT, STUDY, write
+from scipy import stats
 
 from tdpo_pipeline.overoptimization import Bootstrap, Cube, ScoreTableError, cubes
 from tdpo_pipeline.overoptimization.cubes import check_same_prompts
@@ -43,6 +45,8 @@ CELLS = {
 }
 """Whether a method has temporal rewards, and whether its updates are in that order."""
 SPREAD = "policy_grad_spread"
+OTHERS = ("ddpo_100_timestep_major", "tdpo", "tdpo_r")
+REWARDS = (REWARD, "pick-mini", "hps-mini")
 
 
 def contrasts() -> dict[str, FloatArray]:
@@ -138,6 +142,23 @@ def on_spread(
     ]
 
 
+def spreads_of(method: str, reward: str) -> list[float]:
+    """The gradients' spread of each seed, mean over its epochs."""
+    histories = sorted((STUDY / "history" / method / reward).glob("s*.csv"))
+    return [float(pd.read_csv(path)[SPREAD].mean()) for path in histories]
+
+
+def minus_ddpo_100(method: str, reward: str) -> dict[str, Any]:
+    """A method's spread minus DDPO-100's; their seeds have nothing in common."""
+    own, other = spreads_of(method, reward), spreads_of("ddpo_100", reward)
+    ends = stats.ttest_ind(own, other, equal_var=False).confidence_interval(0.95)
+    found = {"difference": np.mean(own) - np.mean(other), "low": ends.low}
+    found |= {"high": ends.high, "ddpo_100": np.mean(other)}
+    return {"method": method, "reward": reward, "seeds": len(own)} | {
+        name: round(float(value), 4) for name, value in found.items()
+    }
+
+
 def main() -> None:
     """Read the study's runs, and write the effects."""
     scores, spreads = [], {}
@@ -149,8 +170,7 @@ def main() -> None:
                 f"No run of {method} on {REWARD} in {folder}. {ADD_RUNS}"
             )
         scores += [pd.read_parquet(file) for file in files]
-        histories = (STUDY / "history" / method / REWARD).glob("s*.csv")
-        spreads[method] = [pd.read_csv(h)[SPREAD].mean() for h in sorted(histories)]
+        spreads[method] = spreads_of(method, REWARD)
     by_group: dict[str, dict[str, Cube]] = {}
     for cube in cubes(pd.concat(scores, ignore_index=True)):
         by_group.setdefault(str(cube.names["group"]), {})[str(cube.names["method"])] = (
@@ -160,6 +180,9 @@ def main() -> None:
     result = {
         "seeds": {method: len(values) for method, values in spreads.items()},
         "effects": rows + on_spread(spreads),
+        "spread minus ddpo_100's": [
+            minus_ddpo_100(method, reward) for reward in REWARDS for method in OTHERS
+        ],
     }
     write(ROOT / "benchmarks" / "results" / "two_by_two.json", result)
 

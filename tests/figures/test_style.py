@@ -211,7 +211,9 @@ def test_bars_survive_rounding_errors():
 
 
 def test_names_of_others_are_kept_as_written() -> None:
-    with style.names_as_written():
+    names = ["tdpo_r", "tdpo_r_mine", "ddpo"]
+    with style.names_as_written(names, sampler_known=False):
+        assert style.sampler_text() == ""
         assert style.method_label("tdpo_r") == "tdpo_r"
         assert style.sort_methods(["tdpo_r", "ddpo", "ddpo_2"]) == [
             *("ddpo", "ddpo_2", "tdpo_r")
@@ -220,4 +222,17 @@ def test_names_of_others_are_kept_as_written() -> None:
         variant = style.method_style("tdpo_r_mine")
     assert own[:3] != style.method_style("tdpo_r")[:3]
     assert variant.filled  # no parent
+    assert style.sampler_text() == " Sampler: eta 1."
     assert style.method_label("tdpo_r") == "TDPO-R"
+
+
+def test_methods_of_a_table_are_told_apart() -> None:
+    names = [f"run{number}" for number in range(28)]
+    with style.names_as_written(names):
+        looks = [style.method_style(name) for name in sorted(names)]
+    assert len(set(looks)) == 28
+    for place in ("color", "marker", "line"):
+        pairs = zip(looks, looks[1:], strict=False)
+        assert all(getattr(a, place) != getattr(b, place) for a, b in pairs)
+    # As few as are in one figure have colours of their own.
+    assert len({look.color for look in looks[:7]}) == 7

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from tdpo_pipeline.html_report.page import distinct_looks
 from tdpo_pipeline.html_report.prompts import prompt_changes
@@ -273,9 +274,23 @@ def test_parameters_are_shown_with_their_hash(page: str) -> None:
     assert "keys in order, no spaces" in text
 
 
-def test_a_run_that_dvc_does_not_know_is_said_to_be_in_no_lock(page: str) -> None:
-    text = section(page, "lineage")
+def test_what_dvc_knows_of_a_run_is_shown_where_it_knows_any(page: str) -> None:
+    assert "dvc.lock" not in section(page, "lineage")
+
+
+def test_a_run_that_dvc_does_not_know_is_said_to_be_in_no_lock(
+    scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    run = scores["run"].iloc[0]
+    method, reward, seed = scores.loc[
+        scores["run"] == run, ["method", "reward", "seed"]
+    ].iloc[0]
+    kept = f"data/07_model_output/scores/{method}/{reward}/s{seed}.parquet"
+    stages = {"evaluate@0": {"outs": [{"path": kept, "md5": "abc123"}]}}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
+    text = section(page_of(scores, tmp_path), "lineage")
     assert "Scores in dvc.lock History in dvc.lock" in text
+    assert "abc123 not in it" in text
     assert "not in it not in it" in text
 
 

@@ -19,6 +19,7 @@ from tdpo_pipeline.overoptimization.comparison import (
     p_value,
     probability_of_improvement,
     seeds_needed,
+    t_ends,
 )
 from tdpo_pipeline.overoptimization.verdicts import comparison_verdict
 from tests.synthetic_tables import synthetic_scores
@@ -184,6 +185,32 @@ def test_comparison_by_hand() -> None:
     assert 0.9 < row["p_improvement"] <= row["p_improvement_high"] <= 1
     assert found["p_holm"].tolist() == pytest.approx(holm(found["p_value"]).tolist())
     assert row["p_holm"] <= 8 * row["p_value"]
+
+
+def test_the_interval_of_a_difference_is_the_t_tests() -> None:
+    spread = Spread((0.3, 0.2), 0.5, (3, 4), 8)
+    error, freedom = spread.error(spread.n_seeds)
+    limit = stats.t.ppf(0.975, freedom) * error
+    assert t_ends(1.0, spread, 0.95) == pytest.approx((1 - limit, 1 + limit))
+    assert p_value(limit, spread) == pytest.approx(0.05)
+
+
+def test_a_method_that_always_wins_has_an_exact_interval() -> None:
+    table = pd.concat([scores("a", s, 9.0) for s in range(2)] + [scores("b", 0, 0.0)])
+    found = compare_methods(table, reference="b", rewards=[GOLD], bootstrap=FEW)
+    row = found.iloc[0]
+    assert row["p_improvement"] == row["p_improvement_high"] == 1
+    # Clopper and Pearson's of 6 of 6 prompts.
+    assert row["p_improvement_low"] == pytest.approx(0.025 ** (1 / 6))
+
+
+def test_nothing_to_ask_about_is_told() -> None:
+    table = pd.concat([scores(m, s, 1.0) for m in "ab" for s in range(2)])
+    other = table["method"] == "b"
+    table["aesthetic-mini"] = table["aesthetic-mini"].mask(other)
+    table[GOLD] = table[GOLD].mask(other)
+    (row,) = compare_report(table, held_out=[], bootstrap=FEW).to_dict("records")
+    assert "no reward to ask about" in row["note"]
 
 
 def test_only_rewards_that_are_asked_about_are_paid_for() -> None:

@@ -108,6 +108,19 @@ def test_a_ratio_from_before_the_first_checkpoint_is_marked() -> None:
     assert before.tolist() == [True, True, True, False]
 
 
+def test_one_seed_that_was_there_before_its_first_checkpoint_marks_both_costs() -> None:
+    fast, slow = (
+        scores("tdpo", 0, proxy=(0, 1.75, 3)),
+        scores("tdpo", 1, proxy=(0, 0.1, 2.5)),
+    )
+    found = report(scores("ddpo"), fast, slow)
+    for cost in ("reward_queries", "kl"):
+        before = found.loc[found["cost"] == cost, "gap"].str.contains(
+            "first checkpoint"
+        )
+        assert before.tolist() == [True, True, True, False]
+
+
 @pytest.mark.parametrize("kl", [0.0, -0.1])
 def test_what_costs_nothing_has_no_ratio(kl: float) -> None:
     """An estimate of the KL may be 0 or a little below."""

@@ -186,6 +186,20 @@ def test_equal_methods_do_not_differ() -> None:
     assert found["low"].dtype == float
 
 
+def test_where_a_method_has_no_checkpoint_nothing_is_compared() -> None:
+    """Far beyond what the other ever reaches at its first checkpoint."""
+    slow = [scores("slow", s, proxy=(0, 0.5, 1)) for s in (0, 1)]
+    for first, seen in ((9.0, False), (1.5, True)):
+        fast = [scores("fast", s, proxy=(0, first, 10)) for s in (0, 1)]
+        found = matched_report(
+            pd.concat([*slow, *fast]), references=["slow"], bootstrap=FEW
+        )
+        rows = found[found["along"] == "training_reward"]
+        assert rows["low"].notna().any() == seen
+        if not seen:
+            assert rows["gap"].str.contains("fast is at .* first checkpoint").all()
+
+
 def test_runs_of_unequal_length_end_at_the_common_checkpoint() -> None:
     stopped = scores(seed=1)
     table = pd.concat([scores(seed=0), stopped[stopped["epoch"] <= 4]])

@@ -85,11 +85,14 @@ def first_nan(rows: pd.DataFrame) -> pd.DataFrame:
     [
         (lambda t: t.drop(columns=["seed", "prompt"]), r"lacks.*'seed', 'prompt'"),
         (lambda t: t[:0], "no rows"),
-        (first_nan, "'human' is NaN or infinite for 1 images"),
+        (
+            first_nan,
+            "'human' is NaN or infinite in 1 rows; the first is row 1, counted",
+        ),
         (
             lambda t: pd.concat([t, t[3:4]]),
-            "1 rows .* more than once; the first is run mine-aesthetic-s0, epoch 1, eta "
-            "1.0, .* prompt a horse, image 0. Several images .* the column 'image'",
+            "1 rows .* there before; the first is row 13, counted from 1, again after row "
+            "4, .*Several images .* the column 'image'",
         ),
         (lambda t: t.assign(**{"Unnamed: 0": range(12)}), "no heading.*index=False"),
         (lambda t: t.assign(epochs=1), "'epochs' would count .* did you mean 'epoch'"),
@@ -101,6 +104,10 @@ def first_nan(rows: pd.DataFrame) -> pd.DataFrame:
         (lambda t: t[t["reward_queries"] > 0], "no row of the untouched base model"),
         (lambda t: t[t["reward_queries"] == 0], "only the base model"),
         (lambda t: t.assign(note="fine"), r"\['note'\] hold something else"),
+        (
+            lambda t: pd.DataFrame({";".join(t): ["a;0;0;a cat;1;1"]}),
+            "separated by semicolons",
+        ),
         (lambda t: t.drop(columns=["aesthetic", "human"]), "no reward column"),
         (lambda t: t.drop(columns="aesthetic"), r"\['aesthetic'\] are no columns"),
         (
@@ -137,7 +144,7 @@ def first_nan(rows: pd.DataFrame) -> pd.DataFrame:
             ),
             "prompt a cat, image 0 is in several prompt sets, with different scores",
         ),
-        (lambda t: t.assign(method=None), "have 0 reward queries"),
+        (lambda t: t.assign(method=None), "0 reward queries; row 3, .* has more.* NA"),
         (
             lambda t: t.assign(
                 epoch=[0, 0, 1, 1, 2, 2] * 2, reward_queries=[0, 0, 10, 11, 20, 20] * 2
@@ -151,6 +158,32 @@ def test_what_would_mislead_is_refused(
 ) -> None:
     with pytest.raises(ScoreTableError, match=message):
         own_scores(spoil(table()), trained="aesthetic")
+
+
+def test_a_bad_score_of_a_shared_base_model_is_found_where_it_is(tmp_path) -> None:
+    own = table().query("reward_queries > 0")
+    base = table((0,)).query("reward_queries == 0").assign(method=None, seed=None)
+    bad = base.assign(human=[*base["human"][:-1], np.nan])
+    path = tmp_path / "scores.csv"
+    for rows, message in (
+        (pd.concat([own, bad]), f"in 1 rows; the first is line {len(own) + 3} of"),
+        (
+            pd.concat([own, base, base[:1]]),
+            f"line {len(own) + 4} of the file, again after line {len(own) + 2} of",
+        ),
+    ):
+        rows.to_csv(path, index=False)
+        with pytest.raises(ScoreTableError, match=message):
+            own_scores(read_table(path), trained="aesthetic")
+
+
+def test_a_method_that_a_reward_never_scored_is_fine() -> None:
+    other = table().assign(method="other", human=np.nan)
+    scores = own_scores(pd.concat([table(), other]), trained="aesthetic")
+    assert scores.groupby("method")["human"].count().to_dict() == {
+        "mine": 12,
+        "other": 0,
+    }
 
 
 def test_what_was_trained_on_must_be_said() -> None:

@@ -228,6 +228,15 @@ def test_hypervolumes_of_methods() -> None:
     assert (found["n_checkpoints"], found["n_seeds"], found["n_prompts"]) == (2, 2, 4)
 
 
+def test_a_hypervolume_that_is_0_in_every_draw_has_no_interval() -> None:
+    table = pd.concat(
+        [scores(seed=s, pick_mini=[0, 1, 2], hps_mini=[0, -2, -1]) for s in (0, 1)]
+    )
+    found = hypervolumes(table, rewards=TWO, bootstrap=FEW).iloc[0]
+    assert found["hypervolume"] == 0
+    assert found[["low", "high"]].isna().all()
+
+
 def test_a_report_takes_the_gold_or_else_held_out_rewards() -> None:
     table = pd.concat(
         [scores(seed=s, aesthetic_mini=[0, 1, 2], hps_mini=[0, 2, 1]) for s in (0, 1)]

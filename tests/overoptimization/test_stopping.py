@@ -148,6 +148,11 @@ def test_summary_by_hand() -> None:
     assert row["regret"] == pytest.approx(3.6)
     assert row["high"] == pytest.approx(3.6 + 12.7062 * 0.2, rel=1e-4)
     assert row["n_seeds"] == 2
+    assert row[["saved", "saved_low", "saved_high"]].tolist() == [0, 0, 0]
+    # The fixed epoch is 2 late or early: 3.8 - 0.4 and 3.4 - 0.4 are saved.
+    tuned = found.set_index("rule").loc["fixed epoch"]
+    assert tuned["saved"] == pytest.approx(3.2)
+    assert tuned["saved_low"] == pytest.approx(3.2 - 12.7062 * 0.2, rel=1e-4)
 
 
 def test_one_seed_has_nothing_to_tune_on_and_no_interval() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -214,7 +215,7 @@ def test_markdown_has_both_units_all_groups_and_both_samplers(
     assert text.index("eta 1.0") < text.index("eta 0.0")
     assert "![proxy and its gold](figures/proxy_vs_gold.png)" in text
     heads = [line.count("|") for line in text.splitlines() if line.startswith("| ")]
-    assert set(heads) == {6, 10}
+    assert set(heads) == {6, 11}
 
 
 def test_metrics_are_json_and_say_what_the_tables_say(
@@ -305,11 +306,15 @@ def test_costs_are_told_at_the_highest_level_that_has_an_interval() -> None:
     ]
     kl = row | {"level": 9.0, "ratio": 9.0, "low": 8.0, "high": 10.0, "cost": "kl"}
     lost = row | {"method": "none", "ratio": np.nan, "gap": "never at equal reward"}
-    said = dict(cost_finding(pd.DataFrame([*levels, kl, lost])).said)
-    assert said == {
-        "fewer": ["slow over fast on a, 0.700 [0.500, 0.900] at +2.00 base SD"],
-        "never at equal reward": ["none on a"],
-    }
+    costs = pd.DataFrame([*levels, kl, lost])
+    # An empty gap comes back from a file as NaN.
+    read = pd.read_csv(io.StringIO(costs.to_csv(index=False)))
+    for table in (costs, read):
+        said = dict(cost_finding(table).said)
+        assert said == {
+            "fewer": ["slow over fast on a, 0.700 [0.500, 0.900] at +2.00 base SD"],
+            "never at equal reward": ["none on a"],
+        }
     alone = pd.DataFrame(levels).assign(n_seeds=1)
     ((verdict_of_it, _),) = cost_finding(alone).said
     assert verdict_of_it.startswith("cannot tell: one seed")
@@ -321,8 +326,12 @@ def test_stops_that_nobody_judged_are_named_beside_those_that_were() -> None:
     # Of one seed alone, which may have been an easy one.
     some = judged | {"rule": "onset, stop", "regret": 0.1, "n_seeds": 1}
     lost = {"method": "slow", "reward": "a", "note": "no gold was scored in training"}
-    said = dict(stopping_finding(pd.DataFrame([judged, some, lost])).said)
+    set_on_gold = judged | {"rule": "KL budget", "reward": "b"}
+    said = dict(stopping_finding(pd.DataFrame([judged, some, lost, set_on_gold])).said)
     assert said == {
+        "KL budget (set on the gold of other seeds)": [
+            "fast on b, 0.500 [0.400, 0.600]"
+        ],
         "never": ["fast on a, 0.500 [0.400, 0.600]"],
         "no gold was scored in training": ["slow on a"],
     }
@@ -332,9 +341,11 @@ def test_findings_name_the_methods_on_screen_and_in_markdown(
     outcome: tuple[pd.DataFrame, pd.DataFrame],
 ) -> None:
     fall = {"high_epoch": 8, "low_epoch": 2, "onset_epoch": 4, "role": "cross"}
+    fall |= {"n_seeds": 3}
     rows = [
         {"method": "fast", "reward": "a", "scored": "pick", "trained_rise_low": 0.1},
-        {"method": "slow", "reward": "a", "scored": "pick", "high_epoch": np.nan},
+        {"method": "slow", "reward": "a", "scored": "pick", "high_epoch": np.nan}
+        | {"n_seeds": 1},
     ]
     onsets = pd.DataFrame([fall | {"trained_rise_high": 0.3} | row for row in rows])
     pair = {"method": "slow", "reference": "fast", "reward": "a", "scored": "a"}
@@ -351,7 +362,8 @@ def test_findings_name_the_methods_on_screen_and_in_markdown(
     assert max(map(len, screen.splitlines())) <= 100
     assert "with curves,\nfor a browser" in screen
     text = markdown(*outcome, FIGURES, findings=found, table=["Counted: a."])
-    for line in (falls, "slow on a: none was shown to fall", lower):
+    alone = "slow on a (one seed): none was shown to fall"
+    for line in (falls, alone, lower):
         assert f"\n- {line}\n" in screen
         assert f"\n  - {line}\n" in text
     assert "## The table\n\n- Counted: a.\n" in text

@@ -148,5 +148,5 @@ def _caption(data: pd.DataFrame, group: str) -> str:
         f"(star): {images}, {style.seeds_text(data)}. "
         f"{intervals.where_text(data, at='at last checkpoints')}: "
         f"{intervals.change_text(data, as_level=True)}. The axes are the curves': an "
-        "arrow at an edge is where a bar goes on. Sampler: eta 1."
+        f"arrow at an edge is where a bar goes on.{style.sampler_text()}"
     )

@@ -70,8 +70,7 @@ def _panel(ax: Axes, data: pd.DataFrame) -> None:
 
 def _caption(data: pd.DataFrame) -> str:
     return (
-        f"Evaluated checkpoints, sampled without exploration: "
-        f"{style.images_text(data)}, {style.seeds_text(data)}. "
-        f"{intervals.where_text(data)}: {intervals.change_text(data, as_level=True)}. "
-        "Sampler: eta 1."
+        f"Evaluated checkpoints: {style.images_text(data)}, {style.seeds_text(data)}. "
+        f"{intervals.where_text(data)}: {intervals.change_text(data, as_level=True)}."
+        f"{style.sampler_text('Sampler: eta 1, without exploration.')}"
     )

@@ -126,5 +126,5 @@ def _caption(data: pd.DataFrame, group: str, unvaried: Sequence[str]) -> str:
         f"The last checkpoint ({checkpoint_word()} {last}) minus the base model on "
         f"{group_label(group)}: {style.images_text(data)}, {style.seeds_text(data)}. "
         f"Bars: {intervals.change_text(data)}. One base SD: standard deviation over the "
-        f"base model's images for the prompts trained on.{without} Sampler: eta 1."
+        f"base model's images for the prompts trained on.{without}{style.sampler_text()}"
     )

@@ -32,7 +32,7 @@ def proxy_vs_gold(
     """Proxy and its own gold over reward queries and over KL, from the base model.
 
     Both in base standard deviations from the base model's mean, so that both start
-    at 0 and fit one axis. Filled and solid is the trained proxy, hollow and dashed
+    at 0 and fit one axis. Without any KL that panel is left out. Filled and solid is the trained proxy, hollow and dashed
     its gold.
 
     Args:
@@ -51,13 +51,15 @@ def proxy_vs_gold(
         text = f"No trained reward has a gold that was scored on {group_label(group)}."
         return style.Drawn(style.notice(title, text), data)
     rewards = sorted(data["reward"].unique())
+    trained = data[data["epoch"] > 0]
+    shown = {x: name for x, name in _X.items() if trained[x].notna().any()}
     legend = [*map(_method, style.sort_methods(data["method"])), *_roles()]
     caption = _caption(data, group)
     figure, axes = style.page(
-        len(rewards), 2, panel=(4.8, 3.5), legend=legend, caption=caption
+        len(rewards), len(shown), panel=(4.8, 3.5), legend=legend, caption=caption
     )
     for row, reward in zip(axes, rewards, strict=True):
-        for ax, (x, name) in zip(row, _X.items(), strict=True):
+        for ax, (x, name) in zip(row, shown.items(), strict=True):
             own = data[data["reward"] == reward]
             _panel(ax, own, x, crowded=intervals.crowded(data))
             panel = f"{reward} (trained) and {gold_of(reward)} (its gold)"
@@ -132,6 +134,6 @@ def _caption(data: pd.DataFrame, group: str) -> str:
     return (
         f"{style.images_text(data)} on {group_label(group)}, {style.seeds_text(data)}. "
         f"{intervals.where_text(data)}: {intervals.change_text(data)}. One base SD: "
-        "standard deviation over the base model's images for the prompts trained on. "
-        "Sampler: eta 1."
+        "standard deviation over the base model's images for the prompts trained on."
+        f"{style.sampler_text()}"
     )

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import cycle, islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -114,41 +115,67 @@ _METHODS = {
     "alignprop_diffexp_700": ("green", "AlignProp with DiffExp, threshold 700"),
     "alignprop_low_guidance": ("grey", "AlignProp, weak guidance at all steps"),
 }
+# Neighbours differ in colour, marker and line, and no two of all 28 are alike.
 _POOL = [
-    MethodStyle(color, marker, line)
-    for marker, line in (("*", "-."), ("h", ":"), ("<", "--"), (">", "-"))
-    for color in (PURPLE, GREY, GREEN, SKY, ORANGE, BLUE, VERMILLION)
+    MethodStyle(color, *ends)
+    for color, ends in islice(
+        zip(
+            cycle((BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY)),
+            cycle(((">", "-"), ("*", "-."), ("<", "--"), ("h", ":"))),
+            strict=False,  # both go on for ever
+        ),
+        28,
+    )
 ]
 
 
-_as_written: ContextVar[bool] = ContextVar("as_written", default=False)
+_as_written: ContextVar[Mapping[str, MethodStyle] | None] = ContextVar(
+    "as_written", default=None
+)
+_sampler_known: ContextVar[bool] = ContextVar("sampler_known", default=True)
 
 
 @contextmanager
-def names_as_written() -> Iterator[None]:
-    """Inside the block no method is one of the project's, whatever its name.
+def names_as_written(
+    methods: Iterable[str], *, sampler_known: bool = True
+) -> Iterator[None]:
+    """Inside the block methods are those of a table that others wrote.
 
     Others may call a method of theirs ``tdpo_r``: it keeps that name, and has no look
     that stands for another one.
+
+    Args:
+        methods: Their names. Up to 28 have looks of their own.
+        sampler_known: Whether captions say with which sampler the images were drawn.
     """
-    token = _as_written.set(True)
+    looks = dict(zip(sorted(set(methods)), cycle(_POOL), strict=False))
+    tokens = _as_written.set(looks), _sampler_known.set(sampler_known)
     try:
         yield
     finally:
-        _as_written.reset(token)
+        _as_written.reset(tokens[0])
+        _sampler_known.reset(tokens[1])
+
+
+def sampler_text(text: str = "Sampler: eta 1.") -> str:
+    """What a caption says of the sampler, after a space; nothing where none is known."""
+    return f" {text}" if _sampler_known.get() else ""
 
 
 def _listed() -> Mapping[str, tuple[str, str]]:
     """Look and label of the methods that have their own."""
-    return {} if _as_written.get() else _METHODS
+    return _METHODS if _as_written.get() is None else {}
 
 
 def method_style(method: str) -> MethodStyle:
     """Style of a method, the same in all figures.
 
     A variant that isn't listed, such as ``tdpo_r_paper``, takes its parent's colour and
-    marker, hollow and dotted. Any other name takes a style that its letters pick.
+    marker, hollow and dotted. Any other name takes a style that its letters pick, if
+    ``names_as_written`` doesn't know it among others.
     """
+    if own := (_as_written.get() or {}).get(method):
+        return own
     listed = _listed()
     if method in listed:
         return _LOOKS[listed[method][0]]

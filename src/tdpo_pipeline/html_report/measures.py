@@ -41,6 +41,7 @@ from tdpo_pipeline.overoptimization.verdicts import (
     joint_verdict,
     judged_rows,
     last_joint,
+    one_seed_mark,
     peak_verdict,
     telling_pairs,
     with_comparable,
@@ -406,7 +407,7 @@ def peak_verdicts(goodhart: pd.DataFrame) -> Verdicts:
     for fits in _fits(goodhart):
         statement = peak_verdict(fit["statement"] for fit in fits)
         scored = words(fits[0]["scored"])
-        run = run_name(fits[0])
+        run = run_name(fits[0]) + one_seed_mark(fits[0])
         said.append((statement, f"{run}: {scored}" if scored else run))
     return _by_statement(said)
 
@@ -472,7 +473,9 @@ def _within(at: float, low: float, high: float) -> str:
 def joint_verdicts(joint: pd.DataFrame) -> Verdicts:
     """What all held-out rewards did together, by method."""
     records = ordered(last_joint(joint), "group", ["seen"])
-    return _by_statement((joint_verdict(row), run_name(row)) for row in records)
+    return _by_statement(
+        (joint_verdict(row), run_name(row) + one_seed_mark(row)) for row in records
+    )
 
 
 def joint_block(joint: pd.DataFrame) -> Block:

@@ -11,7 +11,7 @@ hundred lines. Equal tables give equal bytes: there is no date in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, product
 from math import inf, isfinite
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from tdpo_pipeline.figures.strips import Strip
 from tdpo_pipeline.html_report import measures, pictures
 from tdpo_pipeline.html_report.cells import (
     RUN_COLUMNS,
+    SEEDS_COLUMN,
     Block,
     in_base_sd,
     interval,
@@ -40,13 +41,14 @@ from tdpo_pipeline.overoptimization.tables import (
     group_label,
     ordered_groups,
 )
-from tdpo_pipeline.overoptimization.verdicts import CORRECTED
+from tdpo_pipeline.overoptimization.verdicts import CORRECTED, one_seed_mark
 
 MOST_SHOWN = 7
 """So many methods are in the curves at first; the reader may add others."""
 
 _DASHES = {"-": "", "--": "7 4", ":": "2 3", "-.": "8 3 2 3"}
 _TITLE = "What fine-tuning did"
+_LOCKED = {"Scores": "scores.parquet", "History": "history.csv"}
 
 
 class Tables(NamedTuple):
@@ -90,6 +92,7 @@ def html_report(
     *,
     lineage: Mapping[str, Any],
     strips: Mapping[str, Strip] | None = None,
+    about: Sequence[str] = (),
     title: str = _TITLE,
 ) -> str:
     """The report as one HTML file.
@@ -99,6 +102,7 @@ def html_report(
         lineage: From ``lineage``.
         strips: Samples of runs, by run key ``<method>-<reward>-s<seed>``; of each method
             and reward the first seed is shown.
+        about: What to know of a table that others wrote, a sentence each.
         title: Title of the page.
 
     Returns:
@@ -121,6 +125,8 @@ def html_report(
         title=title,
         checkpoint=checkpoint_word(),
         scope=scope(summary),
+        about=about,
+        sampler=style.sampler_text("with ancestral sampling (DDIM, eta 1)").strip(),
         verdicts=verdicts(golds),
         rows=summary_rows(summary, golds, onsets),
         golds=gold_block(golds),
@@ -140,6 +146,7 @@ def html_report(
         alarms=None if alarms is None else measures.alarm_block(alarms),
         strips=strip_blocks(strips or {}, lineage["runs"], marked_onsets(onsets)),
         lineage=lineage,
+        locked=_LOCKED if any(run["dvc"] for run in lineage["runs"]) else {},
         parameters={
             name: yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
             for name, value in lineage["parameters"].items()
@@ -193,7 +200,10 @@ def verdicts(golds: pd.DataFrame) -> list[tuple[str, list[str]]]:
     return [
         (
             statement,
-            [run_name(row) for row in seen[holds].to_dict("records")],
+            [
+                run_name(row) + one_seed_mark(row)
+                for row in seen[holds].to_dict("records")
+            ],
         )
         for statement, holds in found.items()
         if holds.any()
@@ -267,6 +277,7 @@ def gold_block(golds: pd.DataFrame) -> Block:
             if row["peak_verdict"] == "is at its peak"
             else interval(row["peak_change"], row["peak_low"], row["peak_high"]),
             "peak_verdict": row["peak_verdict"],
+            "seeds": f"{row['n_seeds']:.0f}",
         }
         for row in ordered(golds, "group", ordered_groups(golds["group"]))
     ]
@@ -279,6 +290,7 @@ def gold_block(golds: pd.DataFrame) -> Block:
         ("peak_epoch", f"Best {checkpoint_word()}", "number"),
         ("peak", "Last minus best", "number"),
         ("peak_verdict", "Against its best", ""),
+        SEEDS_COLUMN,
     ]
     return Block("The gold on every prompt group", columns, rows)
 
@@ -304,6 +316,7 @@ def onset_block(onsets: pd.DataFrame) -> Block:
             "rise": interval(
                 row["trained_rise"], row["trained_rise_low"], row["trained_rise_high"]
             ),
+            "seeds": f"{row['n_seeds']:.0f}",
         }
         for row in ordered(fallen, "role", ROLES)
     ]
@@ -314,6 +327,7 @@ def onset_block(onsets: pd.DataFrame) -> Block:
         ("queries", "Reward queries", "number"),
         ("fall", "Fall since", "number"),
         ("rise", "Trained reward since", "number"),
+        SEEDS_COLUMN,
     ]
     return Block("Since when rewards have been falling", columns, rows)
 

@@ -25,8 +25,8 @@ from tdpo_pipeline.overoptimization.intervals import (
     Cells,
     FloatArray,
     estimates,
+    exact_interval,
 )
-from tdpo_pipeline.overoptimization.pareto import exact_interval
 from tdpo_pipeline.overoptimization.tables import (
     IMAGE_KEYS,
     INDEX_COLUMNS,

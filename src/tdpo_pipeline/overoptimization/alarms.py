@@ -14,9 +14,8 @@ import pandas as pd
 
 from tdpo_pipeline.overoptimization.curves import METHOD, epoch_samples
 from tdpo_pipeline.overoptimization.histories import run_of, was_scored
-from tdpo_pipeline.overoptimization.intervals import BOOTSTRAP
+from tdpo_pipeline.overoptimization.intervals import BOOTSTRAP, exact_interval
 from tdpo_pipeline.overoptimization.onset import PeakSet, epoch_peak_set
-from tdpo_pipeline.overoptimization.pareto import exact_interval
 from tdpo_pipeline.overoptimization.stopping import (
     ALPHA,
     alarm_of_run,

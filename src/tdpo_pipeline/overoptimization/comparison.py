@@ -25,8 +25,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     FloatArray,
     crossed_deviations,
     ends,
-    mean_over_prompts,
-    mean_over_seeds,
+    exact_interval,
 )
 from tdpo_pipeline.overoptimization.tables import (
     ASKED,
@@ -144,6 +143,8 @@ def compare_report(
         for cube in own.values():
             try:
                 asked = _asked(cube, base, held_out)
+                if not asked:
+                    raise ScoreTableError("no reward to ask about was scored for both")
                 rows += _pair(cube, base, asked, power or Power(), bootstrap)
             except ScoreTableError as error:
                 rows.append({**cube.names, **cube.sizes(), **head, "note": str(error)})
@@ -282,6 +283,15 @@ class Spread:
         return total**0.5, total**2 / sum(part**2 / (n - 1) for part, n in parts)
 
 
+def t_ends(difference: float, spread: Spread, confidence: float) -> tuple[float, float]:
+    """Ends of the t interval of a difference; NaN without a spread."""
+    from scipy import special
+
+    error, freedom = spread.error(spread.n_seeds)
+    reach = special.stdtrit(freedom, (1 + confidence) / 2) * error
+    return difference - reach, difference + reach
+
+
 def p_value(difference: float, spread: Spread) -> float:
     """Two-sided p-value of a difference being none (t test); NaN without a spread."""
     from scipy import special
@@ -361,10 +371,11 @@ def _pair(
 ) -> list[dict[str, object]]:
     """The rows of one method against the reference."""
     check_same_prompts(cube, base)
-    names = rewards or [name for name in cube.rewards if name in base.rewards]
+    names = rewards
+    if names is None:
+        names = [name for name in cube.rewards if name in base.rewards]
     epoch = max(set(cube.epochs) & set(base.epochs))
     one, other = (c.changes(names)[:, :, c.epochs.index(epoch)] for c in (cube, base))
-    sizes = [len(cube.prompts), len(cube.seeds), len(base.seeds)]
     head = {
         "method": cube.names["method"],
         "reference": base.names["method"],
@@ -391,7 +402,7 @@ def _pair(
             if ruler > 0
             else (np.nan, "the base model does not vary in this reward")
         )
-        effects = _effects(*pair, sizes, bootstrap)
+        effects = _effects(*pair, spread, bootstrap)
         rows.append(
             head
             | {"scored": scored, "role": role_of(scored, cube.trained)}
@@ -403,37 +414,37 @@ def _pair(
 
 
 def _effects(
-    one: FloatArray, other: FloatArray, sizes: list[int], bootstrap: Bootstrap
+    one: FloatArray, other: FloatArray, spread: Spread, bootstrap: Bootstrap
 ) -> dict[str, float]:
     """The three effects of one reward, with their intervals."""
     wins = _wins(one, other)
+    sizes = [spread.n_prompts, *spread.n_seeds]
 
     def statistic(
         prompts: FloatArray, seeds: FloatArray, other_seeds: FloatArray
     ) -> FloatArray:
-        means = [
-            mean_over_seeds(mean_over_prompts(cells[..., None], prompts), weights)
-            for cells, weights in ((one, seeds), (other, other_seeds))
-        ]
         middles = [
             _weighted_iqm(cells.ravel(), _products(weights, prompts))
             for cells, weights in ((one, seeds), (other, other_seeds))
         ]
         won = np.einsum("sop,...p->...so", wins, prompts)
         won = np.einsum("...so,...s,...o->...", won, seeds, other_seeds)
-        difference = (means[0] - means[1])[:, 0]
-        return np.stack([difference, middles[0] - middles[1], won], axis=1)
+        return np.stack([middles[0] - middles[1], won], axis=1)
 
     plain = statistic(*[np.full((1, n), 1 / n) for n in sizes])[0]
-    spread = crossed_deviations(statistic, sizes, bootstrap)
-    low, high = ends(plain, spread, bootstrap.confidence)
-    low[2], high[2] = np.clip([low[2], high[2]], 0, 1)  # a probability
-    prefixes = ("", "iqm_", "p_improvement_")
-    names = ("difference", "iqm_difference", "p_improvement")
-    values = dict(zip(names, plain.tolist(), strict=True))
-    for prefix, one_low, one_high in zip(prefixes, low, high, strict=True):
-        values |= {f"{prefix}low": float(one_low), f"{prefix}high": float(one_high)}
-    return values
+    drawn = crossed_deviations(statistic, sizes, bootstrap)
+    low, high = ends(plain, drawn, bootstrap.confidence)
+    low[1], high[1] = np.clip([low[1], high[1]], 0, 1)  # a probability
+    if plain[1] in (0.0, 1.0):  # no prompt differs from another, and shows no spread
+        low[1], high[1] = exact_interval(plain[1], sizes[0], bootstrap.confidence)
+    difference = float(one.mean() - other.mean())
+    own_low, own_high = t_ends(difference, spread, bootstrap.confidence)
+    return {
+        **{"difference": difference, "low": own_low, "high": own_high},
+        **{"iqm_difference": float(plain[0]), "iqm_low": low[0], "iqm_high": high[0]},
+        **{"p_improvement": float(plain[1])},
+        **{"p_improvement_low": low[1], "p_improvement_high": high[1]},
+    }
 
 
 def _products(seeds: FloatArray, prompts: FloatArray) -> FloatArray:

@@ -42,8 +42,8 @@ COSTS = {"reward_queries": "reward queries", "kl": "KL to the base model"}
 """What a training reward costs."""
 
 BEFORE_FIRST = "before a first checkpoint: it says most of where that was"
-"""What to think of a ratio of which a part was read off between the base model and the
-first checkpoint."""
+"""What to think of a ratio, of either cost, where a seed of either method was read off
+between the base model and its first checkpoint."""
 
 _COLUMNS = [
     *("method", "reference", "reward", "cost", "level"),
@@ -140,7 +140,8 @@ def _ratios(
     equal = [np.full((1, n), 1 / n) for n in sizes]
     both, ratio = spent(*equal)[0], log_ratio(*equal)[0]
     spread = crossed_deviations(log_ratio, sizes, bootstrap)
-    first = [max(float(y[:, 1].min()), 0.0) for y in costs]  # at the first checkpoint
+    # What the soonest seed of either has reached at its first checkpoint.
+    first = max(float(p.plain[:, :2].max()) for p in (path, base))
     rows = []
     for i, level in enumerate(levels):
         row: dict[str, object] = {"level": level, "ratio": float(np.exp(ratio[i]))}
@@ -155,7 +156,7 @@ def _ratios(
         else:
             reach = ends(ratio[i], drawn, bootstrap.confidence)
             row |= dict(zip(("low", "high"), np.exp(reach).tolist(), strict=True))
-            row["gap"] = BEFORE_FIRST if (both[i] < first).any() else ""
+            row["gap"] = BEFORE_FIRST if level < first else ""
         rows.append(row)
     return rows
 

@@ -378,6 +378,26 @@ def estimates(cells: Cells, bootstrap: Bootstrap = BOOTSTRAP) -> list[Estimate]:
     ]
 
 
+def exact_interval(rate: float, n: int, confidence: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a rate of n independent trials.
+
+    Args:
+        rate: Part of the trials that succeeded.
+        n: Trials.
+        confidence: Least coverage.
+    """
+    from scipy import special
+
+    successes, tail = round(rate * n), (1 - confidence) / 2
+    low = special.betaincinv(successes, n - successes + 1, tail) if successes else 0.0
+    high = (
+        special.betaincinv(successes + 1, n - successes, 1 - tail)
+        if successes < n
+        else 1.0
+    )
+    return float(low), float(high)
+
+
 def paired_difference(
     scores: pd.DataFrame,
     reward: str,

@@ -43,6 +43,7 @@ from tdpo_pipeline.overoptimization.paths import (
     Axis,
     TrainingPath,
     check_one_device,
+    check_seen_at,
     gap_at,
     never_equal,
     path_maker,
@@ -219,6 +220,8 @@ def _against(
             pair = make(cube), make(base)
             check_one_device(pair)
             at = shared_levels(*pair, STEPS + 1)[-STEPS:]
+            for path in pair:
+                check_seen_at(path, float(at[-1]), along)
             yield _difference_rows(*pair, along, at, bootstrap)
         except ScoreTableError as error:
             yield _statement(cube, reference, along, str(error))

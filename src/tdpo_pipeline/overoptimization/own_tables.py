@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.intervals import common_epochs
@@ -104,16 +105,18 @@ def own_scores(
     Returns:
         A score table. Rows without a method, which are of a base model that all runs
         share, are there once for every run. ``attrs["checkpoint"]`` says what its
-        epochs are: the table's own, or checkpoints in order.
+        epochs are: the table's own, or checkpoints in order; ``attrs["sampler_known"]``
+        whether it had a column ``eta``.
 
     Raises:
         ScoreTableError: If the table can't be used.
     """
     _check_columns(table)
-    numbered = "epoch" in table
+    numbered, sampler_known = "epoch" in table, "eta" in table
     table = _with_trained(_in_types(table), trained)
     scored = _reward_columns(table, rewards)
     _check_cells(table)
+    _check_rows(table, scored)
     table = _with_epochs(_with_defaults(_share_base(table)))
     missing = sorted(set(table["reward"]) - set(scored))
     if missing:
@@ -129,12 +132,21 @@ def own_scores(
     check_scores(made)
     _check_pictures(made, scored)
     _check_checkpoints(made)
-    made.attrs = {"checkpoint": "epoch" if numbered else "checkpoint"}
+    made.attrs = {
+        "checkpoint": "epoch" if numbered else "checkpoint",
+        "sampler_known": sampler_known,
+    }
     return made
 
 
 def _check_columns(table: pd.DataFrame) -> None:
     missing = [name for name in REQUIRED if name not in table.columns]
+    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+        if len(table.columns) == 1 and mark in str(table.columns[0]):
+            raise ScoreTableError(
+                f"The cells of the table are separated by {called}. Write it with commas "
+                "between cells, and with points in numbers."
+            )
     if missing:
         raise ScoreTableError(
             f"The table lacks the columns {missing}{_hint(missing, table.columns)}; it "
@@ -244,6 +256,37 @@ def _check_cells(table: pd.DataFrame) -> None:
         _refuse(table, name, wrong, "a whole number in every row")
 
 
+def _check_rows(table: pd.DataFrame, rewards: Sequence[str]) -> None:
+    """Refuse images that are there twice or lack a score, where an editor shows it.
+
+    A reward that a method wasn't scored by at all is fine (``check_scores``).
+    """
+    keys = [*_UNIT, "reward_queries", "epoch", "eta", "prompt_set", "prompt", "image"]
+    own = [name for name in keys if name in table]
+    if (twice := table.duplicated(own)).any():
+        again = table.loc[twice, own].iloc[0]
+        first = (table[own].eq(again) | (table[own].isna() & again.isna())).all(axis=1)
+        raise ScoreTableError(
+            f"{int(twice.sum())} rows are of an image that is there before; the first is "
+            f"{_first(table, twice)}, again after {_first(table, first)}. Several images "
+            "of a prompt are told apart by the column 'image'; or were tables put "
+            "together twice?"
+        )
+    shared = table["method"].isna()
+    for name in rewards:
+        values = table[name].astype("float64")
+        method = [table["method"], table["reward"]]
+        scored = values.notna().groupby(method, dropna=False).transform("any")
+        bad = ~np.isfinite(values) & (scored | (shared & bool(values.notna().any())))
+        if bad.any():
+            raise ScoreTableError(
+                f"The reward '{name}' is NaN or infinite in {int(bad.sum())} rows; the "
+                f"first is {_first(table, bad)}. A mean over the others would compare "
+                "other images at each checkpoint. Score them again, or leave the reward "
+                "out."
+            )
+
+
 def _as_text(column: pd.Series) -> pd.Series:
     """A column as text; whole numbers without the point that empty cells give them."""
     if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
@@ -346,10 +389,12 @@ def _share_base(table: pd.DataFrame) -> pd.DataFrame:
     shared, own = table[table["method"].isna()], table[table["method"].notna()]
     if shared.empty:
         return table
-    if (shared["reward_queries"] != 0).any():
+    more = table["method"].isna() & (table["reward_queries"] != 0)
+    if more.any():
         raise ScoreTableError(
             "Rows without a method are of the base model that all runs share, and have "
-            "0 reward queries; some have more."
+            f"0 reward queries; {_first(table, more)} has more. A method that is called "
+            "None, NA or null needs another name."
         )
     if own.empty:
         raise ScoreTableError("The table has no row of a method.")

@@ -27,6 +27,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     crossed_deviations,
     ends,
     estimates,
+    exact_interval,
     mean_over_prompts,
     mean_over_seeds,
 )
@@ -217,26 +218,6 @@ def _rates(
     if not outcomes.any():  # no spread here either
         row |= {"net_low": -row["collapsed_high"], "net_high": row["dominated_high"]}
     return row
-
-
-def exact_interval(rate: float, n: int, confidence: float) -> tuple[float, float]:
-    """Clopper and Pearson's interval of a rate of n independent trials.
-
-    Args:
-        rate: Part of the trials that succeeded.
-        n: Trials.
-        confidence: Least coverage.
-    """
-    from scipy import special
-
-    successes, tail = round(rate * n), (1 - confidence) / 2
-    low = special.betaincinv(successes, n - successes + 1, tail) if successes else 0.0
-    high = (
-        special.betaincinv(successes + 1, n - successes, 1 - tail)
-        if successes < n
-        else 1.0
-    )
-    return float(low), float(high)
 
 
 def _prompts(
@@ -459,8 +440,10 @@ def _volume(
     sizes = [len(cube.prompts), len(cube.seeds)]
     plain = volume(*[np.full((1, n), 1 / n) for n in sizes])[0]
     spread = crossed_deviations(volume, sizes, bootstrap)
-    if len(cube.epochs) == 1:
-        spread = np.full_like(spread, np.nan)  # no checkpoint, nothing known
+    if (
+        not spread.any()
+    ):  # no checkpoint, or none in any draw: there is no spread to see
+        spread = np.full_like(spread, np.nan)
     low, high = ends(plain, spread, bootstrap.confidence)
     return {
         **cube.names,

@@ -355,6 +355,24 @@ def gap_at(path: TrainingPath, along: Axis, level: float) -> str:
     )
 
 
+def check_seen_at(path: TrainingPath, level: float, along: Axis) -> None:
+    """Refuse a level that is nearer to the base model than to a trained checkpoint.
+
+    Before its first checkpoint a path is a straight line from the base model; where every
+    seed is that far from it, no image speaks for what is read off.
+
+    Raises:
+        ScoreTableError: If that is so.
+    """
+    first = path.plain[:, :2].max(axis=1)
+    if (first > 2 * level).all():
+        raise ScoreTableError(
+            f"never seen at equal {AXES[along]}: {path.cube.names['method']} is at "
+            f"{significant(float(first.min()))} or more at its first checkpoint, where "
+            f"{significant(level)} is the furthest that both have reached"
+        )
+
+
 def never_equal(path: TrainingPath, base: TrainingPath, along: Axis) -> str:
     """What to say of two paths that have no level in common."""
     reach = [

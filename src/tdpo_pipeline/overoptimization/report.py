@@ -14,6 +14,7 @@ from tdpo_pipeline.overoptimization.curves import METHOD
 from tdpo_pipeline.overoptimization.efficiency import furthest_costs
 from tdpo_pipeline.overoptimization.intervals import significant
 from tdpo_pipeline.overoptimization.matched import furthest_levels
+from tdpo_pipeline.overoptimization.stopping import TUNED
 from tdpo_pipeline.overoptimization.tables import (
     ASKED,
     MAIN_ETA,
@@ -31,6 +32,7 @@ from tdpo_pipeline.overoptimization.verdicts import (
     judged_rows,
     last_joint,
     matched_verdict,
+    one_seed_mark,
     peak_verdict,
     telling_pairs,
     with_comparable,
@@ -342,6 +344,8 @@ def agreement_finding(agreement: pd.DataFrame) -> Finding:
         f"held-out rewards where none was scored) prefer the same, at the last "
         f"{checkpoint_word()}; by chance 50%"
     )
+    if agreement.empty:
+        said.append(("nothing to compare", ["it takes two images of a prompt"]))
     note = f"Other rewards, prompts and {checkpoint_word()}s"
     return Finding(asked, said, note, "tables/agreement.csv")
 
@@ -356,7 +360,8 @@ def onset_finding(onsets: pd.DataFrame) -> Finding:
     for (method, reward), rows in onsets.groupby(list(METHOD), sort=True):
         fallen = rows[rows["high_epoch"].notna()].to_dict("records")
         told = [_fall_text(row) for row in fallen] or ["none was shown to fall"]
-        said.append((f"{method} on {reward}", told))
+        mark = one_seed_mark(rows.iloc[0].to_dict())
+        said.append((f"{method} on {reward}{mark}", told))
     asked = "Which rewards fall below their best checkpoint, on the prompts trained on"
     return Finding(asked, said, "With intervals", "tables/onsets.csv")
 
@@ -514,9 +519,9 @@ def goodhart_finding(goodhart: pd.DataFrame) -> Finding:
 
 
 def _fit_text(row: Mapping[Any, Any]) -> str:
-    """Such as "tdpo_r on pick-mini, gold_match"."""
-    known = isinstance(row["scored"], str)
-    return f"{run_text(row)}, {row['scored']}" if known else run_text(row)
+    """Such as "tdpo_r on pick-mini (one seed), gold_match"."""
+    run = run_text(row) + one_seed_mark(row)
+    return f"{run}, {row['scored']}" if isinstance(row["scored"], str) else run
 
 
 def joint_finding(joint: pd.DataFrame) -> Finding:
@@ -526,7 +531,9 @@ def joint_finding(joint: pd.DataFrame) -> Finding:
         joint: The rates of ``joint_report``.
     """
     last = last_joint(joint).to_dict("records")
-    said = by_statement((joint_verdict(row), run_text(row)) for row in last)
+    said = by_statement(
+        (joint_verdict(row), run_text(row) + one_seed_mark(row)) for row in last
+    )
     asked = (
         "All held-out rewards at once: did all rise, or all fall, on the same prompts"
     )
@@ -538,7 +545,7 @@ def stopping_finding(regrets: pd.DataFrame) -> Finding:
     """Which rules had the lowest regret, ties counted for each.
 
     Args:
-        regrets: From ``summarise_regrets``.
+        regrets: From ``summarise_regrets`` of ``stopping_report``.
     """
     said = []
     for _, own in regrets.groupby(list(METHOD), sort=True):
@@ -551,7 +558,9 @@ def stopping_finding(regrets: pd.DataFrame) -> Finding:
         best = whole[whole["regret"] == whole["regret"].min()]
         for row in best.to_dict("records"):
             ends = (row[name] for name in ("regret", "low", "high"))
-            said.append((row["rule"], f"{run}, {interval_text(*ends, signed=False)}"))
+            how = " (set on the gold of other seeds)" if row["rule"] in TUNED else ""
+            told = f"{run}, {interval_text(*ends, signed=False)}"
+            said.append((row["rule"] + how, told))
     asked = (
         "Rules for stopping early: the lowest mean regret, with its interval over seeds, "
         "ties counted for each"
@@ -642,7 +651,12 @@ def _gold_table(golds: pd.DataFrame) -> str:
         "last minus base",
         "against base",
     ]
-    head += [f"best {checkpoint_word()}", "last minus best", "against its best"]
+    head += [
+        f"best {checkpoint_word()}",
+        "last minus best",
+        "against its best",
+        "seeds",
+    ]
     body = []
     for row in golds.to_dict("records"):
         base = interval_text(row["change"], row["low"], row["high"])
@@ -650,7 +664,7 @@ def _gold_table(golds: pd.DataFrame) -> str:
         at_peak = row["peak_verdict"] == "is at its peak"
         cells = [row["method"], row["reward"], row["gold"], group_label(row["group"])]
         cells += [base, row["verdict"], row["peak_epoch"], "" if at_peak else best]
-        body.append([str(cell) for cell in [*cells, row["peak_verdict"]]])
+        body.append([str(c) for c in (*cells, row["peak_verdict"], row["n_seeds"])])
     note = (
         "The best checkpoint was picked for being the best, so its difference "
         "overstates the fall; the interval covers all checkpoints at once and minds that."

@@ -40,6 +40,9 @@ Rule = Callable[[pd.DataFrame], int]
 ALPHA = 0.05
 PATIENCE = 5
 
+TUNED = ("fixed epoch", "KL budget")
+"""Rules that are set on the judge's scores of the other seeds; the others see none."""
+
 
 def epoch_means(run: pd.DataFrame, reward: str) -> tuple[FloatArray, FloatArray]:
     """A reward's mean in every epoch, and its standard error.
@@ -329,7 +332,7 @@ def _regrets(
     rules: Mapping[str, Rule | None],
 ) -> Iterator[dict[str, object]]:
     """The rows of one run; a rule that is None has nothing to watch."""
-    tuned = {"fixed epoch": _best_epoch, "KL budget": _best_budget}
+    tuned = dict(zip(TUNED, (_best_epoch, _best_budget), strict=True))
     chosen: dict[str, int | None] = dict.fromkeys(("best", *rules, *tuned))
     why = _why_unjudged(run, judge)
     if not why:
@@ -425,18 +428,23 @@ def summarise_regrets(
 
     Returns:
         One row per method, trained reward, judge and rule: method, reward, judge, rule,
-        position (mean), regret (mean), low, high (t interval over seeds; NaN with one),
-        n_seeds, note.
+        position (mean), regret (mean), low, high (t interval over seeds; NaN with one);
+        saved, saved_low, saved_high (what the rule saves against never stopping: the
+        difference of the regrets, run by run); n_seeds, note.
     """
     keys = ["method", "reward", "judge", "rule"]
+    never = regrets[regrets["rule"] == "never"].set_index("run")["regret"]
+    regrets = regrets.assign(saved=regrets["run"].map(never) - regrets["regret"])
     rows = []
     for names, unit in regrets.groupby(keys, sort=False, dropna=False):
         known = unit.dropna(subset=["regret"])
         low, high = t_interval(known["regret"], confidence)
+        saved_low, saved_high = t_interval(known["saved"], confidence)
         rows.append(
             dict(zip(keys, names, strict=True))
             | {"position": known["position"].mean(), "regret": known["regret"].mean()}
-            | {"low": low, "high": high, "n_seeds": len(known)}
+            | {"low": low, "high": high, "saved": known["saved"].mean()}
+            | {"saved_low": saved_low, "saved_high": saved_high, "n_seeds": len(known)}
             | {"note": "; ".join(unit["note"].replace("", np.nan).dropna().unique())}
         )
     return pd.DataFrame(rows)

@@ -26,6 +26,15 @@ ONE_SEED = "cannot tell: one seed of it or of the reference says nothing of othe
 """What is said of a method and a reference where one has a single training seed."""
 
 
+def one_seed_mark(row: Mapping[Any, Any]) -> str:
+    """What stands behind the name of a method whose intervals speak of one seed alone.
+
+    Args:
+        row: With ``n_seeds``.
+    """
+    return " (one seed)" if row["n_seeds"] == 1 else ""
+
+
 def comparison_verdict(row: Mapping[Any, Any]) -> str:
     """Whether a method has more of a reward than the reference, corrected for asking often.
 
@@ -60,8 +69,9 @@ def cost_verdict(row: Mapping[Any, Any]) -> str:
     Args:
         row: Of ``cost_report``.
     """
-    if pd.isna(row["low"]) or row["gap"]:
-        return str(row["gap"])
+    gap = row["gap"] if isinstance(row["gap"], str) else ""  # CSV knows no empty text
+    if gap:
+        return gap
     if min(row["n_seeds"], row["n_reference_seeds"]) == 1:
         return ONE_SEED
     if row["low"] > 1:

@@ -136,7 +136,9 @@ def _as_given(scores: pd.DataFrame, settings: MeasureSettings) -> Iterator[None]
     """Inside the block rewards, methods and checkpoints are those of the table."""
     with (
         known_rewards(golds=settings.golds, parts=settings.parts),
-        figures.names_as_written(),
+        figures.names_as_written(
+            scores["method"], sampler_known=scores.attrs["sampler_known"]
+        ),
         checkpoints_called(scores.attrs["checkpoint"]),
     ):
         yield
@@ -202,7 +204,8 @@ def report(
     )
     found = html_report.Tables(**{name: tables[name] for name in TABLES})
     with _as_given(scores, settings):
-        page = html_report.html_report(found, lineage=traced)
+        about = _about(scores)
+        page = html_report.html_report(found, lineage=traced, about=about)
         falls = words.onset_finding(found.onsets)
         compared = words.comparison_finding(found.compared)
         screen = words.screen_text(
@@ -223,7 +226,7 @@ def report(
         text = words.markdown(
             *(found.summary, found.golds, shown),
             findings=findings,
-            table=_about(scores),
+            table=about,
         )
     logger.info("%s", screen)
     return page, text
