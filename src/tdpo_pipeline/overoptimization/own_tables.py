@@ -277,7 +277,8 @@ def _check_rows(table: pd.DataFrame, rewards: Sequence[str]) -> None:
         values = table[name].astype("float64")
         method = [table["method"], table["reward"]]
         scored = values.notna().groupby(method, dropna=False).transform("any")
-        bad = ~np.isfinite(values) & (scored | (shared & bool(values.notna().any())))
+        meant = scored | (shared & bool(values.notna().any()))
+        bad = meant & (values.isna() | values.isin([np.inf, -np.inf]))
         if bad.any():
             raise ScoreTableError(
                 f"The reward '{name}' is NaN or infinite in {int(bad.sum())} rows; the "
