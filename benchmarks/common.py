@@ -15,9 +15,9 @@ from kedro.framework.startup import bootstrap_project
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 from record import ROOT, context, output_argument, write  # noqa: F401
-from scipy import stats
 
 from tdpo_pipeline.config import AlgorithmSettings, RunConfig
+from tdpo_pipeline.overoptimization.curves import t_interval
 
 MODELS = ROOT / "data" / "06_models" / "menagerie"
 BASE_MODEL, PROXY_REWARDS = MODELS / "base_model", MODELS / "proxy_rewards"
@@ -79,8 +79,8 @@ def interval(values: pd.Series) -> dict[str, float | int]:
     mean = float(values.mean())
     found: dict[str, float | int] = {"n": len(values), "mean": round(mean, 4)}
     if len(values) > 1:
-        reach = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-        found |= {"low": round(mean - reach, 4), "high": round(mean + reach, 4)}
+        low, high = t_interval(values, 0.95)
+        found |= {"low": round(low, 4), "high": round(high, 4)}
     return found
 
 

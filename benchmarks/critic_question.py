@@ -26,6 +26,7 @@ from common import ROOT, interval, parameters, run_config, write
 from runs import logged_epochs
 
 from tdpo_pipeline.config import RunConfig
+from tdpo_pipeline.overoptimization.paths import first_crossing
 
 RESULTS = ROOT / "benchmarks" / "results"
 LOG = RESULTS / "critic_question.csv"
@@ -61,16 +62,8 @@ def first_at(history: pd.DataFrame, column: str, level: float) -> float:
 
     Linear between epochs, never beyond the last.
     """
-    proxy, other = history["trained_mean"].to_numpy(), history[column].to_numpy()
-    above = np.flatnonzero(proxy >= level)
-    if not len(above):
-        return float("nan")
-    after = above[0]
-    if after == 0:
-        return float(other[0])
-    before = after - 1
-    share = (level - proxy[before]) / (proxy[after] - proxy[before])
-    return float(other[before] + share * (other[after] - other[before]))
+    trained = history["trained_mean"].to_numpy(np.float64)
+    return float(first_crossing(trained, history[[column]].to_numpy(), level)[0])
 
 
 def configurations(params: dict[str, Any], seeds: Sequence[int]) -> list[RunConfig]:
