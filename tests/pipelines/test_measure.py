@@ -48,10 +48,12 @@ def test_the_example(own_project: Project, table: pd.DataFrame) -> None:
     drawn = {"proxy_vs_gold", "evaluated_reward", "cross_reward", "final_rewards"}
     assert {path.stem for path in (folder / "figures").iterdir()} == drawn
     page = (folder / "report.html").read_text(encoding="utf-8")
+    text = (folder / "summary.md").read_text(encoding="utf-8")
     assert "<dd>fast on aesthetic</dd>" in page
+    assert "Counted as rewards: aesthetic, human, prompt_match." in page
+    assert "eta 1" not in page and "nan" not in text.lower()
     output = done.stdout + done.stderr
     assert "Did the true reward, human, fall" in output
-    text = (folder / "summary.md").read_text(encoding="utf-8")
     # The gold of "fast" is highest after 256 of 1024 queries.
     falls = "fast on aesthetic: human, its gold, since checkpoint 1 ("
     for told in (falls, "Counted as rewards: aesthetic, human, prompt_match."):
@@ -89,9 +91,10 @@ def test_methods_that_are_numbers(own_project: Project, table: pd.DataFrame) -> 
     numbered.to_csv(own_project.root / "numbered.csv", index=False)
     own_project.kedro(
         *("run", "--pipelines", "measure", "--params"),
-        f"measure.scores=numbered.csv,{TRAINED},measure.golds.aesthetic=human",
+        f"measure.scores=numbered.csv,{TRAINED},measure.golds.aesthetic=human,"
+        "measure.folder=data/08_reporting/numbered",
     )
-    folder = own_project.root / "data" / "08_reporting" / "own"
+    folder = own_project.root / "data" / "08_reporting" / "numbered"
     assert "2 minus 1 on aesthetic" in (folder / "summary.md").read_text(
         encoding="utf-8"
     )
