@@ -59,8 +59,9 @@ def check_memory(device: torch.device, needed_gb: float) -> None:
         raise DeviceError(
             f"The settings need {needed_gb:g} GB of GPU memory, and "
             f"{torch.cuda.get_device_name(device)} has {free:.1f} GB of its "
-            f"{total:.1f} GB free. Take a smaller training.chunk_size and "
-            "micro_batch_size, gradient_checkpointing and vae_slicing, or another GPU."
+            f"{total:.1f} GB free. Take the preset of a smaller GPU (training.preset), or "
+            "another GPU; training.gpu_memory_gb=0 leaves this check to the estimate, "
+            "which says what would fit."
         )
 
 
