@@ -175,6 +175,9 @@ def test_a_bad_score_of_a_shared_base_model_is_found_where_it_is(tmp_path) -> No
         rows.to_csv(path, index=False)
         with pytest.raises(ScoreTableError, match=message):
             own_scores(read_table(path), trained="aesthetic")
+        nullable = read_table(path).convert_dtypes()
+        with pytest.raises(ScoreTableError, match=message):
+            own_scores(nullable, trained="aesthetic")
 
 
 def test_a_method_that_a_reward_never_scored_is_fine() -> None:

@@ -155,6 +155,15 @@ def test_summary_by_hand() -> None:
     assert tuned["saved_low"] == pytest.approx(3.2 - 12.7062 * 0.2, rel=1e-4)
 
 
+def test_what_a_rule_saves_is_of_one_judge() -> None:
+    table = pd.concat([history(peak=10, seed=0), history(peak=12, seed=1)])
+    found = stopping_regrets(table, held_out=[HELD])
+    twice = pd.concat([found, found.assign(judge="another", regret=0.0)])
+    saved = summarise_regrets(twice).set_index(["judge", "rule"])["saved"]
+    assert saved[GOLD, "fixed epoch"] == pytest.approx(3.2)
+    assert saved["another", "fixed epoch"] == 0
+
+
 def test_one_seed_has_nothing_to_tune_on_and_no_interval() -> None:
     found = stopping_regrets(history(), held_out=[HELD])
     untuned = found[found["rule"].isin(["fixed epoch", "KL budget"])]

@@ -32,8 +32,8 @@ def proxy_vs_gold(
     """Proxy and its own gold over reward queries and over KL, from the base model.
 
     Both in base standard deviations from the base model's mean, so that both start
-    at 0 and fit one axis. Without any KL that panel is left out. Filled and solid is the trained proxy, hollow and dashed
-    its gold.
+    at 0 and fit one axis. Filled and solid is the trained proxy, hollow and dashed its
+    gold. Without any KL its panel is left out.
 
     Args:
         curves: From ``reward_curves`` by method.

@@ -264,8 +264,8 @@ def _check_rows(table: pd.DataFrame, rewards: Sequence[str]) -> None:
     keys = [*_UNIT, "reward_queries", "epoch", "eta", "prompt_set", "prompt", "image"]
     own = [name for name in keys if name in table]
     if (twice := table.duplicated(own)).any():
-        again = table.loc[twice, own].iloc[0]
-        first = (table[own].eq(again) | (table[own].isna() & again.isna())).all(axis=1)
+        alike = table.groupby(own, dropna=False).ngroup()
+        first = alike == alike[twice.to_numpy()].iloc[0]
         raise ScoreTableError(
             f"{int(twice.sum())} rows are of an image that is there before; the first is "
             f"{_first(table, twice)}, again after {_first(table, first)}. Several images "

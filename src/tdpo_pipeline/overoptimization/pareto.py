@@ -440,9 +440,8 @@ def _volume(
     sizes = [len(cube.prompts), len(cube.seeds)]
     plain = volume(*[np.full((1, n), 1 / n) for n in sizes])[0]
     spread = crossed_deviations(volume, sizes, bootstrap)
-    if (
-        not spread.any()
-    ):  # no checkpoint, or none in any draw: there is no spread to see
+    # Without a checkpoint, or with none that counts in any draw, no spread is to be seen.
+    if not spread.any():
         spread = np.full_like(spread, np.nan)
     low, high = ends(plain, spread, bootstrap.confidence)
     return {

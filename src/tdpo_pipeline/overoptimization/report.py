@@ -251,7 +251,8 @@ def markdown(
         "# What fine-tuning did",
         "Differences are trained minus base model, on the same prompts and noise. "
         "Intervals are 95 % bootstrap intervals over prompts and, where there are "
-        "several, training seeds; with one seed they say nothing about other seeds. "
+        "several, training seeds, unless something else is said; with one seed they say "
+        "nothing about other seeds. "
         "One base SD is the standard deviation over the base model's images for the "
         "prompts trained on. Several rewards and prompt groups are shown at once and "
         "their intervals are not corrected for that; the question asked beforehand is "

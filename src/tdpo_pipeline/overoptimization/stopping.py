@@ -433,8 +433,9 @@ def summarise_regrets(
         difference of the regrets, run by run); n_seeds, note.
     """
     keys = ["method", "reward", "judge", "rule"]
-    never = regrets[regrets["rule"] == "never"].set_index("run")["regret"]
-    regrets = regrets.assign(saved=regrets["run"].map(never) - regrets["regret"])
+    never = regrets[regrets["rule"] == "never"].set_index(["run", "judge"])["regret"]
+    regrets = regrets.join(never.rename("never"), on=["run", "judge"])
+    regrets = regrets.assign(saved=regrets["never"] - regrets["regret"])
     rows = []
     for names, unit in regrets.groupby(keys, sort=False, dropna=False):
         known = unit.dropna(subset=["regret"])
