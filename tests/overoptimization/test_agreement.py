@@ -138,7 +138,8 @@ def test_every_group_reward_and_run() -> None:
 def test_a_prompt_with_one_image_has_no_pair() -> None:
     alone = table({"cat": [1.0]}, {"cat": [1.0]})
     assert pairwise_agreement(alone).empty
-    assert agreement_finding(pairwise_agreement(alone)).said == []
+    ((_, why),) = agreement_finding(pairwise_agreement(alone)).said
+    assert why == ["it takes two images of a prompt"]
     both = pd.concat([alone, table({"dog": [1.0, 2.0]}, {"dog": [1.0, 2.0]})])
     (row,) = pairwise_agreement(both).to_dict("records")
     assert (row["agreement"], row["n_prompts"], row["n_images"]) == (1, 1, 2)
