@@ -190,7 +190,8 @@ def scores_hashes(workspace: Workspace, source: str) -> dict[str, str]:
     """The hash of each run's scores, as the report or as ``dvc.lock`` has it."""
     if source == "lineage.json":
         path = workspace.root / DATA / "08_reporting" / source
-        return {run["run"]: run["dvc"] for run in json.loads(path.read_text())["runs"]}
+        runs = json.loads(path.read_text())["runs"]
+        return {run["run"]: run["dvc"]["scores.parquet"] for run in runs}
     stages = yaml.safe_load((workspace.root / source).read_text())["stages"]
     return {
         run: out["md5"]
