@@ -84,6 +84,13 @@ def interval(values: pd.Series) -> dict[str, float | int]:
     return found
 
 
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row of a table says: its values but NaN and empty texts, which JSON has not."""
+    return {
+        name: value for name, value in row.items() if pd.notna(value) and value != ""
+    }
+
+
 def resident_mb(process: psutil.Process) -> float:
     """Resident memory of a process and its children, in MB."""
     total = 0

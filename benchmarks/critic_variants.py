@@ -8,8 +8,9 @@ how many epochs the critic's active, dormant or all neurons are drawn anew (1, 2
 of 25 are 4, 8, 12 and 20 %; 1 and 2 % of so few round up to every epoch, too; never is
 `tdpo`), how deep the critic is, and which activation stands between its layers, without
 resets and with TDPO-R's. A finished run appends its epochs to
-benchmarks/results/critic_variants.csv, and is not run again; the report over seeds goes to critic_variants.json: the critic's numbers late in training, every reward at
-the end and where the trained one first reaches a level, all of it minus that of `tdpo` with
+benchmarks/results/critic_variants.csv, and is not run again; the report over seeds goes
+to critic_variants.json: the critic's numbers late in training, every reward at the end
+and where the trained one first reaches a level, all of it minus that of `tdpo` with
 the same seed, and how the part of dormant neurons goes with what was not trained on, both
 where the trained reward first reaches a level.
 """

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import ROOT, STUDY, parameters, plain, write
+from common import ROOT, STUDY, parameters, plain, told, write
 
 from tdpo_pipeline.overoptimization import count_alarms
 from tdpo_pipeline.pipelines.reporting.nodes import judge_stops
@@ -61,8 +61,7 @@ def calibration(
         )
         together = count_alarms(alarms.assign(reward=ALL)).drop(columns="judge")
         for row in pd.concat([counts, together]).round(3).to_dict("records"):
-            told = {k: v for k, v in row.items() if pd.notna(v) and v != ""}
-            yield {"alpha": alpha, **told}
+            yield {"alpha": alpha, **told(row)}
 
 
 def main() -> None:

@@ -4,9 +4,9 @@
     python benchmarks/rwr_rounds.py
 
 From the runs of the first command: the mean rewards of the samples of each round, without
-guidance in training minus with it, by how many rounds the policy had been trained before. Both draw
-the same prompts and the same initial noise, and are paired by seed; 95 % t intervals over
-seeds. The policy after the last round isn't sampled: learning.md has its images. The
+guidance in training minus with it, by how many rounds the policy had been trained before.
+Both draw the same prompts and the same initial noise, and are paired by seed; 95 % t
+intervals over seeds. The policy after the last round isn't sampled: learning.md has its images. The
 result goes to benchmarks/results/rwr_rounds.json.
 """
 

@@ -5,9 +5,9 @@
 
 Trains one method on one proxy for as many epochs as asked for, once for each seed, and
 reports proxy, gold and distance from the base model at the first epoch, where the gold's
-mean is highest, at the length of the study's runs and at the last: means over seeds of the means over
-each epoch's samples, with 95 % t intervals over seeds where there are several. Of each
-run it says when the onset test (``training.early_stop``) would have given an alarm, and
+mean is highest, at the length of the study's runs and at the last: means over seeds of
+the means over each epoch's samples, with 95 % t intervals over seeds where there are
+several. Of each run it says when the onset test (``training.early_stop``) would have given an alarm, and
 in which epochs the gold's peak lies. Interrupted runs are resumed. The result goes to
 benchmarks/results/strong_optimisation_<method>_<reward>_<epochs>.json, the epochs' means
 to a CSV beside it.
@@ -19,7 +19,7 @@ import argparse
 from typing import Any
 
 import pandas as pd
-from common import ROOT, interval, parameters, plain, run_config, write
+from common import ROOT, interval, parameters, plain, run_config, told, write
 from runs import train_all
 
 from tdpo_pipeline.overoptimization import judge_alarms
@@ -99,14 +99,7 @@ def main() -> None:
             "method": options.method,
             "seeds": options.seeds,
             "over seeds": at_epochs(histories, columns, study),
-            "runs": [
-                {
-                    key: value
-                    for key, value in run.items()
-                    if pd.notna(value) and value != ""
-                }
-                for run in alarms.to_dict("records")
-            ],
+            "runs": [told(run) for run in alarms.to_dict("records")],
         },
     )
 
