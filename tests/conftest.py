@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 from pydantic import BaseModel
 
 # Kedro is imported where it is needed: what computes is tested without it too.
@@ -94,7 +96,7 @@ class Project(Workspace):
             shutil.copytree(
                 ROOT / folder,
                 root / folder,
-                ignore=shutil.ignore_patterns("*.egg-info", "local", "__pycache__"),
+                ignore=shutil.ignore_patterns("*.egg-info", "local"),
             )
         (root / "conf" / "local").mkdir()
         for name in ("pyproject.toml", ".telemetry"):
@@ -108,13 +110,27 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def smoke_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the project in which the smoke environment's main job has run."""
-    project = Project(tmp_path_factory.mktemp("smoke"))
-    project.kedro("run", "--env", "smoke", "--pipelines", "base_model,proxy_rewards")
-    done = project.kedro("run", "--env", "smoke", "--pipelines", "train_eval")
-    project.last_output = done.stdout + done.stderr
-    return project
+def smoke_project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A copy of the project in which the smoke environment's main job has run.
+
+    The processes of pytest-xdist share one, so that its models are made once.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    output = shared / "smoke.txt"
+    with FileLock(shared / "smoke.lock"):
+        if not output.exists():
+            project = Project(shared / "smoke")
+            project.kedro(
+                "run", "--env", "smoke", "--pipelines", "base_model,proxy_rewards"
+            )
+            # The spelling that is deprecated, and that people type.
+            done = project.kedro("run", "--env", "smoke", "--pipeline", "train_eval")
+            output.write_text(done.stdout + done.stderr)
+    workspace = Workspace(shared / "smoke")
+    workspace.last_output = output.read_text()
+    return workspace
 
 
 @pytest.fixture(scope="session")
@@ -133,6 +149,7 @@ def catalog() -> DataCatalog:
     return catalog_of("base")
 
 
+@functools.cache
 def context_of(env: str) -> KedroContext:
     """Kedro's view of an environment."""
     from kedro.framework.session import KedroSession

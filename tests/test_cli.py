@@ -10,12 +10,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, Workspace
 
 RUNS = ("ddpo_100_timestep_major/aesthetic-mini/s0", "tdpo_r/aesthetic-mini/s0")
 
 
-def outputs(project: Project) -> Path:
+def outputs(project: Workspace) -> Path:
     return project.root / "data" / "smoke" / "07_model_output"
 
 
@@ -27,7 +27,7 @@ def tree(folder: Path) -> dict[str, float]:
     }
 
 
-def test_train_eval_leaves_every_result(smoke_project: Project) -> None:
+def test_train_eval_leaves_every_result(smoke_project: Workspace) -> None:
     kinds = {
         "history": ".csv",
         "timings": ".csv",
@@ -43,7 +43,7 @@ def test_train_eval_leaves_every_result(smoke_project: Project) -> None:
     assert len(list(figures.rglob("*.p[dn][fg]"))) >= 5
 
 
-def test_a_history_has_a_row_an_epoch(smoke_project: Project) -> None:
+def test_a_history_has_a_row_an_epoch(smoke_project: Workspace) -> None:
     for run in RUNS:
         history = pd.read_csv(outputs(smoke_project) / "history" / f"{run}.csv")
         assert history["epoch"].tolist() == [1, 2]
@@ -52,7 +52,7 @@ def test_a_history_has_a_row_an_epoch(smoke_project: Project) -> None:
         assert history["kl_to_base"].iloc[0] == 0
 
 
-def test_scores_cover_checkpoints_prompts_and_rewards(smoke_project: Project) -> None:
+def test_scores_cover_checkpoints_prompts_and_rewards(smoke_project: Workspace) -> None:
     scores = pd.read_parquet(outputs(smoke_project) / "scores" / f"{RUNS[1]}.parquet")
     counts = scores.groupby(["epoch", "eta", "prompt_set"]).size().unstack()
     assert counts.index.tolist() == [(e, eta) for e in (0, 1, 2) for eta in (0.0, 1.0)]
@@ -64,7 +64,7 @@ def test_scores_cover_checkpoints_prompts_and_rewards(smoke_project: Project) ->
         assert scores[reward].notna().all()
 
 
-def test_both_runs_start_from_the_same_pictures(smoke_project: Project) -> None:
+def test_both_runs_start_from_the_same_pictures(smoke_project: Workspace) -> None:
     first, second = (
         pd.read_parquet(outputs(smoke_project) / "scores" / f"{run}.parquet")
         .query("epoch == 0")
@@ -74,31 +74,19 @@ def test_both_runs_start_from_the_same_pictures(smoke_project: Project) -> None:
     pd.testing.assert_series_equal(first["gold_match"], second["gold_match"])
 
 
-def test_the_run_ends_with_a_summary(smoke_project: Project) -> None:
+def test_the_run_ends_with_a_summary(smoke_project: Workspace) -> None:
     assert "gold" in smoke_project.last_output
     assert "08_reporting" in smoke_project.last_output
 
 
-def test_the_deprecated_spelling_works_too(smoke_project: Project) -> None:
-    run = "tdpo_r.aesthetic-mini.s0"
-    path = outputs(smoke_project) / "metrics" / f"{run.replace('.', '/')}.json"
-    before = path.read_text()
-    path.unlink()
-    smoke_project.kedro(
-        *("run", "--env", "smoke", "--pipeline", "train_eval"),
-        *("--nodes", f"{run}.summarise"),
-    )
-    assert json.loads(path.read_text()) == json.loads(before)
-
-
 def test_a_run_in_one_environment_leaves_the_others_alone(
-    smoke_project: Project,
+    smoke_project: Workspace,
 ) -> None:
     data = smoke_project.root / "data"
     assert [path.name for path in data.iterdir()] == ["smoke"]
 
 
-def test_sample_draws_ones_own_prompt(smoke_project: Project) -> None:
+def test_sample_draws_ones_own_prompt(smoke_project: Workspace) -> None:
     checkpoint = f"data/smoke/06_models/checkpoints/{RUNS[1]}/epoch_0002"
     smoke_project.kedro(
         *("run", "--env", "smoke", "--pipelines", "sample", "--params"),
@@ -110,7 +98,7 @@ def test_sample_draws_ones_own_prompt(smoke_project: Project) -> None:
     assert (reporting / "samples.png").stat().st_size > 0
 
 
-def test_score_values_ones_own_pictures(smoke_project: Project) -> None:
+def test_score_values_ones_own_pictures(smoke_project: Workspace) -> None:
     folder = smoke_project.root / "pictures"
     folder.mkdir()
     Image.effect_noise((32, 32), 80).save(folder / "noise.png")
@@ -129,7 +117,7 @@ def test_score_values_ones_own_pictures(smoke_project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", ["quickstart", "overoptimization"])
-def test_the_notebooks_run_on_the_results(smoke_project: Project, name: str) -> None:
+def test_the_notebooks_run_on_the_results(smoke_project: Workspace, name: str) -> None:
     smoke_project.run(
         *("nbconvert", "--to", "notebook", "--execute"),
         *("--output-dir", str(smoke_project.root), f"notebooks/{name}.ipynb"),
@@ -145,7 +133,7 @@ def test_the_notebooks_run_on_the_results(smoke_project: Project, name: str) -> 
     assert mimes.count("image/png") == 2
 
 
-def test_the_page_of_the_main_job(smoke_project: Project) -> None:
+def test_the_page_of_the_main_job(smoke_project: Workspace) -> None:
     folder = smoke_project.root / "data" / "smoke" / "08_reporting"
     page = (folder / "report.html").read_text(encoding="utf-8")
     for run in RUNS:
@@ -162,13 +150,6 @@ def refused(project: Project, *arguments: str) -> str:
     assert done.returncode != 0
     assert "Running node" not in output
     return " ".join(output.split())
-
-
-def test_missing_weights_name_the_command_that_makes_them(project: Project) -> None:
-    output = refused(project, "--pipelines", "train_eval")
-    assert "'base_model' is missing" in output
-    assert "kedro run --env smoke --pipelines base_model" in output
-    assert "kedro run --env smoke --pipelines proxy_rewards" in output
 
 
 def test_an_unknown_method_in_the_grid(project: Project) -> None:

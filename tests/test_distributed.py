@@ -73,12 +73,25 @@ def config(method: str) -> Any:
     )
 
 
+QUICK = ("ddpo", "tdpo", "alignprop")
+CASES = [
+    method if method in QUICK else pytest.param(method, marks=pytest.mark.slow)
+    for method in METHODS
+]
+
+
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of what two processes gave."""
+def two(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder of what two processes gave, of the methods that are tested."""
     folder = tmp_path_factory.mktemp("two")
     tiny.pipeline().save_pretrained(folder / "base_model")
-    for method in METHODS:
+    slow = any(
+        item.module is request.module and item.get_closest_marker("slow")
+        for item in request.session.items
+    )
+    for method in METHODS if slow else QUICK:
         (folder / f"{method}.job.json").write_text(config(method).model_dump_json())
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
@@ -124,7 +137,7 @@ def test_one_process_alone() -> None:
     assert result[0] is weight
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CASES)
 def test_only_the_main_process_writes(two: Path, method: str) -> None:
     written = [
         json.loads((two / f"{method}.{rank}.writes.json").read_text())
@@ -168,7 +181,7 @@ def flat(state: Any, name: str = "") -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CASES)
 def test_two_processes_train_as_one_does(
     two: Path, tmp_path: Path, method: str
 ) -> None:

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
-from tests.conftest import Project
+from tests.conftest import Project, Workspace
 
 RUN = "nudge/greenness/s0"
 
@@ -67,7 +68,10 @@ def changed(path: Path, **groups: dict) -> None:
     path.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-def test_ones_own_reward_and_algorithm(smoke_project: Project, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_ones_own_reward_and_algorithm(
+    smoke_project: Workspace, tmp_path: Path
+) -> None:
     project = Project(tmp_path)
     models = "data/smoke/06_models"
     for name in ("base_model", "proxy_rewards"):

@@ -67,8 +67,16 @@ def test_without_the_rule_nothing_ends(train):
     assert list(tiny.saved_weights(result)) == ["epoch_0004", "epoch_0008"]
 
 
-@pytest.mark.parametrize("action", ["stop", "rollback"])
-@pytest.mark.parametrize("at", [3, 6])
+@pytest.mark.parametrize(
+    ("action", "at"),
+    [
+        ("rollback", 6),
+        *(
+            pytest.param(action, at, marks=pytest.mark.slow)
+            for action, at in (("rollback", 3), ("stop", 3), ("stop", 6))
+        ),
+    ],
+)
 def test_an_interrupted_run_ends_where_the_other_one_does(train, action, at):
     whole = train(config(action=action), "whole")
 

@@ -107,22 +107,27 @@ def test_official_overlap_is_always_100(train):
     assert overlap.tolist() == [0.0, 100.0, 100.0, 100.0]
 
 
+RESUMED = [
+    ("ddpo", 2, "full"),
+    ("tdpo", 2, "lora"),
+    ("tdpo_replay", 2, "lora"),  # a reset is due, and not made yet
+    ("dpok", 2, "lora"),
+]
+ALSO_RESUMED = [
+    ("ddpo sample-major", 3, "lora"),
+    ("tdpo", 1, "lora"),
+    ("tdpo, official switches", 2, "lora"),
+    ("tdpo_constrained", 2, "lora"),
+    ("tdpo_replay", 1, "lora"),
+    ("tdpo, KL off the reward", 2, "lora"),
+    ("tdpo, KL in the loss", 2, "full"),
+    ("ddpo, exploring", 2, "lora"),
+]
+
+
 @pytest.mark.parametrize(
     ("method", "at", "finetune"),
-    [
-        ("ddpo", 2, "full"),
-        ("ddpo sample-major", 3, "lora"),
-        ("tdpo", 1, "lora"),
-        ("tdpo", 2, "lora"),
-        ("tdpo, official switches", 2, "lora"),
-        ("tdpo_constrained", 2, "lora"),
-        ("tdpo_replay", 1, "lora"),
-        ("tdpo_replay", 2, "lora"),  # a reset is due, and not made yet
-        ("tdpo, KL off the reward", 2, "lora"),
-        ("tdpo, KL in the loss", 2, "full"),
-        ("dpok", 2, "lora"),
-        ("ddpo, exploring", 2, "lora"),
-    ],
+    [*RESUMED, *(pytest.param(*case, marks=pytest.mark.slow) for case in ALSO_RESUMED)],
 )
 def test_resume_is_bitwise(train, method, at, finetune):
     config = tiny.run_config(METHODS[method], finetune=finetune)

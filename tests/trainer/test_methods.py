@@ -7,7 +7,7 @@ import yaml
 
 from tdpo_pipeline.algorithms.policy_gradient import PolicyGradientSettings
 from tests import tiny
-from tests.conftest import ROOT, Project, parameters_of
+from tests.conftest import ROOT, Workspace, parameters_of
 
 METHODS = list(
     yaml.safe_load((ROOT / "conf/base/parameters_methods.yml").read_text())["methods"]
@@ -21,7 +21,7 @@ def parameters() -> dict:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_configured_method_trains(
-    smoke_project: Project, parameters, tmp_path, method: str
+    smoke_project: Workspace, parameters, tmp_path, method: str
 ) -> None:
     models = smoke_project.root / "data" / "smoke" / "06_models"
     config, result = tiny.train_configured(parameters, method, models, tmp_path)

@@ -55,7 +55,17 @@ def brought(tensor: Tensor, device: torch.device) -> Tensor:
         return to_device(tensor.as_subclass(Tensor), device)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("tdpo_replay", "refl"),
+        *(
+            pytest.param(case, marks=pytest.mark.slow)
+            for case in CASES
+            if case not in ("tdpo_replay", "refl")
+        ),
+    ],
+)
 def test_offloaded_trajectories_change_nothing(
     train: Any, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
