@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import cycle, islice
+from itertools import cycle
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -116,17 +116,9 @@ _METHODS = {
     "alignprop_low_guidance": ("grey", "AlignProp, weak guidance at all steps"),
 }
 # Neighbours differ in colour, marker and line, and no two of all 28 are alike.
-_POOL = [
-    MethodStyle(color, *ends)
-    for color, ends in islice(
-        zip(
-            cycle((BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY)),
-            cycle(((">", "-"), ("*", "-."), ("<", "--"), ("h", ":"))),
-            strict=False,  # both go on for ever
-        ),
-        28,
-    )
-]
+_COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY)
+_MARKS = ((">", "-"), ("*", "-."), ("<", "--"), ("h", ":"))
+_POOL = [MethodStyle(_COLORS[i % 7], *_MARKS[i % 4]) for i in range(28)]
 
 
 _as_written: ContextVar[Mapping[str, MethodStyle] | None] = ContextVar(

@@ -61,11 +61,6 @@ def in_base_sd(row: Mapping[Any, Any], mean: str = "difference") -> str:
     return report.base_sd_text(row, interval, mean)
 
 
-def words(value: object) -> str:
-    """A text; empty where a table that was written and read again has none."""
-    return value if isinstance(value, str) else ""
-
-
 def seeds_text(*seeds: float) -> str:
     """How many seeds each method of a comparison has, such as "3 and 5"."""
     return " and ".join(f"{count:.0f}" for count in seeds)

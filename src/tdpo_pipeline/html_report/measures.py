@@ -22,7 +22,6 @@ from tdpo_pipeline.html_report.cells import (
     run_name,
     seeds_note,
     seeds_text,
-    words,
 )
 from tdpo_pipeline.overoptimization.curves import METHOD
 from tdpo_pipeline.overoptimization.efficiency import COSTS, furthest_costs
@@ -45,6 +44,7 @@ from tdpo_pipeline.overoptimization.verdicts import (
     peak_verdict,
     telling_pairs,
     with_comparable,
+    words,
 )
 
 Verdicts = list[tuple[str, list[str]]]

@@ -26,6 +26,11 @@ ONE_SEED = "cannot tell: one seed of it or of the reference says nothing of othe
 """What is said of a method and a reference where one has a single training seed."""
 
 
+def words(value: object) -> str:
+    """A text; empty where a table that was written and read again has none."""
+    return value if isinstance(value, str) else ""
+
+
 def one_seed_mark(row: Mapping[Any, Any]) -> str:
     """What stands behind the name of a method whose intervals speak of one seed alone.
 
@@ -69,8 +74,7 @@ def cost_verdict(row: Mapping[Any, Any]) -> str:
     Args:
         row: Of ``cost_report``.
     """
-    gap = row["gap"] if isinstance(row["gap"], str) else ""  # CSV knows no empty text
-    if gap:
+    if gap := words(row["gap"]):
         return gap
     if min(row["n_seeds"], row["n_reference_seeds"]) == 1:
         return ONE_SEED
