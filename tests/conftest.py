@@ -96,7 +96,8 @@ class Project(Workspace):
             shutil.copytree(
                 ROOT / folder,
                 root / folder,
-                ignore=shutil.ignore_patterns("*.egg-info", "local"),
+                # A process beside this one may be writing x.pyc as x.pyc.<number>.
+                ignore=shutil.ignore_patterns("*.egg-info", "local", "*.pyc.*"),
             )
         (root / "conf" / "local").mkdir()
         for name in ("pyproject.toml", ".telemetry"):
@@ -113,7 +114,8 @@ def project(tmp_path: Path) -> Project:
 def smoke_project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A copy of the project in which the smoke environment's main job has run.
 
-    The processes of pytest-xdist share one, so that its models are made once.
+    The processes of pytest-xdist share one, so that its models are made once. The tests
+    of one file alone may write there, which one process runs (``--dist=loadfile``).
     """
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -121,6 +123,7 @@ def smoke_project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     output = shared / "smoke.txt"
     with FileLock(shared / "smoke.lock"):
         if not output.exists():
+            shutil.rmtree(shared / "smoke", ignore_errors=True)  # of one that failed
             project = Project(shared / "smoke")
             project.kedro(
                 "run", "--env", "smoke", "--pipelines", "base_model,proxy_rewards"
@@ -176,6 +179,8 @@ def plain(value: Any) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
     return value
 
 

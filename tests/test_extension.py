@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-import pytest
 import yaml
 
 from tests.conftest import Project, Workspace
@@ -68,7 +67,6 @@ def changed(path: Path, **groups: dict) -> None:
     path.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-@pytest.mark.slow
 def test_ones_own_reward_and_algorithm(
     smoke_project: Workspace, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ CASES = {
     "refl": {"algorithm": "refl"} | OPTIMIZER,
     "rwr": {"algorithm": "rwr", "rounds": 1, "batch_size": 4} | OPTIMIZER,
 }
+QUICK = ("tdpo_replay", "refl", "rwr")
 
 
 class InHostMemory(Tensor):
@@ -58,12 +59,8 @@ def brought(tensor: Tensor, device: torch.device) -> Tensor:
 @pytest.mark.parametrize(
     "case",
     [
-        *("tdpo_replay", "refl"),
-        *(
-            pytest.param(case, marks=pytest.mark.slow)
-            for case in CASES
-            if case not in ("tdpo_replay", "refl")
-        ),
+        case if case in QUICK else pytest.param(case, marks=pytest.mark.slow)
+        for case in CASES
     ],
 )
 def test_offloaded_trajectories_change_nothing(
