@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import pandas as pd
@@ -21,6 +22,8 @@ _X = {
     "reward_queries": "reward queries",
     "kl_to_base": "KL to the base model (nats, square-root scale)",
 }
+_HEADING_LETTERS = 55
+"""As many fit above a panel."""
 
 
 def proxy_vs_gold(
@@ -62,8 +65,9 @@ def proxy_vs_gold(
         for ax, (x, name) in zip(row, shown.items(), strict=True):
             own = data[data["reward"] == reward]
             _panel(ax, own, x, crowded=intervals.crowded(data))
-            panel = f"{reward} (trained) and {gold_of(reward)} (its gold)"
-            style.label(ax, title=panel, x=name, y="change in base SD")
+            heading = f"{reward} (trained) and {gold_of(reward)} (its gold)"
+            heading = textwrap.fill(heading, _HEADING_LETTERS, break_on_hyphens=False)
+            style.label(ax, title=heading, x=name, y="change in base SD")
     return style.drawn(figure, data, title=title, caption=caption, legend=legend)
 
 
