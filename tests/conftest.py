@@ -152,7 +152,6 @@ def catalog() -> DataCatalog:
     return catalog_of("base")
 
 
-@functools.cache
 def context_of(env: str) -> KedroContext:
     """Kedro's view of an environment."""
     from kedro.framework.session import KedroSession
@@ -169,7 +168,13 @@ def catalog_of(env: str) -> DataCatalog:
 
 
 def parameters_of(env: str) -> dict[str, Any]:
-    """The parameters of an environment, as plain values."""
+    """The parameters of an environment, as plain values; a copy for each test."""
+    return plain(_parameters(env))
+
+
+@functools.cache
+def _parameters(env: str) -> dict[str, Any]:
+    # Not the context: a catalog made later would have the newest session's globals.
     return plain(context_of(env).params)
 
 
