@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Tests compute next to nothing, and threads that share busy cores only wait.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def slow_but(quick: Iterable[Any], cases: Iterable[Any]) -> list[Any]:
+    """Cases of a test, of which all but the quick ones are marked ``slow``."""
+    kept = set(quick)
+    assert kept <= set(cases)
+    return [
+        case
+        if case in kept
+        else pytest.param(
+            *(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow
+        )
+        for case in cases
+    ]
 
 
 class Workspace:
@@ -169,7 +184,7 @@ def catalog_of(env: str) -> DataCatalog:
 
 def parameters_of(env: str) -> dict[str, Any]:
     """The parameters of an environment, as plain values; a copy for each test."""
-    return plain(_parameters(env))
+    return copy.deepcopy(_parameters(env))
 
 
 @functools.cache
@@ -184,8 +199,6 @@ def plain(value: Any) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
     return value
 
 

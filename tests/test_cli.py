@@ -19,14 +19,6 @@ def outputs(project: Workspace) -> Path:
     return project.root / "data" / "smoke" / "07_model_output"
 
 
-def tree(folder: Path) -> dict[str, float]:
-    return {
-        str(path.relative_to(folder)): path.stat().st_mtime
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 def test_train_eval_leaves_every_result(smoke_project: Workspace) -> None:
     kinds = {
         "history": ".csv",
@@ -77,6 +69,18 @@ def test_both_runs_start_from_the_same_pictures(smoke_project: Workspace) -> Non
 def test_the_run_ends_with_a_summary(smoke_project: Workspace) -> None:
     assert "gold" in smoke_project.last_output
     assert "08_reporting" in smoke_project.last_output
+
+
+def test_one_node_run_again_gives_the_same(smoke_project: Workspace) -> None:
+    run = "tdpo_r.aesthetic-mini.s0"
+    path = outputs(smoke_project) / "metrics" / f"{run.replace('.', '/')}.json"
+    before = path.read_text()
+    path.unlink()
+    smoke_project.kedro(
+        *("run", "--env", "smoke", "--pipeline", "train_eval"),
+        *("--nodes", f"{run}.summarise"),
+    )
+    assert json.loads(path.read_text()) == json.loads(before)
 
 
 def test_a_run_in_one_environment_leaves_the_others_alone(

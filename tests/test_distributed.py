@@ -18,7 +18,7 @@ from torch import nn
 from tdpo_pipeline import distributed
 from tdpo_pipeline.trainer.loop import LORA_THRESHOLDS, train_run
 from tests import tiny
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow_but
 from tests.distributed_program import WRITERS, recorded
 
 BACKPROP = {"optimizer": tiny.OPTIMIZER}
@@ -75,10 +75,7 @@ def config(method: str) -> Any:
 
 # Each has calls between processes of its own; "ddpo" is also the one that diverges.
 QUICK = ("ddpo", "tdpo_replay", "rwr", "alignprop")
-CASES = [
-    method if method in QUICK else pytest.param(method, marks=pytest.mark.slow)
-    for method in METHODS
-]
+CASES = slow_but(QUICK, METHODS)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +22,7 @@ from tdpo_pipeline.trainer.early_stop import (
 )
 from tdpo_pipeline.trainer.state import read_checkpoint_facts
 from tests import tiny
+from tests.conftest import slow_but
 
 BRIGHTNESS = "tests.tiny:Brightness"
 ONSET = {"rule": "onset", "held_out": [BRIGHTNESS], "min_epochs": 3}
@@ -69,13 +72,7 @@ def test_without_the_rule_nothing_ends(train):
 
 @pytest.mark.parametrize(
     ("action", "at"),
-    [
-        ("rollback", 6),
-        *(
-            pytest.param(action, at, marks=pytest.mark.slow)
-            for action, at in (("rollback", 3), ("stop", 3), ("stop", 6))
-        ),
-    ],
+    slow_but([("rollback", 6)], [*product(["stop", "rollback"], [3, 6])]),
 )
 def test_an_interrupted_run_ends_where_the_other_one_does(train, action, at):
     whole = train(config(action=action), "whole")

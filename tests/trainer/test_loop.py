@@ -18,6 +18,7 @@ from tdpo_pipeline.trainer import loop, state
 from tdpo_pipeline.trainer.loop import TaskError, TrainingStoppedError
 from tdpo_pipeline.trainer.state import DiskError, disk_needed, run_identity
 from tests import tiny
+from tests.conftest import slow_but
 
 EXPLORATION = {"guidance": {"threshold": 600}, "prompt_weighting": {"high": 1.5}}
 METHODS = {
@@ -109,26 +110,25 @@ def test_official_overlap_is_always_100(train):
 
 RESUMED = [
     ("ddpo", 2, "full"),
-    ("tdpo", 2, "lora"),
-    ("tdpo_replay", 2, "lora"),  # a reset is due, and not made yet
-    ("dpok", 2, "lora"),
-]
-ALSO_RESUMED = [
     ("ddpo sample-major", 3, "lora"),
     ("tdpo", 1, "lora"),
+    ("tdpo", 2, "lora"),
     ("tdpo, official switches", 2, "lora"),
     ("tdpo_constrained", 2, "lora"),
     ("tdpo_replay", 1, "lora"),
+    ("tdpo_replay", 2, "lora"),  # a reset is due, and not made yet
     ("tdpo, KL off the reward", 2, "lora"),
     ("tdpo, KL in the loss", 2, "full"),
+    ("dpok", 2, "lora"),
     ("ddpo, exploring", 2, "lora"),
+]
+QUICK = [
+    ("ddpo", 2, "full"),
+    *((m, 2, "lora") for m in ("tdpo", "tdpo_replay", "dpok")),
 ]
 
 
-@pytest.mark.parametrize(
-    ("method", "at", "finetune"),
-    [*RESUMED, *(pytest.param(*case, marks=pytest.mark.slow) for case in ALSO_RESUMED)],
-)
+@pytest.mark.parametrize(("method", "at", "finetune"), slow_but(QUICK, RESUMED))
 def test_resume_is_bitwise(train, method, at, finetune):
     config = tiny.run_config(METHODS[method], finetune=finetune)
     whole = train(config, "whole")

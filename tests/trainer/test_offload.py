@@ -15,6 +15,7 @@ from tdpo_pipeline.diffusion.devices import to_device
 from tdpo_pipeline.rewards import scoring
 from tdpo_pipeline.trainer.state import run_identity
 from tests import tiny
+from tests.conftest import slow_but
 from tests.trainer.test_loop import METHODS
 
 OPTIMIZER = {"optimizer": tiny.OPTIMIZER}
@@ -29,7 +30,6 @@ CASES = {
     "refl": {"algorithm": "refl"} | OPTIMIZER,
     "rwr": {"algorithm": "rwr", "rounds": 1, "batch_size": 4} | OPTIMIZER,
 }
-QUICK = ("tdpo_replay", "refl", "rwr")
 
 
 class InHostMemory(Tensor):
@@ -56,13 +56,7 @@ def brought(tensor: Tensor, device: torch.device) -> Tensor:
         return to_device(tensor.as_subclass(Tensor), device)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        case if case in QUICK else pytest.param(case, marks=pytest.mark.slow)
-        for case in CASES
-    ],
-)
+@pytest.mark.parametrize("case", slow_but(("tdpo_replay", "refl", "rwr"), CASES))
 def test_offloaded_trajectories_change_nothing(
     train: Any, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
