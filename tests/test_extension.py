@@ -27,7 +27,7 @@ class Greenness(Reward):
     name = "greenness"
     value_range = (0.0, 1.0)
 
-    def score(self, images, prompts, metadata=None):
+    def score(self, images, prompts):
         return Scores(images[:, 1].mean((1, 2)))
 
 

@@ -288,6 +288,21 @@ def test_what_runs_and_reports_read_can_be_given(
     assert not list(hooks._unknown_parameters(value, [], registry_of_the_project))
 
 
+def test_a_scale_that_a_method_has_of_its_own_is_told() -> None:
+    own = {
+        "method": "ddpo_is",
+        "algorithm": {"scale": {"epochs": 200, "finetune": None}},
+    }
+    plain = {"method": "tdpo", "algorithm": {"scale": {"epochs": None}}}
+    configs = {"a": own, "b": own, "c": plain}
+    given = {"training": {"epochs": 2, "finetune": "lora"}}
+    (line,) = hooks._scaled_away(given, configs)
+    assert "training.epochs=2 doesn't reach ddpo_is" in line
+    assert "methods.ddpo_is.scale.epochs" in line
+    assert not list(hooks._scaled_away({"training": {"epochs": 200}}, configs))
+    assert not list(hooks._scaled_away({}, configs))
+
+
 def test_a_member_that_only_the_report_sees_is_read_by_nothing(
     registry_of_the_project: dict[str, Pipeline],
 ) -> None:

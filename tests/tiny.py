@@ -191,7 +191,6 @@ class Redness(Reward):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Scores in [-1, 1]."""
         return Scores((images[:, 0] - images[:, 2]).mean((1, 2)))
@@ -207,7 +206,6 @@ class Brightness(Redness):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Scores in [0, 1]."""
         return Scores(images.mean((1, 2, 3)))
@@ -220,7 +218,6 @@ class NanReward(Redness):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """NaN at index 2."""
         values = super().score(images, prompts).values

@@ -736,7 +736,7 @@ class RunConfig(Settings):
         if self.training.early_stop.rule != "none" and not self.held_out_rewards:
             raise ValueError(
                 "early_stop.held_out has no reward besides what is trained on, "
-                f"{', '.join(self.task.trained_on)}; name some of training.monitor."
+                f"{', '.join(self.learned_from)}; name some of training.monitor."
             )
         if ":" not in self.task.scorer and self.task.scorer != self.reward:
             raise ValueError(
@@ -769,9 +769,14 @@ class RunConfig(Settings):
 
     @property
     def held_out_rewards(self) -> tuple[str, ...]:
-        """Rewards that are watched for their fall; never the trained one or its parts."""
+        """Rewards that are watched for their fall; never one that learning reads."""
         watched = self.training.early_stop.held_out
-        return tuple(name for name in watched if name not in self.task.trained_on)
+        return tuple(name for name in watched if name not in self.learned_from)
+
+    @property
+    def learned_from(self) -> tuple[str, ...]:
+        """Rewards whose scores learning reads: the trained one, its parts, constraints."""
+        return (*self.task.trained_on, *self.algorithm.auxiliary_rewards)
 
     @property
     def key(self) -> str:

@@ -51,16 +51,17 @@ def is_main() -> bool:
 def joined(*, cpu: bool) -> Iterator[None]:
     """Within this context the processes of one launch are joined, each to its device.
 
+    After an error they are not taken apart in order, which may wait for peers that wait
+    for this process: it has to end, and the launcher ends the others.
+
     Args:
         cpu: Whether to compute on CPUs.
     """
     from accelerate import PartialState
 
     PartialState(cpu=cpu, timeout=PATIENCE)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    dist.destroy_process_group()
 
 
 def deal(parts: Sequence[T]) -> Sequence[T]:

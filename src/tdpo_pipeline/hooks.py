@@ -62,6 +62,7 @@ class PreflightHooks:
             problems = [
                 *_unknown_parameters(given, catalog, registry),
                 *wrong,
+                *_scaled_away(given, configs),
                 *_missing_weights(lacking, _how_to_fetch(rewards, env)),
                 *_missing_inputs(
                     pipeline.inputs() - {published.dataset for published in lacking},
@@ -220,6 +221,22 @@ def _configurations(
                 problems = "; ".join(problems_of(error))
                 wrong.append(f"the run {node.namespace} can't be right: {problems}")
     return configs, wrong
+
+
+def _scaled_away(given: Mapping[str, Any], configs: Mapping[str, Any]) -> Iterator[str]:
+    """A line for every ``training.x`` of ``--params`` that a method's scale replaces."""
+    wanted = given.get("training")
+    for name, value in wanted.items() if isinstance(wanted, Mapping) else ():
+        methods = {
+            config["method"]
+            for config in configs.values()
+            if config["algorithm"]["scale"].get(name) not in (None, value)
+        }
+        for method in sorted(methods):
+            yield (
+                f"training.{name}={value} doesn't reach {method}, which has its own "
+                f"scale: give methods.{method}.scale.{name} too."
+            )
 
 
 def problems_of(error: ValidationError) -> list[str]:

@@ -267,6 +267,11 @@ def test_the_controller_sees_a_trajectorys_whole_kl(
     assert (found.on_loss is None) == (applied_to == "reward")
 
 
+def test_a_horizon_that_could_turn_the_sign_is_refused():
+    with pytest.raises(ValidationError, match=r"kl.horizon 1.6 must be above 1.6"):
+        build(penalty="clip", target=1.0, horizon=1.6)  # of 8 samples an epoch
+
+
 def kl_after(**kl):
     algorithm = build(**kl)
     epoch(algorithm)

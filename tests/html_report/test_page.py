@@ -139,6 +139,16 @@ def test_curves_in_the_page_are_those_of_the_table(
     )
 
 
+def test_the_page_opens_on_the_reward_that_most_methods_have(
+    scores: pd.DataFrame, tmp_path: Path
+) -> None:
+    scores = scores.assign(a_reward=scores["aesthetic-mini"])
+    one = scores.query("method == 'ddpo_2'")
+    one = one.assign(reward="a_reward", run="a_reward of " + one["run"])
+    data = data_of(page_of(pd.concat([scores, one]), tmp_path))
+    assert data["rewards"] == ["aesthetic-mini", "a_reward"]
+
+
 def test_changes_by_prompt(scores: pd.DataFrame) -> None:
     table = prompt_changes(scores)
     row = table.query(

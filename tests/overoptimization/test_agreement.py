@@ -44,6 +44,13 @@ def table(
     return pd.DataFrame(rows)
 
 
+def test_checkpoints_with_other_images_are_refused() -> None:
+    proxy, gold = {"cat": [1.0, 2.0, 3.0]}, {"cat": [1.0, 2.0, 3.0]}
+    fewer = table(proxy, gold, epoch=4).query("image < 2")
+    with pytest.raises(ScoreTableError, match="epoch 4, prompt cat: not all images"):
+        pairwise_agreement(pd.concat([table(proxy, gold), fewer]))
+
+
 def gold_rows(found: pd.DataFrame) -> pd.DataFrame:
     return found[found["role"] == "gold"].set_index("epoch")
 

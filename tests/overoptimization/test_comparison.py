@@ -204,6 +204,32 @@ def test_a_method_that_always_wins_has_an_exact_interval() -> None:
     assert row["p_improvement_low"] == pytest.approx(0.025 ** (1 / 6))
 
 
+def test_where_all_agree_no_spread_is_seen_and_nothing_is_certain() -> None:
+    """Answers of yes and no: two seeds and two prompts don't speak of others."""
+    table = pd.concat([scores(m, s, 0.0) for m in ("ddpo", "tdpo") for s in (0, 1)])
+    yes = (table["method"] == "tdpo") & (table["epoch"] > 0)
+    row = compare_methods(
+        table.assign(**{GOLD: yes.astype(float)}), reference="ddpo", rewards=[GOLD]
+    ).iloc[0]
+    assert row["difference"] == 1
+    assert row[["low", "high", "iqm_low", "p_value", "seeds_needed"]].isna().all()
+    assert row["note"] == "all seeds and prompts agree: no spread is seen"
+    assert comparison_verdict(row) == "cannot tell"
+
+
+def test_prompts_that_nobody_trained_on_alone_leave_no_base_sd() -> None:
+    table = pd.concat([scores(m, s, 1.0) for m in ("ddpo", "tdpo") for s in (0, 1)])
+    row = compare_methods(
+        table.assign(seen=False),
+        reference="ddpo",
+        group="untrained",
+        rewards=[GOLD],
+        bootstrap=FEW,
+    ).iloc[0]
+    assert np.isfinite(row["p_value"])
+    assert row["note"] == "not evaluated on the prompts trained on: no base SD"
+
+
 def test_nothing_to_ask_about_is_told() -> None:
     table = pd.concat([scores(m, s, 1.0) for m in "ab" for s in range(2)])
     other = table["method"] == "b"

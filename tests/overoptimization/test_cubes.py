@@ -38,6 +38,14 @@ def test_values_are_means_over_the_images_of_a_prompt() -> None:
     assert (cube.changes(["gold_match"])[:, :, 0] == 0).all()
 
 
+def test_the_base_model_is_at_no_distance_and_has_cost_nothing() -> None:
+    table = scores()
+    table.loc[table["epoch"] == 0, ["kl_to_base", "reward_queries"]] = np.nan
+    (cube,) = one_cube(table, group="seen")
+    assert cube.kl.tolist() == [[0, 1, 2]]
+    assert cube.queries.tolist() == [[0, 512, 1024]]
+
+
 def test_every_run_or_method_and_group_has_a_cube() -> None:
     table = pd.concat([scores(0), scores(1)])
     groups = [cube.names["group"] for cube in cubes(table)]
@@ -74,6 +82,21 @@ def test_a_score_that_is_not_finite_is_an_error(value: float) -> None:
     table.loc[3, "gold_match"] = value
     with pytest.raises(ScoreTableError, match="'gold_match' is NaN or infinite for 1"):
         check_scores(table)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"epoch": lambda t: t["epoch"] / 16}, "'epoch' needs whole numbers.* 0.25"),
+        ({"seed": np.nan}, "'seed' needs whole numbers.* nan"),
+        ({"seen": "False"}, "'seen' needs True or False.* False as"),
+        ({"seen": np.nan}, "'seen' needs True or False.* nan"),
+        ({"file": "x.png"}, r"\['file'\] are no numbers"),
+    ],
+)
+def test_values_that_would_be_taken_for_others_are_errors(columns, message) -> None:
+    with pytest.raises(ScoreTableError, match=message):
+        check_scores(scores().assign(**columns))
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,29 @@ def test_first_crossing_by_hand() -> None:
     assert np.isnan(first_crossing(x, y, 4.1)).all()
 
 
+def test_an_epoch_that_was_not_timed_leaves_later_seconds_unknown() -> None:
+    seconds = pd.DataFrame(
+        {"run": f"tdpo-{PROXY}-s0", "epoch": range(1, 9), "total_s": 10.0}
+    )
+    for gap in (seconds[seconds["epoch"] != 2], seconds.replace({"epoch": {2: 20}})):
+        with pytest.raises(ScoreTableError, match="was not recorded"):
+            matched_curves(scores(), "seconds", timings=gap, bootstrap=FEW)
+
+
+def test_methods_that_trained_on_other_prompts_are_not_resampled_together() -> None:
+    prompts = {"simple_animals": ["a", "b", "c"], "complex": ["x", "y"]}
+    one = scores("tdpo", prompts=prompts, trained_on=("a", "b"))
+    other = scores("ddpo", prompts=prompts, trained_on=("a", "c"))
+    with pytest.raises(ScoreTableError, match="other prompts trained on"):
+        matched_differences(
+            pd.concat([one, other]),
+            "training_reward",
+            reference="ddpo",
+            group="complex",
+            bootstrap=FEW,
+        )
+
+
 def test_first_crossing_of_many_paths_at_once() -> None:
     x = np.array([[0.0, 1.0, 2.0], [0.0, 2.0, 2.0]])
     y = np.array([[[0.0], [1.0], [4.0]], [[0.0], [6.0], [7.0]]])

@@ -225,6 +225,7 @@ def test_hypervolumes_of_methods() -> None:
     assert found["hypervolume"] == pytest.approx(3 / ruler)
     # All seeds and prompts change alike.
     assert found["low"] == pytest.approx(found["hypervolume"])
+    assert found["high"] == pytest.approx(found["hypervolume"])
     assert (found["n_checkpoints"], found["n_seeds"], found["n_prompts"]) == (2, 2, 4)
 
 
@@ -265,6 +266,53 @@ def test_a_report_says_why_there_is_no_hypervolume() -> None:
     assert row["note"] == "no checkpoint besides the base model"
     (row,) = hypervolume_report(scores().assign(gold_taste=1.0)).to_dict("records")
     assert "do not vary" in row["note"] and np.isnan(row["hypervolume"])
+
+
+@pytest.mark.parametrize(
+    ("path", "volume"),
+    [
+        (np.ones((6, 2)), 1.0),  # the best of six equal ones is six times too lucky
+        (np.stack([np.linspace(0.5, 1.5, 6), np.linspace(1.5, 0.5, 6)], axis=1), 1.65),
+        (np.linspace(0.2, 1.2, 6)[:, None] * [1.0, 1.0], 1.44),
+    ],
+)
+def test_intervals_of_a_hypervolume_hold_the_truth(path, volume: float) -> None:
+    assert hypervolume(path) == pytest.approx(volume)
+    rng, hits, trials = np.random.default_rng(0), 0, 40
+    for _ in range(trials):
+        noise = rng.normal(0, 0.3, (4, 1, 6, 2)) + rng.normal(0, 0.5, (1, 8, 6, 2))
+        changes = np.concatenate([np.zeros((4, 8, 1, 2)), path + noise], axis=2)
+        (row,) = hypervolumes(table_of(changes), rewards=TWO, bootstrap=FEW).to_dict(
+            "records"
+        )
+        hits += row["low"] <= volume <= row["high"]
+    assert hits >= 34  # of 38 at 95 %; by chance alone fewer in one of 300
+
+
+def table_of(changes: np.ndarray) -> pd.DataFrame:
+    """Scores that change by so much, shape (seeds, prompts, epochs, 2), and base SD 1."""
+    seeds, prompts, epochs, _ = changes.shape
+    names = ["seed", "prompt", "epoch", "image"]
+    index = pd.MultiIndex.from_product(
+        [range(seeds), map(str, range(prompts)), range(epochs), range(2)], names=names
+    )
+    noise = np.tile(
+        [-1.0, 1.0], prompts
+    )  # of a prompt's two images, at every checkpoint
+    noise = (noise / noise.std(ddof=1)).reshape(1, prompts, 1, 2, 1)
+    scores = (changes[:, :, :, None] + noise).reshape(-1, 2)
+    table = pd.DataFrame(scores, index, columns=TWO).reset_index()
+    run = "tdpo-aesthetic-mini-s" + table["seed"].astype(str)
+    return table.assign(
+        run=run,
+        method="tdpo",
+        reward="aesthetic-mini",
+        reward_queries=table["epoch"],
+        kl_to_base=table["epoch"],
+        eta=1.0,
+        prompt_set="simple_animals",
+        seen=True,
+    )
 
 
 def test_what_has_no_hypervolume() -> None:

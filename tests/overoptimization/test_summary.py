@@ -147,6 +147,16 @@ def test_final_rows_are_those_that_all_seeds_reached() -> None:
     assert by_run.groupby("seed")["epoch"].first().to_dict() == {0: 16, 1: 8}
 
 
+def test_seeds_with_only_the_base_model_in_common_have_no_change() -> None:
+    one, other = scores([0, 0, 0, 0, 1]), scores([0, 0, 0, 0, 1], seed=1)
+    table = pd.concat([one[one["epoch"] <= 4], other[other["epoch"].isin([0, 8])]])
+    last = summarise_methods(reward_curves(table))
+    assert set(last["epoch"]) == {0}
+    assert last[["difference", "low", "high"]].isna().all(axis=None)
+    text = screen_text(last, gold_report(table), FIGURES, "data")
+    assert "unknown" in text and "+0.00" not in text
+
+
 def test_summary_of_runs() -> None:
     table = pd.concat([scores([0, 0, 0, 0, -1], seed=seed) for seed in (0, 1)])
     history = pd.concat(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -20,7 +19,6 @@ class Brightness(Reward):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Scores in [0, 1]."""
         return Scores(images.mean((1, 2, 3)))
@@ -78,7 +76,6 @@ class Broken(Brightness):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Raises KeyError."""
         raise KeyError("sharpness")

@@ -30,7 +30,7 @@ def test_a_reward_scores_images_and_prompts():
 
 def test_scores_of_any_float_become_float32():
     class Half(tiny.Redness):
-        def score(self, images, prompts, metadata=None):
+        def score(self, images, prompts):
             return Scores(super().score(images, prompts).values.bfloat16())
 
     values = Half()(IMAGES, ["a", "b", "c"]).values
@@ -108,11 +108,25 @@ def test_nan_and_wrong_shape_are_errors():
         tiny.NanReward()(IMAGES, ["a", "b", "c"])
 
     class Square(tiny.Redness):
-        def score(self, images, prompts, metadata=None):
+        def score(self, images, prompts):
             return Scores(torch.zeros(len(images), len(images)))
 
     with pytest.raises(RewardError, match=re.escape("expected (3,)")):
         Square()(IMAGES, ["a", "b", "c"])
+
+
+def test_a_score_outside_the_range_is_an_error():
+    class Bold(tiny.Redness):
+        value_range = (-1.0, 0.5)
+
+        def score(self, images, prompts):
+            return Scores(torch.tensor([0.502, self.last, -1.0]))
+
+    Bold.last = 0.0
+    assert Bold()(IMAGES, ["a", "b", "c"]).values[0] == pytest.approx(0.502)  # rounding
+    Bold.last = 0.6
+    with pytest.raises(RewardError, match=r"returned 0.6, .* value_range of -1 to 0.5"):
+        Bold()(IMAGES, ["a", "b", "c"])
 
 
 @pytest.mark.parametrize(

@@ -263,19 +263,10 @@ def test_counting_prompts_have_questions_of_their_own(tmp_path):
     assert torch.equal(seen, images[[0, 0, 1, 1]])
 
 
-def test_metadata_may_ask_anything(tmp_path):
-    metadata = [{"questions": ["What colour is it?"], "answers": ["red"]}]
-    reward = LlavaStrict(Parrot(["It is red."]), tmp_path)
-    assert reward(published.images(1), ["a ball"], metadata).values.tolist() == [1.0]
-
-
-@pytest.mark.parametrize(
-    "metadata", [None, [{"questions": ["a?", "b?"], "answers": []}]]
-)
-def test_a_prompt_without_questions_is_refused(tmp_path, metadata):
+def test_a_prompt_without_questions_is_refused(tmp_path):
     reward = LlavaStrict(Parrot(["x"]), tmp_path)
     with pytest.raises(RewardError, match="no questions with answers for .* 'a ball'"):
-        reward(published.images(1), ["a ball"], metadata)
+        reward(published.images(1), ["a ball"])
 
 
 def test_an_empty_prompt_is_refused(tmp_path):

@@ -16,7 +16,7 @@ def policy():
 def test_rewards_are_tried_on_two_pictures_of_the_models_size(policy, monkeypatch):
     tried = []
 
-    def score(self, images, prompts, metadata=None):
+    def score(self, images, prompts):
         tried.append((tuple(images.shape), prompts))
         return Scores(images.mean((1, 2, 3)))
 

@@ -15,7 +15,7 @@ from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.rewards.base import RewardError
 from tdpo_pipeline.rewards.model_files import MissingWeightsError
 from tdpo_pipeline.trainer import loop, state
-from tdpo_pipeline.trainer.loop import TaskError, TrainingStoppedError
+from tdpo_pipeline.trainer.loop import MetricError, TaskError, TrainingStoppedError
 from tdpo_pipeline.trainer.state import DiskError, disk_needed, run_identity
 from tests import tiny
 from tests.conftest import slow_but
@@ -228,6 +228,23 @@ def test_a_result_that_is_not_whole_is_made_whole(train, tmp_path):
     again = train(config)
     assert tiny.saved_weights(again) == tiny.saved_weights(first)
     pd.testing.assert_frame_equal(again.history, first.history)
+
+
+@pytest.mark.parametrize("name", ["epoch", "redness_mean", "advantage_mean"])
+def test_a_measurement_does_not_pass_for_another_column(train, monkeypatch, name):
+    monkeypatch.setattr(TdpoReplay, "before_epoch", lambda *_: {name: 1.0})
+    with pytest.raises(MetricError, match=name):
+        train(tiny.run_config(METHODS["tdpo_replay"]))
+
+
+def test_a_constraint_that_fails_is_found_before_any_sample(train, monkeypatch):
+    def broken(*_):
+        raise IndexError("no such prompt")
+
+    monkeypatch.setattr(tiny.Brightness, "score", broken)
+    monkeypatch.setattr(loop.Trainer, "run_epoch", None)
+    with pytest.raises(RewardError, match="'brightness' failed on trial pictures"):
+        train(tiny.run_config(METHODS["tdpo_constrained"]))
 
 
 def test_two_processes_do_not_train_in_one_folder(train, tmp_path):

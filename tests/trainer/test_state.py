@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import deque
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+
+from tdpo_pipeline.diffusion.policy import CheckpointError
 from tdpo_pipeline.fetching.manifest import entry_of, write_manifest
 from tdpo_pipeline.rewards.model_files import HPS_V2, HPS_V2_1
-from tdpo_pipeline.trainer.state import fingerprint, run_identity
+from tdpo_pipeline.trainer.state import check_plain, fingerprint, run_identity
 from tests import tiny
 
 
@@ -62,6 +69,49 @@ def test_a_run_is_known_by_the_weights_that_it_loads(tmp_path: Path) -> None:
     folder_of(HPS_V2.folder(weights), **{HPS_V2.files[0].name: "v2"})
     folder_of(weights, own="x")
     assert of_weights() != before, "what no registered reward owns counts"
+
+
+@pytest.mark.parametrize(
+    ("state", "where"),
+    [
+        (
+            {"algorithm": {"mean": np.float64(1)}},
+            r"state['algorithm']['mean'] is a numpy",
+        ),
+        ({"seen": [1, deque()]}, "state['seen'][1] is a collections.deque"),
+        ({"folder": (Path("x"),)}, "state['folder'][0] is a pathlib"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_saved(state: object, where: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(where)):
+        check_plain(state)
+
+
+def test_what_is_saved_can_be_read_back(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    state |= {
+        "generator": torch.get_rng_state(),
+        "rest": [None, True, ("a", b"b", 1.5)],
+    }
+    check_plain(state)
+    torch.save(state, tmp_path / "state.pt")
+    torch.load(tmp_path / "state.pt", weights_only=True)
+
+
+def test_a_constraint_is_not_held_out() -> None:
+    constrained = tiny.TDPO | {
+        "algorithm": "tdpo_constrained",
+        "constraints": {"pick-mini": {}},
+    }
+    watched = {"rule": "onset", "held_out": ["pick-mini", "hps-mini"]}
+    config = tiny.run_config(
+        constrained, epochs=8, monitor=("pick-mini", "hps-mini"), early_stop=watched
+    )
+    assert config.held_out_rewards == ("hps-mini",)
 
 
 def test_rewards_in_use() -> None:

@@ -53,6 +53,8 @@ class Algorithm(ABC):
         self.reward = reward
         self.weights = weights
         self.stopwatch = stopwatch
+        self.auxiliary: dict[str, Reward] = {}
+        """Rewards that learning reads besides the trained one, by name."""
 
     @property
     def guidance_scale(self) -> float:
@@ -136,7 +138,11 @@ class Algorithm(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the policy's weights that a bitwise resume needs."""
+        """Everything but the policy's weights that a bitwise resume needs.
+
+        Tensors, plain numbers, texts and None, in dicts, lists and tuples: a state is
+        read back without running code that it holds.
+        """
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -66,6 +66,10 @@ OF_SUMS = ("k2", "k3")
 """Penalties that take log-probs summed over dimensions, not their means."""
 
 
+MOST_STEERED = 0.2
+"""The largest relative error of a KL that the controller minds."""
+
+
 class KlSettings(Settings):
     """A penalty on the distance from the base model.
 
@@ -77,7 +81,8 @@ class KlSettings(Settings):
         coefficient: Its weight at the start.
         target: KL that the controller steers to, in nats per dimension and image; None
             keeps the weight fixed.
-        horizon: Samples in which the controller acts fully.
+        horizon: Samples in which the controller acts fully; more than a fifth of an
+            epoch's, beyond which one step could turn the penalty's sign.
     """
 
     penalty: Literal[
@@ -171,7 +176,7 @@ def steered_weight(
     Returns:
         weight (1 + clip(kl / target - 1, -0.2, 0.2) samples / horizon).
     """
-    error = min(max(kl / target - 1, -0.2), 0.2)
+    error = min(max(kl / target - 1, -MOST_STEERED), MOST_STEERED)
     return weight * (1 + error * samples / horizon)
 
 

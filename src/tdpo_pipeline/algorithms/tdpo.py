@@ -27,7 +27,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tdpo_pipeline.algorithms.kl import KlOfEpoch, KlPenalty, KlSettings
+from tdpo_pipeline.algorithms.kl import (
+    MOST_STEERED,
+    KlOfEpoch,
+    KlPenalty,
+    KlSettings,
+)
 from tdpo_pipeline.algorithms.policy_gradient import (
     PolicyGradient,
     PolicyGradientSettings,
@@ -86,6 +91,17 @@ class TdpoSettings(PolicyGradientSettings):
         visits = super().unet_visits(training)
         pairs = training.samples_per_epoch * training.num_inference_steps
         return visits._replace(forward=visits.forward + pairs * (self.kl is not None))
+
+    def check(self, training: TrainingSettings) -> None:
+        """Raise ValueError for a controller that could turn the penalty's sign, too."""
+        super().check(training)
+        if self.kl is not None and self.kl.target is not None:
+            least = training.samples_per_epoch * MOST_STEERED
+            if self.kl.horizon <= least:
+                raise ValueError(
+                    f"kl.horizon {self.kl.horizon:g} must be above {least:g}, a fifth of "
+                    "the samples of an epoch, or one step could turn the penalty's sign."
+                )
 
     def check_task(self, task: RewardSettings) -> None:
         """Raise ValueError if the critic's encoder is the task's own anyway."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.curves import METHOD, checkpoint_rows
-from tdpo_pipeline.overoptimization.tables import MAIN_ETA, with_group
+from tdpo_pipeline.overoptimization.tables import MAIN_ETA, check_scores, with_group
 
 _THICK = 2.8
 _LOOKS = (
@@ -48,13 +48,15 @@ def prompt_curves(
 
     Raises:
         ValueError: If there are more classes than looks.
+        ScoreTableError: If the table is not what it should be (``check_scores``).
     """
     if not 1 <= len(classes) <= len(_LOOKS):
         raise ValueError(f"1 to {len(_LOOKS)} classes of prompts; got {list(classes)}.")
     data = _data(scores, classes, scored)
     if data.empty:
         text = (
-            f"No evaluated prompt has the words {' or '.join(map(repr, classes))}. "
+            f"No prompt with the words {' or '.join(map(repr, classes))} was evaluated "
+            f"by {scored or 'the trained reward'}. "
             f"{style.remedy('Evaluate a set that has them (own_evaluation)')}"
         )
         return style.Drawn(style.notice(title, text), data)
@@ -88,12 +90,15 @@ def _data(
     scores: pd.DataFrame, classes: Sequence[str], scored: str | None
 ) -> pd.DataFrame:
     """The tidy table of the figure."""
+    check_scores(scores)
     # A class may cut across the prompts' groups, so that all prompts are of one here:
     # one that is in two prompt sets is counted once.
     scores = with_group(scores[scores["eta"] == MAIN_ETA].assign(seen=True))
     found: list[dict[str, object]] = []
     for (method, reward), unit in scores.groupby(list(METHOD), sort=True):
         name = str(reward) if scored is None else scored
+        if name not in unit or unit[name].isna().all():
+            continue
         for words in classes:
             images = unit[unit["prompt"].str.contains(words, regex=False)]
             head = {"method": method, "reward": reward, "scored": name, "class": words}

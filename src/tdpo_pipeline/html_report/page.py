@@ -408,12 +408,13 @@ def script_data(curves: pd.DataFrame, prompts: pd.DataFrame, methods: list[str])
         methods: Methods in the order of the legend.
 
     Returns:
-        An object with ``methods``, ``groups``, ``rewards`` (trained), ``checkpoint``
-        (what it is called), ``curves`` and ``prompts``; numbers have five digits, and null
-        where there is none.
+        An object with ``methods``, ``groups``, ``rewards`` (trained; the page opens on
+        the first, which most methods have), ``checkpoint`` (what it is called), ``curves``
+        and ``prompts``; numbers have five digits, and null where there is none.
     """
     looks = distinct_looks(methods)
-    rewards = sorted(curves["reward"].unique())
+    n_methods = curves.groupby("reward")["method"].nunique()
+    rewards = sorted(n_methods.index, key=lambda reward: (-n_methods[reward], reward))
     data = {
         "methods": [
             {

@@ -36,6 +36,7 @@ from tdpo_pipeline.overoptimization.tables import (
     reward_columns,
     role_of,
     with_group,
+    words_of,
 )
 
 _PROMPT = [key for key in IMAGE_KEYS if key != "image"]
@@ -105,6 +106,7 @@ def agreement_by_prompt(scores: pd.DataFrame) -> pd.DataFrame:
     # A prompt that is in several sets has the pictures of all of them.
     ordered = with_group(scores).sort_values(["reward", *IMAGE_KEYS], ignore_index=True)
     sizes = ordered.groupby(["reward", *_PROMPT])["image"].transform("size")
+    _check_images(ordered, sizes)
     parts = [
         _of_task(rows[sizes[rows.index] == size], str(trained), rewards, size)
         for trained, rows in ordered.groupby("reward", sort=True)
@@ -114,6 +116,18 @@ def agreement_by_prompt(scores: pd.DataFrame) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=columns)
     return pd.concat(parts, ignore_index=True)[columns]
+
+
+def _check_images(ordered: pd.DataFrame, sizes: pd.Series) -> None:
+    """Raise ScoreTableError where a checkpoint lacks images that another one has."""
+    of_run = [name for name in _PROMPT if name != "epoch"]
+    every = ordered.groupby(["reward", *of_run])["image"].transform("nunique")
+    if (sizes != every).any():
+        first = ordered[["run", "epoch", "prompt"]][sizes != every].iloc[0].to_dict()
+        raise ScoreTableError(
+            f"{words_of(first)}: not all images of that prompt that the run has at other "
+            "checkpoints. Evaluate all checkpoints on the same."
+        )
 
 
 def _of_task(

@@ -13,7 +13,11 @@ import numpy as np
 import pandas as pd
 
 from tdpo_pipeline.overoptimization.curves import METHOD, epoch_samples
-from tdpo_pipeline.overoptimization.histories import run_of, was_scored
+from tdpo_pipeline.overoptimization.histories import (
+    check_history,
+    run_of,
+    was_scored,
+)
 from tdpo_pipeline.overoptimization.intervals import BOOTSTRAP, exact_interval
 from tdpo_pipeline.overoptimization.onset import PeakSet, epoch_peak_set
 from tdpo_pipeline.overoptimization.stopping import (
@@ -111,6 +115,7 @@ def _judged(
         min_epochs=min_epochs,
         horizon=horizon,
     )
+    check_history(run, [f"{gold}_std"])
     means, errors = epoch_means(run, gold)
     # Where the others' errors are those of a change since the first epoch, it has none; its
     # own samples have, and it may be the best.
@@ -166,7 +171,8 @@ def count_alarms(
 
 def _notes(runs: pd.DataFrame) -> list[str]:
     """Why runs can't be judged, each reason once."""
-    return [note for note in runs["note"].unique() if note]
+    # Of a table that was read back, an empty note is NaN.
+    return [note for note in runs["note"].dropna().unique() if note]
 
 
 def _counted(runs: pd.DataFrame, confidence: float) -> Iterator[dict[str, object]]:

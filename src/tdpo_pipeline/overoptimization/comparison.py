@@ -284,23 +284,29 @@ class Spread:
 
 
 def t_ends(difference: float, spread: Spread, confidence: float) -> tuple[float, float]:
-    """Ends of the t interval of a difference; NaN without a spread."""
+    """Ends of the t interval of a difference; NaN where no spread is seen."""
     from scipy import special
 
     error, freedom = spread.error(spread.n_seeds)
+    if error == 0 and difference != 0:
+        return np.nan, np.nan
     reach = special.stdtrit(freedom, (1 + confidence) / 2) * error
     return difference - reach, difference + reach
 
 
 def p_value(difference: float, spread: Spread) -> float:
-    """Two-sided p-value of a difference being none (t test); NaN without a spread."""
+    """Two-sided p-value of a difference being none (t test); NaN if no spread is seen.
+
+    Where all seeds and prompts agree, as answers of yes and no may, they don't show how
+    much others would differ.
+    """
     from scipy import special
 
     error, freedom = spread.error(spread.n_seeds)
     if np.isnan(error):
         return np.nan
     if error == 0:
-        return 1.0 if difference == 0 else 0.0
+        return 1.0 if difference == 0 else np.nan
     return float(2 * special.stdtr(freedom, -abs(difference) / error))
 
 
@@ -397,11 +403,14 @@ def _pair(
     for column, (scored, ruler) in enumerate(zip(names, rulers, strict=True)):
         pair = one[..., column], other[..., column]
         spread = Spread.of(*pair)
-        needed, note = (
-            seeds_needed(power.effect * ruler, spread, power=power)
-            if ruler > 0
-            else (np.nan, "the base model does not vary in this reward")
-        )
+        if spread.error(spread.n_seeds)[0] == 0:
+            needed, note = np.nan, "all seeds and prompts agree: no spread is seen"
+        elif ruler > 0:
+            needed, note = seeds_needed(power.effect * ruler, spread, power=power)
+        elif np.isnan(ruler):
+            needed, note = np.nan, "not evaluated on the prompts trained on: no base SD"
+        else:
+            needed, note = np.nan, "the base model does not vary in this reward"
         effects = _effects(*pair, spread, bootstrap)
         rows.append(
             head
@@ -439,6 +448,8 @@ def _effects(
         low[1], high[1] = exact_interval(plain[1], sizes[0], bootstrap.confidence)
     difference = float(one.mean() - other.mean())
     own_low, own_high = t_ends(difference, spread, bootstrap.confidence)
+    if np.isnan(own_low):
+        low[0] = high[0] = np.nan
     return {
         **{"difference": difference, "low": own_low, "high": own_high},
         **{"iqm_difference": float(plain[0]), "iqm_low": low[0], "iqm_high": high[0]},
@@ -469,4 +480,6 @@ def _wins(one: FloatArray, other: FloatArray) -> FloatArray:
 
 
 def _variance(values: FloatArray) -> float:
-    return float(values.var(ddof=1)) if len(values) > 1 else np.nan
+    if len(values) == 1:
+        return np.nan
+    return float(values.var(ddof=1)) if np.ptp(values) else 0.0  # the mean is rounded

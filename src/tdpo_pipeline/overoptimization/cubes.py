@@ -47,8 +47,10 @@ class Cube:
         rewards: Scored rewards.
         base_sd: Standard deviation of each reward over the base model's images of the
             prompts trained on; NaN if these were not evaluated.
-        queries: Reward queries at each checkpoint, shape (seeds, epochs).
-        kl: KL to the base model in nats, shape (seeds, epochs); NaN if not recorded.
+        queries: Reward queries at each checkpoint, shape (seeds, epochs); 0 at the base
+            model.
+        kl: KL to the base model in nats, shape (seeds, epochs); 0 at the base model, NaN
+            where it was not recorded.
         n_images: Images behind one checkpoint, all seeds together.
     """
 
@@ -218,8 +220,9 @@ def _cube(
     values = np.stack([cell.values for cell in cells], axis=2)
     per_run = images.groupby(["seed", "epoch"])[["reward_queries", "kl_to_base"]]
     steps = per_run.first()
-    kl = steps["kl_to_base"].unstack()[epochs].to_numpy(np.float64)
-    queries = steps["reward_queries"].unstack()[epochs].to_numpy(np.float64)
+    kl = steps["kl_to_base"].unstack()[epochs].to_numpy(np.float64, copy=True)
+    queries = steps["reward_queries"].unstack()[epochs].to_numpy(np.float64, copy=True)
+    kl[:, 0] = queries[:, 0] = 0.0  # whatever its images were recorded with
     keys = same.to_frame(index=False)[["prompt_set", "prompt"]].drop_duplicates()
     return Cube(
         names=names,

@@ -192,10 +192,10 @@ def training_curves(
         mean, low, high, n_seeds, n_samples (images of the epoch, over all seeds).
 
     Raises:
-        ScoreTableError: If an epoch of a seed is there twice, or its own reward's mean or
-            standard deviation is missing or not finite.
+        ScoreTableError: If an epoch of a seed is there twice, or its reward queries, or
+            its own reward's mean or standard deviation, are missing or not finite.
     """
-    check_history(history)
+    check_history(history, ["reward_queries"])
     rows = pd.concat(
         [_trained_reward(run) for _, run in history.groupby("run", sort=True)]
     )

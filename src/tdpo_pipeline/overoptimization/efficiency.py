@@ -164,7 +164,6 @@ def _ratios(
 def _spent(cube: Cube, cost: Cost) -> FloatArray:
     """What each seed has spent at each checkpoint, shape (seeds, epochs)."""
     spent = cube.queries if cost == "reward_queries" else cube.kl
-    spent = np.concatenate([np.zeros((len(spent), 1)), spent[:, 1:]], axis=1)
     if np.isnan(spent).any():
         raise ScoreTableError(
             f"{COSTS[cost]}: not recorded for every checkpoint of {cube.title}"

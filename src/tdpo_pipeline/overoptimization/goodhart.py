@@ -281,8 +281,7 @@ def _basis(distance: FloatArray, form: Form) -> FloatArray:
 
 def _distances(cube: Cube) -> FloatArray:
     """sqrt(KL), shape (seeds, epochs); the base model is at 0."""
-    kl = np.concatenate([np.zeros((len(cube.kl), 1)), cube.kl[:, 1:]], axis=1)
-    return np.asarray(np.sqrt(np.maximum(kl, 0.0)), np.float64)
+    return np.asarray(np.sqrt(np.maximum(cube.kl, 0.0)), np.float64)
 
 
 def _reason(cube: Cube) -> str:

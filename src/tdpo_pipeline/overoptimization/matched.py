@@ -51,7 +51,11 @@ from tdpo_pipeline.overoptimization.paths import (
     timed_together,
     training_paths,
 )
-from tdpo_pipeline.overoptimization.tables import ScoreTableError, role_of
+from tdpo_pipeline.overoptimization.tables import (
+    ScoreTableError,
+    check_scores,
+    role_of,
+)
 
 
 def matched_curves(
@@ -174,6 +178,7 @@ def matched_report(
     Raises:
         ScoreTableError: If the score table is not what it should be.
     """
+    check_scores(scores)
     blocks: list[pd.DataFrame] = []
     for _, runs in scores.groupby("reward", sort=True):
         reference = reference_method(map(str, runs["method"].unique()), references)
@@ -292,7 +297,7 @@ _DIFFERENCE_COLUMNS = [
 def _levels(paths: list[TrainingPath], levels: Sequence[float] | None) -> FloatArray:
     if levels is not None:
         return np.asarray(levels, dtype=np.float64)
-    return np.linspace(0.0, max(path.reached for path in paths), LEVELS)
+    return np.unique(np.linspace(0.0, max(path.reached for path in paths), LEVELS))
 
 
 def _curve_rows(
@@ -310,7 +315,7 @@ def _curve_rows(
     parts = resampled(mean, sizes, bootstrap)
     spread = stretched(parts, bootstrap.confidence)
     table = _rows(path.cube, along, levels, path.cube.rewards, means, spread, gaps)
-    return table.assign(**_intervals(means, parts, gaps, bootstrap))
+    return table.assign(**_intervals(means, parts, spread, gaps, bootstrap))
 
 
 def _difference_rows(
@@ -322,9 +327,9 @@ def _difference_rows(
 ) -> pd.DataFrame:
     """The rows of one method minus the reference; a level of NaN is that of no overlap."""
     check_same_prompts(path.cube, base.cube)
-    if path.sizes[1:] != base.sizes[1:]:
+    if path.x_prompts != base.x_prompts:
         raise ScoreTableError(
-            f"{path.cube.title} and {base.cube.title} were evaluated on other numbers of "
+            f"{path.cube.title} and {base.cube.title} were trained, or evaluated, on other "
             "prompts trained on, where their training reward is read. Evaluate them again "
             "with one set of prompts."
         )
@@ -350,7 +355,7 @@ def _difference_rows(
     spread = stretched(parts, bootstrap.confidence)
     table = _rows(path.cube, along, at, rewards, means, spread, gaps)
     return table.assign(
-        **_intervals(means, parts, gaps, bootstrap),
+        **_intervals(means, parts, spread, gaps, bootstrap),
         reference=str(base.cube.names["method"]),
         n_reference_seeds=len(base.cube.seeds),
     )
@@ -387,10 +392,13 @@ def _rows(
 
 
 def _intervals(
-    means: FloatArray, parts: Parts, gaps: list[str], bootstrap: Bootstrap
+    means: FloatArray,
+    parts: Parts,
+    spread: FloatArray,
+    gaps: list[str],
+    bootstrap: Bootstrap,
 ) -> dict[str, FloatArray]:
     """Ends of the intervals of means (levels, rewards), flat; NaN at gaps."""
-    spread = stretched(parts, bootstrap.confidence)
     kept = np.isnan(spread).mean(axis=0) <= LOST_DRAWS
     kept &= np.array([gap == "" for gap in gaps])[:, None]
     low, high, band = (np.full(means.shape, np.nan) for _ in range(3))

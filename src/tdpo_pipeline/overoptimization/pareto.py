@@ -333,8 +333,8 @@ def hypervolumes(
     """Hypervolume of every curve's checkpoints, the base model being the reference.
 
     The largest of noisy points look better than they are, and more checkpoints give more
-    of them: compare curves with equally many checkpoints, seeds and
-    images.
+    of them: compare curves with equally many checkpoints, seeds and images. The interval
+    allows for that, and may lie below the number itself.
 
     Args:
         scores: As for ``pareto_points``.
@@ -443,12 +443,14 @@ def _volume(
     # Without a checkpoint, or with none that counts in any draw, no spread is to be seen.
     if not spread.any():
         spread = np.full_like(spread, np.nan)
-    low, high = ends(plain, spread, bootstrap.confidence)
+    # Noise makes the volume of the means too large, and that of resampled ones again:
+    # turned round, the deviations take it off the interval.
+    low, high = np.maximum(ends(plain, -spread, bootstrap.confidence), 0.0)
     return {
         **cube.names,
         "rewards": ", ".join(rewards),
         "hypervolume": plain[0],
-        "low": max(low[0], 0.0) if np.isfinite(low[0]) else low[0],
+        "low": low[0],
         "high": high[0],
         "n_checkpoints": len(cube.epochs) - 1,
         **cube.sizes(),

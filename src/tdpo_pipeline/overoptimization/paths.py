@@ -93,8 +93,8 @@ class TrainingPath:
         cube: Rewards on the group in question.
         x: From prompt weights (draws, prompts trained on) or, if x knows no prompts,
             from whatever weights: shape (draws or 1, seeds, epochs).
-        x_prompts: Number of prompts that x is a mean over; 1 if it knows none.
         shared: Whether x is a mean over the same prompts as the other rewards.
+        x_prompts: The prompts that x is a mean over; none if it knows none.
         devices: What x was timed on, where it is seconds.
     """
 
@@ -102,14 +102,14 @@ class TrainingPath:
         self,
         cube: Cube,
         x: Callable[[FloatArray], FloatArray],
-        x_prompts: int,
+        x_prompts: tuple[tuple[str, str], ...] = (),
         *,
-        shared: bool,
         devices: frozenset[str] = frozenset(),
     ) -> None:
-        self.cube, self.x, self.x_prompts, self.shared = cube, x, x_prompts, shared
+        self.cube, self.x, self.x_prompts = cube, x, x_prompts
+        self.shared = x_prompts == cube.prompts
         self.devices = devices
-        self.plain = x(np.full((1, x_prompts), 1 / x_prompts))[0]
+        self.plain = x(np.full((1, self.n_x_prompts), 1 / self.n_x_prompts))[0]
         self.y = cube.changes(cube.rewards)
 
     @property
@@ -121,7 +121,12 @@ class TrainingPath:
     def sizes(self) -> list[int]:
         """Units to resample besides seeds: prompts of y, then those of x."""
         prompts = self.cube.values.shape[1]
-        return [prompts] if self.shared else [prompts, self.x_prompts]
+        return [prompts] if self.shared else [prompts, self.n_x_prompts]
+
+    @property
+    def n_x_prompts(self) -> int:
+        """Units of x to resample; 1 where it knows no prompts."""
+        return len(self.x_prompts) or 1
 
     def at(self, levels: FloatArray, prompts: Sequence[FloatArray]) -> FloatArray:
         """Shape (draws or 1, seeds, levels, rewards): y at the crossings."""
@@ -225,7 +230,7 @@ def _reward_path(cube: Cube, seen: Cube, ruler: float) -> TrainingPath:
     def x(prompts: FloatArray) -> FloatArray:
         return mean_over_prompts(changes, prompts)
 
-    return TrainingPath(cube, x, len(seen.prompts), shared=seen.prompts == cube.prompts)
+    return TrainingPath(cube, x, seen.prompts)
 
 
 def _known_path(
@@ -251,7 +256,7 @@ def _known_path(
     def x(_: FloatArray) -> FloatArray:
         return known[None]
 
-    return TrainingPath(cube, x, 1, shared=False, devices=devices)
+    return TrainingPath(cube, x, devices=devices)
 
 
 def check_one_device(paths: Iterable[TrainingPath]) -> None:
@@ -327,8 +332,9 @@ def _seconds(
         run = timings[timings["run"] == runs[seed]].set_index("epoch")["total_s"]
         if run.index.has_duplicates:
             raise ScoreTableError(f"An epoch of {runs[seed]} has two timings.")
-        total = run.sort_index().cumsum()
-        spent[row] = [0.0 if e == 0 else total.get(e, np.nan) for e in cube.epochs]
+        # An epoch that wasn't timed leaves all later ones unknown.
+        total = run.reindex(range(1, cube.epochs[-1] + 1)).cumsum(skipna=False)
+        spent[row] = [0.0 if epoch == 0 else total[epoch] for epoch in cube.epochs]
     return spent
 
 

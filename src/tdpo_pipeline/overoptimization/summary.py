@@ -47,13 +47,19 @@ def final_rows(curves: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         curves: From ``reward_curves``, for methods or for runs.
+
+    Returns:
+        Its rows. Where that is the base model, the difference and its interval are NaN:
+        nothing was trained that all seeds have.
     """
     unit = [name for name in RUN if name in curves.columns] + ["eta", "group"]
     complete = curves[
         curves["n_seeds"] == curves.groupby(unit)["n_seeds"].transform("max")
     ]
     last = complete.groupby(unit)["epoch"].transform("max")
-    return complete[complete["epoch"] == last].reset_index(drop=True)
+    rows = complete[complete["epoch"] == last].reset_index(drop=True)
+    rows.loc[rows["epoch"] == 0, ["difference", "low", "high"]] = np.nan
+    return rows
 
 
 def summarise_runs(history: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ and for every method, which is what makes differences paired.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 INDEX_COLUMNS = (
     "run",
@@ -222,12 +223,14 @@ def check_scores(scores: pd.DataFrame) -> None:
     left out for that method.
 
     Raises:
-        ScoreTableError: If the table is empty, lacks a column, holds an image twice, or
-            a reward is NaN or infinite for some of a method's images.
+        ScoreTableError: If the table is empty, lacks a column, holds an image twice, an
+            epoch or a seed is no whole number, "seen" is neither true nor false, a reward
+            is no number, or is NaN or infinite for some of a method's images.
     """
     rewards = reward_columns(scores)
     if scores.empty:
         raise ScoreTableError("The score table has no rows. Evaluate the runs.")
+    _check_kinds(scores, rewards)
     twice = scores.duplicated(list(IMAGE_KEYS))
     if twice.any():
         first = scores[list(IMAGE_KEYS)][twice].iloc[0].to_dict()
@@ -251,6 +254,29 @@ def check_scores(scores: pd.DataFrame) -> None:
                 f"the first is {where}. A mean over the others would compare other "
                 "images at each checkpoint. Score them again, or leave the reward out."
             )
+
+
+def _check_kinds(scores: pd.DataFrame, rewards: Sequence[str]) -> None:
+    """Refuse values that would be taken for others: 0.5 for epoch 0, "False" for true."""
+    for name in ("epoch", "seed"):
+        fraction = pd.to_numeric(scores[name], errors="coerce") % 1 != 0  # NaN too
+        if fraction.any():
+            raise ScoreTableError(
+                f"The column '{name}' needs whole numbers; there is "
+                f"{scores[name][fraction].iloc[0]}."
+            )
+    neither = ~scores["seen"].isin([True, False])
+    if neither.any():
+        raise ScoreTableError(
+            "The column 'seen' needs True or False; there is "
+            f"{scores['seen'][neither].iloc[0]} as {scores['seen'].dtype}."
+        )
+    texts = [name for name in rewards if not is_numeric_dtype(scores[name])]
+    if texts:
+        raise ScoreTableError(
+            f"The columns {texts} are no numbers. Every column besides "
+            f"{list(INDEX_COLUMNS)} is taken for a reward: leave them out."
+        )
 
 
 @contextmanager

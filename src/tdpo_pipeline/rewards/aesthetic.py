@@ -7,9 +7,8 @@ Stable Diffusion. The reward of DDPO, TDPO, AlignProp and DRaFT.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -40,7 +39,6 @@ class Aesthetic(Reward):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Scores (N,) of the images; the prompts don't matter."""
         return Scores(self.head(self.encoder(images)))

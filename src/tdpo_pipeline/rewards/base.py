@@ -1,7 +1,7 @@
 """The contract every reward obeys, and the check that it was obeyed.
 
-A reward takes images as floats in [0, 1] of shape (N, 3, H, W), their N prompts and
-optional per-image metadata, and returns N scores. What the trainer needs to know
+A reward takes images as floats in [0, 1] of shape (N, 3, H, W) and their N prompts, and
+returns N scores. What the trainer needs to know
 beyond the scores is declared on the reward: its range, its scale in the papers,
 whether a gradient reaches the images, and the image encoder that a temporal critic may
 share with it.
@@ -19,8 +19,9 @@ no image, and an error.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Self
 
 import torch
@@ -28,6 +29,9 @@ from torch import Tensor, nn
 
 OVERSHOOT = 0.5 / 255
 """How far a pixel may lie outside [0, 1]: half an 8-bit level."""
+
+ROUNDING = 0.01
+"""How far a score may lie outside its range, as a part of the range's larger end."""
 
 
 class RewardError(ValueError):
@@ -107,7 +111,6 @@ class Reward(ABC):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Score ``images`` (N, 3, H, W) in [0, 1] against their N ``prompts``."""
 
@@ -115,7 +118,6 @@ class Reward(ABC):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Score, and hold the result against the contract.
 
@@ -124,7 +126,8 @@ class Reward(ABC):
 
         Raises:
             RewardError: If the inputs do not belong together or are no images, the
-                result is not of float and of shape (N,), or a score is NaN or infinite.
+                result is not of float and of shape (N,), or a score is NaN, infinite or
+                outside ``value_range``.
         """
         if images.ndim != 4 or images.shape[1] != 3 or len(prompts) != len(images):
             raise RewardError(
@@ -132,7 +135,7 @@ class Reward(ABC):
                 f"images {tuple(images.shape)} and {len(prompts)} prompts."
             )
         self._check_images(images, prompts)
-        scores = self.score(images, prompts, metadata)
+        scores = self.score(images, prompts)
         if not isinstance(scores, Scores):
             raise RewardError(
                 f"Reward '{self.name}' returned {type(scores).__name__} and not Scores."
@@ -155,7 +158,16 @@ class Reward(ABC):
                 f"Reward '{self.name}' returned NaN or infinity for {len(bad)} of "
                 f"{len(images)} images, first for prompt {prompts[bad[0]]!r}."
             )
-        return Scores(scores.values.float().to(images.device), scores.info)
+        values = scores.values.float()
+        low, high = self.value_range
+        slack = ROUNDING * max(abs(end) for end in (low, high, 1.0) if isfinite(end))
+        outside = (values < low - slack) | (values > high + slack)
+        if outside.any():
+            raise RewardError(
+                f"Reward '{self.name}' returned {float(values[outside][0]):g}, which is "
+                f"outside its value_range of {low:g} to {high:g}."
+            )
+        return Scores(values.to(images.device), scores.info)
 
     def _check_images(self, images: Tensor, prompts: Sequence[str]) -> None:
         """Raise RewardError for pixels that are NaN or outside [0, 1]."""

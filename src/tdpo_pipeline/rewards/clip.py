@@ -6,7 +6,7 @@ of TDPO read; PickScore and HPSv2 are ViT-H/14 (1024) with weights of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,6 @@ class ClipSimilarity(Reward):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Cosines (N,) in [-1, 1]."""
         text = self.text(prompts)

@@ -57,12 +57,10 @@ class Ensemble(Reward):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """The sum; ``info`` has the raw score (N,) of every part by its name."""
         raw = {
-            key: reward(images, prompts, metadata).values
-            for key, reward in self.rewards.items()
+            key: reward(images, prompts).values for key, reward in self.rewards.items()
         }
         terms = [normalised(raw[key].float(), part) for key, part in self.parts.items()]
         return Scores(

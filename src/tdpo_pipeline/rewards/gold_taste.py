@@ -6,9 +6,8 @@ proxies is ever trained on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -26,7 +25,6 @@ class GoldTaste(Reward):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Scores (N,) in [0, 1], without gradient."""
         return Scores(gold_taste(images))

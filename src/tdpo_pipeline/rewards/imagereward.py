@@ -187,7 +187,6 @@ class ImageReward(LendsClipL):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Z-scored rewards (N,); ``info["raw"]`` has those before it (as in TDPO)."""
         unique = list(dict.fromkeys(prompts))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -49,7 +48,6 @@ class JpegReward(Reward):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Sizes in kilobytes, signed; the prompts don't matter."""
         return Scores(self.sign * jpeg_kilobytes(images))

@@ -65,7 +65,6 @@ class LlavaBertScore(LendsClipL):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Recall (N,); ``info["answers"]`` has LLaVA's N answers."""
         check_not_empty(self.name, prompts)
@@ -96,14 +95,13 @@ class LlavaStrict(LendsClipL):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Parts (N,) in [0, 1]; ``info["answers"]`` has LLaVA's answers, N lists.
 
         Raises:
             RewardError: If there are no questions for a prompt.
         """
-        tasks = _tasks(self.name, prompts, metadata)
+        tasks = _tasks(self.name, prompts)
         asked = [(row, q) for row, task in enumerate(tasks) for q in task["questions"]]
         rows = [row for row, _ in asked]
         found = self.vlm(images[rows], [question for _, question in asked])
@@ -122,21 +120,18 @@ def contained(answers: Sequence[str], expected: Sequence[str]) -> float:
     return sum(hits) / len(hits)
 
 
-def _tasks(
-    name: str, prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None
-) -> Sequence[Mapping[str, Any]]:
+def _tasks(name: str, prompts: Sequence[str]) -> Sequence[Mapping[str, Any]]:
     """Questions and answers of each image."""
     from tdpo_pipeline.prompts.counting import prompt_metadata
 
     check_not_empty(name, prompts)
-    tasks = prompt_metadata(prompts) if metadata is None else metadata
+    tasks = prompt_metadata(prompts)
     for prompt, task in zip(prompts, tasks, strict=True):
         questions, answers = task.get("questions", ()), task.get("answers", ())
         if not questions or len(questions) != len(answers):
             raise RewardError(
                 f"Reward '{name}' has no questions with answers for the prompt "
-                f"{prompt!r}. Train it with 'n animals' prompts, such as 'two dogs', or "
-                "give metadata with as many 'questions' as 'answers'."
+                f"{prompt!r}. Train it with 'n animals' prompts, such as 'two dogs'."
             )
     return tasks
 

@@ -48,6 +48,7 @@ from tdpo_pipeline.trainer.estimate import announce
 from tdpo_pipeline.trainer.state import (
     RunState,
     check_disk_budget,
+    check_plain,
     locked,
     read_tables,
     run_identity,
@@ -62,6 +63,10 @@ LORA_SAMPLES = 64  # of an epoch, that the adapters' neurons are scored on
 
 class TaskError(ValueError):
     """A task without prompts, or of another name than its reward's."""
+
+
+class MetricError(ValueError):
+    """An algorithm's measurements have names that other columns have."""
 
 
 class TrainingStoppedError(RuntimeError):
@@ -108,7 +113,9 @@ def train_run(
         TrainingStoppedError: On weights that are not finite, or collapsed rewards; the
             last good checkpoint and the history so far are kept.
         CheckpointError: If the folder holds another run's unfinished state, lacks a
-            checkpoint that can't be made again, or another process trains in it.
+            checkpoint that can't be made again, or another process trains in it; or if
+            the algorithm's state couldn't be read back.
+        MetricError: If the algorithm's measurements have names of other columns.
         TaskError: If there is no prompt, or the task has not its reward's name.
         DiskError: If the run would write more than its budget, or than there is room.
         RewardError: If a reward can't score the base model's pictures.
@@ -143,8 +150,11 @@ def _trainer(
     """A run's trainer where it goes on, once all is checked that can be beforehand."""
     device = resolve_device(config.training)
     check_memory(device, config.training.gpu_memory_gb)
-    if device.type == "cuda" and distributed.is_main():
-        log.info(announce(config, base_model, device))
+    if device.type == "cuda":
+        # Where the main process refuses, the others have to hear of it.
+        distributed.main_first(
+            lambda: log.info(announce(config, base_model, device)), lambda: None
+        )
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     if not prompts:
@@ -156,6 +166,7 @@ def _trainer(
         ),
         lambda: None,
     )
+    check_plain(trainer.algorithm.state_dict())
     resumed = distributed.main_first(state.open, state.newest)
     log.info(config.summary())
     if resumed is not None:
@@ -229,6 +240,7 @@ class Trainer:
         probe_rewards(rewards.values(), policy, prompts)
         build = algorithm_class(config.algorithm.algorithm)
         algorithm = build(config, policy, reward, weights, Stopwatch())
+        probe_rewards(algorithm.auxiliary.values(), policy, prompts)
         return cls(config, prompts, policy, reward, rewards, algorithm)
 
     def resume(self, state: RunState, newest: dict[str, Any]) -> None:
@@ -416,8 +428,14 @@ class Trainer:
             "reward_queries": self.reward_queries(),
             "samples": len(prompts),
         }
-        row |= reward_columns(self.baselines, prompts, scores)
-        self.history.append(row | {"kl_to_base": kl} | dict(metrics))
+        row |= reward_columns(self.baselines, prompts, scores) | {"kl_to_base": kl}
+        taken = [name for name in metrics if name in row or name.endswith("_mean")]
+        if taken:
+            raise MetricError(
+                f"The algorithm's metrics {taken} would pass for other columns of the "
+                "history, where <reward>_mean is a reward's. Give them other names."
+            )
+        self.history.append(row | dict(metrics))
         features = seconds.get("critic_features", 0.0)
         self.timings.append(
             {

@@ -326,10 +326,11 @@ class RunState:
         That is states of epochs that aren't kept, and the checkpoint that a run left there
         when it was stopped.
         """
+        check_plain(state)
         path = self._state_path(epoch)
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, path)
+        _replace(partial, path)
         for other in self.states.glob("epoch_*.pt"):
             if epoch_of(other) not in self.kept and epoch_of(other) < epoch:
                 other.unlink()
@@ -533,6 +534,32 @@ def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
     ]
 
 
+_PLAIN = (int, float, bool, str, bytes, type(None))
+
+
+def check_plain(state: Any, where: str = "state") -> None:
+    """Refuse what could be saved and not be read back.
+
+    States are read with ``weights_only``, so that a file can't run code.
+
+    Raises:
+        CheckpointError: Naming where in the state it is.
+    """
+    if isinstance(state, Mapping):
+        for key, value in state.items():
+            check_plain(value, f"{where}[{key!r}]")
+    elif type(state) in (list, tuple):
+        for place, value in enumerate(state):
+            check_plain(value, f"{where}[{place}]")
+    # Exactly these: a number of NumPy is a float too, and isn't read back.
+    elif not isinstance(state, Tensor) and type(state) not in _PLAIN:
+        raise CheckpointError(
+            f"{where} is a {type(state).__module__}.{type(state).__name__}, which can't be "
+            "read back. The algorithm's state_dict has to give tensors, plain numbers, "
+            "texts and None, in dicts, lists and tuples."
+        )
+
+
 def epoch_of(path: Path) -> int:
     """The epoch in a name like ``epoch_0004`` or ``epoch_0004.pt``."""
     return int(path.stem.removeprefix("epoch_"))
@@ -542,4 +569,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
-    os.replace(partial, path)
+    _replace(partial, path)
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Give a written file its name, so that even a power cut leaves all of it or none."""
+    for place, flags in ((partial, os.O_RDWR), (path.parent, os.O_RDONLY)):
+        if place == path.parent:
+            os.replace(partial, path)
+        descriptor = os.open(place, flags)
+        os.fsync(descriptor)
+        os.close(descriptor)

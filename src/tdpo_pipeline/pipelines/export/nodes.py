@@ -130,9 +130,9 @@ def export(
     config, history, prompts = _records(settings)
     held_out, measured = _held_out(settings, config), _measured_by(settings, config)
     told = settings.checkpoint == "best" or measured is not None
-    if told and held_out in config.task.trained_on:
+    if told and held_out in config.learned_from:
         raise ExportError(
-            f"'{held_out}' is what {config.key} trained on, so it holds nothing "
+            f"'{held_out}' is what {config.key} learned from, so it holds nothing "
             "against it. Name another reward as export.held_out."
         )
     scores = settings.path("07_model_output/scores", ".parquet")
