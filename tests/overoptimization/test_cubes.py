@@ -99,6 +99,17 @@ def test_values_that_would_be_taken_for_others_are_errors(columns, message) -> N
         check_scores(scores().assign(**columns))
 
 
+def test_any_type_that_holds_the_same_numbers_does() -> None:
+    table = scores()
+    table["epoch"] = table["epoch"].astype("Int64")
+    table["gold_match"] = table["gold_match"].astype(object)
+    table["jpeg_compressibility"] = None  # by which no run was scored
+    check_scores(table.assign(seed=0.0, seen=table["seen"].astype(int)))
+    table.loc[3, "epoch"] = pd.NA
+    with pytest.raises(ScoreTableError, match="'epoch' needs whole numbers"):
+        check_scores(table)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

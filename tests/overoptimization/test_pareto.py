@@ -274,13 +274,15 @@ def test_a_report_says_why_there_is_no_hypervolume() -> None:
         (np.ones((6, 2)), 1.0),  # the best of six equal ones is six times too lucky
         (np.stack([np.linspace(0.5, 1.5, 6), np.linspace(1.5, 0.5, 6)], axis=1), 1.65),
         (np.linspace(0.2, 1.2, 6)[:, None] * [1.0, 1.0], 1.44),
+        (np.array([[1.0, 0.1]]), 0.1),  # often none at all is seen
     ],
 )
 def test_intervals_of_a_hypervolume_hold_the_truth(path, volume: float) -> None:
     assert hypervolume(path) == pytest.approx(volume)
     rng, hits, trials = np.random.default_rng(0), 0, 40
     for _ in range(trials):
-        noise = rng.normal(0, 0.3, (4, 1, 6, 2)) + rng.normal(0, 0.5, (1, 8, 6, 2))
+        n = len(path)
+        noise = rng.normal(0, 0.3, (4, 1, n, 2)) + rng.normal(0, 0.5, (1, 8, n, 2))
         changes = np.concatenate([np.zeros((4, 8, 1, 2)), path + noise], axis=2)
         (row,) = hypervolumes(table_of(changes), rewards=TWO, bootstrap=FEW).to_dict(
             "records"

@@ -9,9 +9,8 @@ and a small network, as in the real models.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -156,7 +155,6 @@ class ProxyReward(Reward):
         self,
         images: Tensor,
         prompts: Sequence[str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """Scores (N,) in the units of the labels.
 

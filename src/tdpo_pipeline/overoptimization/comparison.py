@@ -255,9 +255,11 @@ class Spread:
     @classmethod
     def of(cls, one: FloatArray, other: FloatArray) -> Spread:
         """Of two methods' cells, shapes (seeds, prompts) and (other seeds, prompts)."""
+        rounding = 1e-12 * max(np.abs(one).max(), np.abs(other).max())
+        seeds = [_variance(cells.mean(axis=1), rounding) for cells in (one, other)]
         return cls(
-            (_variance(one.mean(axis=1)), _variance(other.mean(axis=1))),
-            _variance(one.mean(axis=0) - other.mean(axis=0)),
+            (seeds[0], seeds[1]),
+            _variance(one.mean(axis=0) - other.mean(axis=0), rounding),
             (len(one), len(other)),
             one.shape[1],
         )
@@ -288,7 +290,7 @@ def t_ends(difference: float, spread: Spread, confidence: float) -> tuple[float,
     from scipy import special
 
     error, freedom = spread.error(spread.n_seeds)
-    if error == 0 and difference != 0:
+    if error == 0:
         return np.nan, np.nan
     reach = special.stdtrit(freedom, (1 + confidence) / 2) * error
     return difference - reach, difference + reach
@@ -303,10 +305,8 @@ def p_value(difference: float, spread: Spread) -> float:
     from scipy import special
 
     error, freedom = spread.error(spread.n_seeds)
-    if np.isnan(error):
+    if np.isnan(error) or error == 0:
         return np.nan
-    if error == 0:
-        return 1.0 if difference == 0 else np.nan
     return float(2 * special.stdtr(freedom, -abs(difference) / error))
 
 
@@ -441,6 +441,7 @@ def _effects(
         return np.stack([middles[0] - middles[1], won], axis=1)
 
     plain = statistic(*[np.full((1, n), 1 / n) for n in sizes])[0]
+    plain[1] = wins.mean()  # thirds and fifths don't add up to 1
     drawn = crossed_deviations(statistic, sizes, bootstrap)
     low, high = ends(plain, drawn, bootstrap.confidence)
     low[1], high[1] = np.clip([low[1], high[1]], 0, 1)  # a probability
@@ -479,7 +480,8 @@ def _wins(one: FloatArray, other: FloatArray) -> FloatArray:
     return (ahead > 0) + 0.5 * (ahead == 0)
 
 
-def _variance(values: FloatArray) -> float:
+def _variance(values: FloatArray, rounding: float) -> float:
+    """Variance, 0 of values that differ by rounding alone; NaN of one value."""
     if len(values) == 1:
         return np.nan
-    return float(values.var(ddof=1)) if np.ptp(values) else 0.0  # the mean is rounded
+    return float(values.var(ddof=1)) if np.ptp(values) > rounding else 0.0

@@ -334,7 +334,7 @@ def hypervolumes(
 
     The largest of noisy points look better than they are, and more checkpoints give more
     of them: compare curves with equally many checkpoints, seeds and images. The interval
-    allows for that, and may lie below the number itself.
+    allows for that: it holds both the bootstrap's own and that turned round.
 
     Args:
         scores: As for ``pareto_points``.
@@ -444,8 +444,10 @@ def _volume(
     if not spread.any():
         spread = np.full_like(spread, np.nan)
     # Noise makes the volume of the means too large, and that of resampled ones again:
-    # turned round, the deviations take it off the interval.
-    low, high = np.maximum(ends(plain, -spread, bootstrap.confidence), 0.0)
+    # turned round, the deviations take it off. Where there is hardly any volume the
+    # deviations are upward alone, and as they are tell how much there may be.
+    reach = [ends(plain, way * spread, bootstrap.confidence) for way in (1, -1)]
+    low, high = np.maximum(np.min(reach, axis=0)[0], 0), np.max(reach, axis=0)[1]
     return {
         **cube.names,
         "rewards": ", ".join(rewards),

@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
 INDEX_COLUMNS = (
     "run",
@@ -259,7 +259,7 @@ def check_scores(scores: pd.DataFrame) -> None:
 def _check_kinds(scores: pd.DataFrame, rewards: Sequence[str]) -> None:
     """Refuse values that would be taken for others: 0.5 for epoch 0, "False" for true."""
     for name in ("epoch", "seed"):
-        fraction = pd.to_numeric(scores[name], errors="coerce") % 1 != 0  # NaN too
+        fraction = _numbers(scores[name]) % 1 != 0  # NaN too
         if fraction.any():
             raise ScoreTableError(
                 f"The column '{name}' needs whole numbers; there is "
@@ -271,12 +271,22 @@ def _check_kinds(scores: pd.DataFrame, rewards: Sequence[str]) -> None:
             "The column 'seen' needs True or False; there is "
             f"{scores['seen'][neither].iloc[0]} as {scores['seen'].dtype}."
         )
-    texts = [name for name in rewards if not is_numeric_dtype(scores[name])]
+    texts = [
+        name
+        for name in rewards
+        if (np.isnan(_numbers(scores[name])) & scores[name].notna().to_numpy()).any()
+    ]
     if texts:
         raise ScoreTableError(
             f"The columns {texts} are no numbers. Every column besides "
             f"{list(INDEX_COLUMNS)} is taken for a reward: leave them out."
         )
+
+
+def _numbers(column: pd.Series) -> npt.NDArray[np.float64]:
+    """A column of any type as numbers; NaN where there is none."""
+    values = pd.to_numeric(column, errors="coerce")
+    return values.to_numpy(np.float64, na_value=np.nan)
 
 
 @contextmanager

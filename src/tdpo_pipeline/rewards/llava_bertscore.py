@@ -76,8 +76,7 @@ class LlavaBertScore(LendsClipL):
 class LlavaStrict(LendsClipL):
     """The part of known answers that LLaVA's answers contain.
 
-    Questions and answers are an image's metadata, ``questions`` and ``answers``; for
-    "n animals" they are known by the prompt.
+    Questions and answers of "n animals" are known by the prompt.
 
     Args:
         vlm: Answers the questions.

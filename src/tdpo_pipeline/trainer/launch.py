@@ -226,8 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(
         level=logging.INFO if main_process else logging.WARNING, format="%(message)s"
     )
-    with distributed.joined(cpu=_on_cpu(config.training)):
-        try:
+    try:
+        with distributed.joined(cpu=_on_cpu(config.training)):
             train_run(
                 config,
                 prompts=values["prompts"],
@@ -235,10 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 weights=Path(values["weights"]),
                 state_dir=Path(values["state_dir"]),
             )
-        except BaseException as error:
-            # At once: the others may be waiting for this process in a collective.
-            _keep_error(_errors_folder(job), error)
-            raise
+    except BaseException as error:
+        _keep_error(_errors_folder(job), error)
+        raise
 
 
 def _keep_error(folder: Path, error: BaseException) -> None:

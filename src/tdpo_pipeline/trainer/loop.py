@@ -485,7 +485,8 @@ class Trainer:
             kept = f"The weights after epoch {self.epoch} and the history are kept."
         raise TrainingStoppedError(
             f"{self.config.key} stopped: {reason} {kept} If a lower learning rate or "
-            f"clip range is the cure, delete {state.directory} and start again."
+            f"clip range is the cure, delete {state.directory} and start again; other runs "
+            "of the same command are trained if they are named (--namespaces)."
         )
 
     def state_dict(self) -> dict[str, Any]:

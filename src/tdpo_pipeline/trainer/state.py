@@ -346,6 +346,8 @@ class RunState:
         shutil.rmtree(partial, ignore_errors=True)
         policy.save(partial)
         write_text(partial / "checkpoint.json", json.dumps(facts, indent=2))
+        for file in filter(Path.is_file, partial.rglob("*")):
+            _sync(file)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)
 
@@ -574,9 +576,16 @@ def write_text(path: Path, text: str) -> None:
 
 def _replace(partial: Path, path: Path) -> None:
     """Give a written file its name, so that even a power cut leaves all of it or none."""
-    for place, flags in ((partial, os.O_RDWR), (path.parent, os.O_RDONLY)):
-        if place == path.parent:
-            os.replace(partial, path)
-        descriptor = os.open(place, flags)
+    _sync(partial)
+    os.replace(partial, path)
+    with contextlib.suppress(OSError):  # some network drives have no folders to sync
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
         os.fsync(descriptor)
+    finally:
         os.close(descriptor)
