@@ -1,0 +1,110 @@
+"""Methods minus one of them, on a reward of the study that all were trained on.
+
+    python benchmarks/method_differences.py --reference tdpo_r \\
+        --methods tdpo tdpo_reset_all tdpo_reset_dormant
+
+The report compares every method with DDPO-100; this compares with any. Differences of all
+rewards at the last checkpoint on every prompt group, and at equal training reward and equal
+KL on the prompts trained on (the highest level that has an interval), with 95 % intervals
+over prompts and seeds; p-values are corrected by Holm for the rewards and methods of a
+group. Beside them what part of the critic's neurons was dormant (mean over the epochs of a
+run, t interval over seeds) for the methods that measured it. The result goes to
+benchmarks/results/method_differences_<reward>_<reference>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from common import ADD_RUNS, ROOT, STUDY, interval, told, write
+
+from tdpo_pipeline.overoptimization import (
+    MAIN_ETA,
+    ScoreTableError,
+    compare_methods,
+    furthest_levels,
+    matched_differences,
+    with_group,
+)
+
+DORMANT = "critic_dormant_pct"
+ALONG = ("training_reward", "kl")
+
+
+def at_the_end(scores: pd.DataFrame, reference: str) -> Iterator[pd.DataFrame]:
+    """Every method minus the reference at the last checkpoint, group by group."""
+    for group in with_group(scores)["group"].unique():
+        yield compare_methods(scores, reference=reference, group=group)
+
+
+def matched(scores: pd.DataFrame, reference: str) -> Iterator[pd.DataFrame]:
+    """The same at the highest level with an interval, on the prompts trained on."""
+    for along in ALONG:
+        yield furthest_levels(matched_differences(scores, along, reference=reference))
+
+
+def rows_of(tables: Iterator[pd.DataFrame]) -> list[dict[str, Any]]:
+    """Rows for JSON, without what isn't there."""
+    return [told(row) for row in pd.concat(tables).round(4).to_dict("records")]
+
+
+def read(kind: str, method: str, reward: str) -> list[pd.DataFrame]:
+    """What a method's runs have left of a kind, seed by seed."""
+    files = sorted((STUDY / kind / method / reward).glob("s*.*"))
+    if not files:
+        raise ScoreTableError(
+            f"No run of {method} on {reward} in {STUDY / kind}. {ADD_RUNS}"
+        )
+    load = pd.read_parquet if kind == "scores" else pd.read_csv
+    return [load(file) for file in files]
+
+
+def dormant(method: str, reward: str) -> dict[str, Any] | None:
+    """Percent of the critic's neurons that were dormant; None if nobody looked."""
+    histories = read("history", method, reward)
+    if not all(DORMANT in history for history in histories):
+        return None
+    return interval(pd.Series([history[DORMANT].mean() for history in histories]))
+
+
+def differences(
+    scores: pd.DataFrame, reference: str
+) -> dict[str, list[dict[str, Any]]]:
+    """All differences of a score table.
+
+    Args:
+        scores: Of methods that were trained on one reward.
+        reference: The method that is subtracted.
+    """
+    scores = scores[scores["eta"] == MAIN_ETA]
+    return {
+        "last checkpoint": rows_of(at_the_end(scores, reference)),
+        "matched": rows_of(matched(scores, reference)),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the study's runs, and compare."""
+    parser = argparse.ArgumentParser(description="Methods minus one of them.")
+    parser.add_argument("--reference", required=True)
+    parser.add_argument("--methods", nargs="+", required=True)
+    parser.add_argument("--reward", default="aesthetic-mini")
+    given = parser.parse_args(arguments)
+    methods = [given.reference, *given.methods]
+    scores = [table for m in methods for table in read("scores", m, given.reward)]
+    result = {
+        "seeds": {m: len(read("scores", m, given.reward)) for m in methods},
+        **differences(pd.concat(scores, ignore_index=True), given.reference),
+        "dormant neurons of the critic, percent": {
+            m: found for m in methods if (found := dormant(m, given.reward))
+        },
+    }
+    name = f"method_differences_{given.reward}_{given.reference}.json"
+    write(ROOT / "benchmarks" / "results" / name, result)
+
+
+if __name__ == "__main__":
+    main()
