@@ -4,9 +4,9 @@
         --methods tdpo tdpo_reset_all tdpo_reset_dormant
 
 The report compares every method with DDPO-100; this compares with any. Differences of all
-rewards at the last checkpoint on every prompt group, and at equal training reward and equal
-KL on the prompts trained on (the highest level that has an interval), with 95 % intervals
-over prompts and seeds; p-values are corrected by Holm for the rewards and methods of a
+rewards at the last checkpoint and at equal training reward on every prompt group, and at
+equal KL on the prompts trained on (at the highest level that has an interval), with 95 %
+intervals over prompts and seeds; p-values are corrected by Holm for the rewards and methods of a
 group. Beside them what part of the critic's neurons was dormant (mean over the epochs of a
 run, t interval over seeds) for the methods that measured it. The result goes to
 benchmarks/results/method_differences_<reward>_<reference>.json.
@@ -29,9 +29,9 @@ from tdpo_pipeline.overoptimization import (
     matched_differences,
     with_group,
 )
+from tdpo_pipeline.overoptimization.paths import Axis
 
 DORMANT = "critic_dormant_pct"
-ALONG = ("training_reward", "kl")
 
 
 def at_the_end(scores: pd.DataFrame, reference: str) -> Iterator[pd.DataFrame]:
@@ -41,9 +41,13 @@ def at_the_end(scores: pd.DataFrame, reference: str) -> Iterator[pd.DataFrame]:
 
 
 def matched(scores: pd.DataFrame, reference: str) -> Iterator[pd.DataFrame]:
-    """The same at the highest level with an interval, on the prompts trained on."""
-    for along in ALONG:
-        yield furthest_levels(matched_differences(scores, along, reference=reference))
+    """The same at the highest level of an equal training reward, or KL, with an interval."""
+    asked: list[tuple[Axis, str]] = [("kl", "seen")]
+    asked += [("training_reward", str(g)) for g in with_group(scores)["group"].unique()]
+    for along, group in asked:
+        yield furthest_levels(
+            matched_differences(scores, along, reference=reference, group=group)
+        )
 
 
 def rows_of(tables: Iterator[pd.DataFrame]) -> list[dict[str, Any]]:

@@ -37,10 +37,10 @@ def test_differences_at_the_end_and_at_equal_reward(benchmark):
     assert last.loc[("seen", GOLD), "difference"] == pytest.approx(-3, abs=0.1)
     assert last.loc[("unseen", REWARD), "difference"] == pytest.approx(-2, abs=0.1)
     assert last.loc[("seen", GOLD), "p_holm"] < 0.001
-    matched = pd.DataFrame(found["matched"]).set_index(["along", "scored"])
+    matched = pd.DataFrame(found["matched"]).set_index(["along", "group", "scored"])
     # At an equal rise of the proxy the other has half of the gold.
-    at = matched.loc[("training_reward", GOLD)]
-    rise = at["level"] * matched.loc[("training_reward", REWARD), "base_sd"]
+    at = matched.loc[("training_reward", "seen", GOLD)]
+    rise = at["level"] * matched.loc[("training_reward", "seen", REWARD), "base_sd"]
     assert at["mean"] == pytest.approx(-rise / 2, abs=0.2)
     assert at["low"] < at["mean"] < at["high"] < 0
 
