@@ -260,7 +260,7 @@ def test_parts_of_an_ensemble_are_drawn_as_such_and_not_as_held_out() -> None:
     assert drawn & {"hps-mini", "pick-mini"} == {"pick-mini"}
     (ax,) = final_rewards(curves)[0].axes
     assert [tick.get_text() for tick in ax.get_xticklabels()][:4] == [
-        "aesthetic-mini\n(trained)",
+        "aesthetic-\nmini\n(trained)",
         "hps-mini\n(a part of it)",
         "jpeg_compressibility\n(a part of it)",
         "gold_taste\n(its gold)",
@@ -686,9 +686,9 @@ def test_final_rewards_draws_its_table(curves: pd.DataFrame) -> None:
     assert (data["epoch"] == 8).all()
     (ax,) = figure.axes
     labels = [tick.get_text() for tick in ax.get_xticklabels()]
-    assert labels[:2] == ["aesthetic-mini\n(trained)", "gold_taste\n(its gold)"]
+    assert labels[:2] == ["aesthetic-\nmini\n(trained)", "gold_taste\n(its gold)"]
     assert not any(label.startswith("jpeg") for label in labels)
-    names = [label.split("\n")[0] for label in labels]
+    names = [label.split("\n(")[0].replace("\n", "") for label in labels]
     for place, method in enumerate(METHODS):
         bars = ax.containers[2 * place]
         rows = data[data["method"] == method].set_index("scored").loc[names]

@@ -44,6 +44,19 @@ def table(
     return pd.DataFrame(rows)
 
 
+def test_one_prompt_of_the_base_model_has_no_interval() -> None:
+    proxy, gold = {"cat": [1.0, 2.0, 3.0]}, {"cat": [1.0, 3.0, 2.0]}
+    same = [table(proxy, gold, seed=seed) for seed in range(3)]
+    other = [
+        table({"cat": [float(seed), 2.0, 1.5]}, gold, epoch=4, seed=seed)
+        for seed in range(3)
+    ]
+    found = gold_rows(pairwise_agreement(pd.concat([*same, *other])))
+    assert found.loc[0, "agreement"] == pytest.approx(2 / 3)
+    assert found.loc[0, ["agreement_low", "agreement_high"]].isna().all()
+    assert found.loc[4, ["agreement_low", "agreement_high"]].notna().all()
+
+
 def test_checkpoints_with_other_images_are_refused() -> None:
     proxy, gold = {"cat": [1.0, 2.0, 3.0]}, {"cat": [1.0, 2.0, 3.0]}
     fewer = table(proxy, gold, epoch=4).query("image < 2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -102,11 +103,14 @@ def _panel(ax: Axes, data: pd.DataFrame) -> None:
     ax.axhline(0, color=style.INK, linewidth=0.8)
     ax.grid(False, axis="x")
     ticks = [
-        f"{name}{_TICKS[role]}"
+        f"{textwrap.fill(name, _LETTERS, break_long_words=False)}{_TICKS[role]}"
         for name, role in zip(names, ranked["role"], strict=True)
     ]
     ax.set_xticks(range(len(names)), ticks)
 
+
+_LETTERS = 12
+"""Longer names of rewards are broken at hyphens, or they would touch."""
 
 _TICKS = {
     "trained": "\n(trained)",

@@ -165,6 +165,8 @@ def _rows(
     for always in (0.0, 1.0):  # no prompt differs from another, and shows no spread
         ends = exact_interval(always, len(cube.prompts), bootstrap.confidence)
         levels[levels[..., 0] == always, 1:] = ends
+    # Nor does one prompt, of which all seeds have the base model's same pictures.
+    levels[levels[..., 1] == levels[..., 2], 1:] = np.nan
     changes = _intervals(cube.changes(cube.rewards), bootstrap).clip(-1, 1)
     sizes = {**cube.sizes(), "n_images": n_images}
     for e, epoch in enumerate(cube.epochs):
