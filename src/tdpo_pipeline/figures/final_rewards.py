@@ -106,11 +106,13 @@ def _panel(ax: Axes, data: pd.DataFrame) -> None:
         f"{textwrap.fill(name, _LETTERS, break_long_words=False)}{_TICKS[role]}"
         for name, role in zip(names, ranked["role"], strict=True)
     ]
-    ax.set_xticks(range(len(names)), ticks)
+    size = style.TICK_SIZE * min(1.0, _CLUSTERS / len(names))
+    ax.set_xticks(range(len(names)), ticks, fontsize=size)
 
 
-_LETTERS = 12
-"""Longer names of rewards are broken at hyphens, or they would touch."""
+_LETTERS, _CLUSTERS = 12, 6
+"""Longer names of rewards are broken at hyphens, and those of more are written smaller, or
+they would touch."""
 
 _TICKS = {
     "trained": "\n(trained)",
