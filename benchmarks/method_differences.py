@@ -5,8 +5,8 @@
 
 The report compares every method with DDPO-100; this compares with any. Differences of all
 rewards at the last checkpoint and at equal training reward on every prompt group, and at
-equal KL on the prompts trained on (at the highest level that has an interval), with 95 %
-intervals over prompts and seeds; p-values are corrected by Holm for the rewards and methods of a
+equal reward queries and KL on the prompts trained on (at the highest level that has an
+interval; whole paths are resampled), with 95 % intervals over prompts and seeds; p-values are corrected by Holm for the rewards and methods of a
 group. Beside them what part of the critic's neurons was dormant (mean over the epochs of a
 run, t interval over seeds) for the methods that measured it. The result goes to
 benchmarks/results/method_differences_<reward>_<reference>.json.
@@ -41,8 +41,8 @@ def at_the_end(scores: pd.DataFrame, reference: str) -> Iterator[pd.DataFrame]:
 
 
 def matched(scores: pd.DataFrame, reference: str) -> Iterator[pd.DataFrame]:
-    """The same at the highest level of an equal training reward, or KL, with an interval."""
-    asked: list[tuple[Axis, str]] = [("kl", "seen")]
+    """The same at the highest equal level that has an interval."""
+    asked: list[tuple[Axis, str]] = [("reward_queries", "seen"), ("kl", "seen")]
     asked += [("training_reward", str(g)) for g in with_group(scores)["group"].unique()]
     for along, group in asked:
         yield furthest_levels(
