@@ -18,6 +18,7 @@ from record import ROOT, context, output_argument, write  # noqa: F401
 
 from tdpo_pipeline.config import AlgorithmSettings, RunConfig
 from tdpo_pipeline.overoptimization.curves import t_interval
+from tdpo_pipeline.overoptimization.tables import ScoreTableError
 
 MODELS = ROOT / "data" / "06_models" / "menagerie"
 BASE_MODEL, PROXY_REWARDS = MODELS / "base_model", MODELS / "proxy_rewards"
@@ -30,6 +31,21 @@ ADD_RUNS = (
     "conf/base/parameters.yml, and give `dvc repro --allow-missing`."
 )
 """What to do about runs of the study that a benchmark reads and that aren't there."""
+
+
+def left_by(kind: str, method: str, reward: str) -> list[pd.DataFrame]:
+    """What the study's runs of a method have left of a kind, seed by seed.
+
+    Raises:
+        ScoreTableError: If there is none.
+    """
+    files = sorted((STUDY / kind / method / reward).glob("s*.*"))
+    if not files:
+        raise ScoreTableError(
+            f"No run of {method} on {reward} in {STUDY / kind}. {ADD_RUNS}"
+        )
+    load = pd.read_parquet if kind == "scores" else pd.read_csv
+    return [load(file) for file in files]
 
 
 def parameters(env: str) -> dict[str, Any]:

@@ -6,9 +6,10 @@
 The report compares every method with DDPO-100; this compares with any. Differences of all
 rewards at the last checkpoint and at equal training reward on every prompt group, and at
 equal reward queries and KL on the prompts trained on (at the highest level that has an
-interval; whole paths are resampled), with 95 % intervals over prompts and seeds; p-values are corrected by Holm for the rewards and methods of a
-group. Beside them what part of the critic's neurons was dormant (mean over the epochs of a
-run, t interval over seeds) for the methods that measured it. The result goes to
+interval; whole paths are resampled), with 95 % intervals over prompts and seeds; p-values
+are corrected by Holm for the rewards and methods of a group. Beside them what part of the
+critic's neurons was dormant (mean over the epochs of a run, t interval over seeds) for the
+methods that measured it. The result goes to
 benchmarks/results/method_differences_<reward>_<reference>.json.
 """
 
@@ -19,11 +20,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
-from common import ADD_RUNS, ROOT, STUDY, interval, told, write
+from common import ROOT, interval, left_by, told, write
 
 from tdpo_pipeline.overoptimization import (
     MAIN_ETA,
-    ScoreTableError,
     compare_methods,
     furthest_levels,
     matched_differences,
@@ -55,20 +55,9 @@ def rows_of(tables: Iterator[pd.DataFrame]) -> list[dict[str, Any]]:
     return [told(row) for row in pd.concat(tables).round(4).to_dict("records")]
 
 
-def read(kind: str, method: str, reward: str) -> list[pd.DataFrame]:
-    """What a method's runs have left of a kind, seed by seed."""
-    files = sorted((STUDY / kind / method / reward).glob("s*.*"))
-    if not files:
-        raise ScoreTableError(
-            f"No run of {method} on {reward} in {STUDY / kind}. {ADD_RUNS}"
-        )
-    load = pd.read_parquet if kind == "scores" else pd.read_csv
-    return [load(file) for file in files]
-
-
 def dormant(method: str, reward: str) -> dict[str, Any] | None:
     """Percent of the critic's neurons that were dormant; None if nobody looked."""
-    histories = read("history", method, reward)
+    histories = left_by("history", method, reward)
     if not all(DORMANT in history for history in histories):
         return None
     return interval(pd.Series([history[DORMANT].mean() for history in histories]))
@@ -98,10 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reward", default="aesthetic-mini")
     given = parser.parse_args(arguments)
     methods = [given.reference, *given.methods]
-    scores = [table for m in methods for table in read("scores", m, given.reward)]
+    runs = {method: left_by("scores", method, given.reward) for method in methods}
+    scores = pd.concat([table for own in runs.values() for table in own])
     result = {
-        "seeds": {m: len(read("scores", m, given.reward)) for m in methods},
-        **differences(pd.concat(scores, ignore_index=True), given.reference),
+        "seeds": {method: len(own) for method, own in runs.items()},
+        **differences(scores.reset_index(drop=True), given.reference),
         "dormant neurons of the critic, percent": {
             m: found for m in methods if (found := dormant(m, given.reward))
         },

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import ADD_RUNS, ROOT, STUDY, write
+from common import ROOT, left_by, write
 from scipy import stats
 
-from tdpo_pipeline.overoptimization import Bootstrap, Cube, ScoreTableError, cubes
+from tdpo_pipeline.overoptimization import Bootstrap, Cube, cubes
 from tdpo_pipeline.overoptimization.cubes import check_same_prompts
 from tdpo_pipeline.overoptimization.intervals import (
     BOOTSTRAP,
@@ -144,8 +144,8 @@ def on_spread(
 
 def spreads_of(method: str, reward: str) -> list[float]:
     """The gradients' spread of each seed, mean over its epochs."""
-    histories = sorted((STUDY / "history" / method / reward).glob("s*.csv"))
-    return [float(pd.read_csv(path)[SPREAD].mean()) for path in histories]
+    histories = left_by("history", method, reward)
+    return [float(history[SPREAD].mean()) for history in histories]
 
 
 def minus_ddpo_100(method: str, reward: str) -> dict[str, Any]:
@@ -163,13 +163,7 @@ def main() -> None:
     """Read the study's runs, and write the effects."""
     scores, spreads = [], {}
     for method in CELLS:
-        folder = STUDY / "scores" / method / REWARD
-        files = sorted(folder.glob("s*.parquet"))
-        if not files:
-            raise ScoreTableError(
-                f"No run of {method} on {REWARD} in {folder}. {ADD_RUNS}"
-            )
-        scores += [pd.read_parquet(file) for file in files]
+        scores += left_by("scores", method, REWARD)
         spreads[method] = spreads_of(method, REWARD)
     by_group: dict[str, dict[str, Cube]] = {}
     for cube in cubes(pd.concat(scores, ignore_index=True)):

@@ -187,11 +187,7 @@ class Redness(Reward):
     def __init__(self) -> None:
         self.encoder = TinyEncoder()
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Scores in [-1, 1]."""
         return Scores((images[:, 0] - images[:, 2]).mean((1, 2)))
 
@@ -202,11 +198,7 @@ class Brightness(Redness):
     name = "brightness"
     value_range = (0.0, 1.0)
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Scores in [0, 1]."""
         return Scores(images.mean((1, 2, 3)))
 
@@ -214,11 +206,7 @@ class Brightness(Redness):
 class NanReward(Redness):
     """Returns NaN for its third image, if there is one."""
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """NaN at index 2."""
         values = super().score(images, prompts).values
         values[2:3] = float("nan")

@@ -29,11 +29,7 @@ class Letters(Reward):
 
     name = "letters"
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Scores of any size."""
         lengths = torch.tensor([float(prompt.count("a")) for prompt in prompts])
         return Scores(images.mean((1, 2, 3)) + lengths)

@@ -47,4 +47,4 @@ def test_differences_at_the_end_and_at_equal_reward(benchmark):
 
 def test_a_method_without_a_run_is_named(benchmark):
     with pytest.raises(ScoreTableError, match=r"No run of tdpo on nothing.*planned"):
-        benchmark.read("scores", "tdpo", "nothing")
+        benchmark.left_by("scores", "tdpo", "nothing")

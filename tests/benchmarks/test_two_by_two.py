@@ -86,6 +86,6 @@ def test_the_spread_of_gradients_has_intervals_over_seeds(two_by_two):
 
 
 def test_a_method_that_was_not_run_is_named(two_by_two, monkeypatch, tmp_path):
-    monkeypatch.setattr(two_by_two, "STUDY", tmp_path)
+    monkeypatch.setattr("common.STUDY", tmp_path)
     with pytest.raises(ValueError, match=r"No run of tdpo on aesthetic-mini .*planned"):
         two_by_two.main()

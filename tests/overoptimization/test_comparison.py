@@ -210,9 +210,8 @@ def test_where_all_agree_no_spread_is_seen_and_nothing_is_certain() -> None:
     """Answers of yes and no: few seeds and prompts don't speak of others."""
     table = pd.concat([scores(m, s, 0.0) for m in ("ddpo", "tdpo") for s in (0, 1, 2)])
     yes = (table["method"] == "tdpo") & (table["epoch"] > 0)
-    level = (
-        pd.factorize(table["prompt"])[0] / 3
-    )  # which rounds each difference otherwise
+    # Thirds, which round each difference otherwise.
+    level = pd.factorize(table["prompt"])[0] / 3
     row = compare_methods(
         table.assign(**{GOLD: yes + level}), reference="ddpo", rewards=[GOLD]
     ).iloc[0]

@@ -298,9 +298,8 @@ def table_of(changes: np.ndarray) -> pd.DataFrame:
     index = pd.MultiIndex.from_product(
         [range(seeds), map(str, range(prompts)), range(epochs), range(2)], names=names
     )
-    noise = np.tile(
-        [-1.0, 1.0], prompts
-    )  # of a prompt's two images, at every checkpoint
+    # Of a prompt's two images, at every checkpoint.
+    noise = np.tile([-1.0, 1.0], prompts)
     noise = (noise / noise.std(ddof=1)).reshape(1, prompts, 1, 2, 1)
     scores = (changes[:, :, :, None] + noise).reshape(-1, 2)
     table = pd.DataFrame(scores, index, columns=TWO).reset_index()

@@ -15,11 +15,7 @@ class Brightness(Reward):
 
     name = "brightness"
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Scores in [0, 1]."""
         return Scores(images.mean((1, 2, 3)))
 
@@ -72,10 +68,6 @@ class Broken(Brightness):
 
     name = "broken"
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Raises KeyError."""
         raise KeyError("sharpness")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import deque
+from collections import defaultdict, deque
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,7 @@ def test_a_run_is_known_by_the_weights_that_it_loads(tmp_path: Path) -> None:
             r"state['algorithm']['mean'] is a numpy",
         ),
         ({"seen": [1, deque()]}, "state['seen'][1] is a collections.deque"),
+        ({"counts": defaultdict(int)}, "state['counts'] is a collections.defaultdict"),
         ({"folder": (Path("x"),)}, "state['folder'][0] is a pathlib"),
     ],
 )

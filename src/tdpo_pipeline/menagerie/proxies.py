@@ -151,11 +151,7 @@ class ProxyReward(Reward):
         self.network = network.requires_grad_(False).eval()
         self.encoder = network.encoder
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Scores (N,) in the units of the labels.
 
         Raises:

@@ -35,11 +35,7 @@ class Aesthetic(Reward):
         self.head = head
         self.value_range = head.bounds()
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Scores (N,) of the images; the prompts don't matter."""
         return Scores(self.head(self.encoder(images)))
 

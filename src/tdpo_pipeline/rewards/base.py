@@ -107,18 +107,10 @@ class Reward(ABC):
         return self
 
     @abstractmethod
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Score ``images`` (N, 3, H, W) in [0, 1] against their N ``prompts``."""
 
-    def __call__(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Score, and hold the result against the contract.
 
         Returns:

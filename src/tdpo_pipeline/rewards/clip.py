@@ -102,11 +102,7 @@ class ClipSimilarity(Reward):
         self.text = ClipTextEncoder(model, encode, name)
         self.paper_scale = paper_scale
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Cosines (N,) in [-1, 1]."""
         text = self.text(prompts)
         return Scores((self.encoder(images) * text).sum(-1))

@@ -53,11 +53,7 @@ class Ensemble(Reward):
             reward.to(device)
         return self
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """The sum; ``info`` has the raw score (N,) of every part by its name."""
         raw = {
             key: reward(images, prompts).values for key, reward in self.rewards.items()

@@ -21,11 +21,7 @@ class GoldMatch(Reward):
     name = "gold_match"
     value_range = (0.0, 1.0)
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Scores (N,) in [0, 1], without gradient."""
         return Scores(gold_match(images, prompts))
 

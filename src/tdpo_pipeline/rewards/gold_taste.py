@@ -21,11 +21,7 @@ class GoldTaste(Reward):
     name = "gold_taste"
     value_range = (0.0, 1.0)
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Scores (N,) in [0, 1], without gradient."""
         return Scores(gold_taste(images))
 

@@ -183,11 +183,7 @@ class ImageReward(LendsClipL):
         self.network = network
         self.reader = reader
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Z-scored rewards (N,); ``info["raw"]`` has those before it (as in TDPO)."""
         unique = list(dict.fromkeys(prompts))
         which = [unique.index(prompt) for prompt in prompts]

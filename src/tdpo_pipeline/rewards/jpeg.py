@@ -44,11 +44,7 @@ class JpegReward(Reward):
         limits = (0.0, sign * float("inf"))
         self.value_range = (min(limits), max(limits))
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Sizes in kilobytes, signed; the prompts don't matter."""
         return Scores(self.sign * jpeg_kilobytes(images))
 

@@ -61,11 +61,7 @@ class LlavaBertScore(LendsClipL):
         self.question = question
         self.reference = reference
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Recall (N,); ``info["answers"]`` has LLaVA's N answers."""
         check_not_empty(self.name, prompts)
         answers = self.vlm(images, [self.question] * len(prompts))
@@ -90,11 +86,7 @@ class LlavaStrict(LendsClipL):
         super().__init__(weights)
         self.vlm = vlm
 
-    def score(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-    ) -> Scores:
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
         """Parts (N,) in [0, 1]; ``info["answers"]`` has LLaVA's answers, N lists.
 
         Raises:

@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -346,10 +347,8 @@ class RunState:
         shutil.rmtree(partial, ignore_errors=True)
         policy.save(partial)
         write_text(partial / "checkpoint.json", json.dumps(facts, indent=2))
-        for file in filter(Path.is_file, partial.rglob("*")):
-            _sync(file)
         shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+        _replace(partial, path)
 
     def drop_checkpoints_after(self, epoch: int) -> None:
         """Delete the checkpoints of later epochs."""
@@ -547,7 +546,7 @@ def check_plain(state: Any, where: str = "state") -> None:
     Raises:
         CheckpointError: Naming where in the state it is.
     """
-    if isinstance(state, Mapping):
+    if type(state) in (dict, OrderedDict):
         for key, value in state.items():
             check_plain(value, f"{where}[{key!r}]")
     elif type(state) in (list, tuple):
@@ -575,8 +574,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _replace(partial: Path, path: Path) -> None:
-    """Give a written file its name, so that even a power cut leaves all of it or none."""
-    _sync(partial)
+    """Name what was written, a file or a folder: a power cut leaves all of it or none."""
+    for written in (partial, *partial.rglob("*")):
+        if written.is_file():
+            _sync(written)
     os.replace(partial, path)
     with contextlib.suppress(OSError):  # some network drives have no folders to sync
         _sync(path.parent)
