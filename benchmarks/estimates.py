@@ -3,7 +3,8 @@
     python benchmarks/estimates.py
 
 For each environment, each memory preset and one run of each kind: GB of GPU memory and
-hours, by the same estimate that a run prints before it starts. Needs no weights.
+hours, by the same estimate that a run prints before it starts; and the hours of its
+evaluation, by the same rates. Needs no weights.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ from architectures import SD1_UNET, TEXT, VAE, XL_TEXT_2, XL_UNET
 from common import ROOT, output_argument, parameters, plain, write
 from transformers import CLIPTextConfig
 
-from tdpo_pipeline.config import AlgorithmSettings, RunConfig, TrainingSettings
-from tdpo_pipeline.trainer.estimate import estimate, sustained_tflops
-from tdpo_pipeline.trainer.networks import architecture
+from tdpo_pipeline.config import (
+    AlgorithmSettings,
+    EvaluationSettings,
+    RunConfig,
+    TrainingSettings,
+)
+from tdpo_pipeline.pipelines.prompts.nodes import OwnEvaluation, OwnEvaluations
+from tdpo_pipeline.prompts.registry import PROMPT_SETS
+from tdpo_pipeline.trainer.estimate import ENCODER_FLOPS, estimate, sustained_tflops
+from tdpo_pipeline.trainer.networks import Architecture, architecture
 
 GPUS = {
     "gpu_24gb": "RTX 4090",
@@ -72,6 +80,40 @@ def run_config(
     )
 
 
+def evaluated_images(params: dict[str, Any], config: RunConfig) -> int:
+    """The images that the evaluation of a run samples, of all checkpoints together."""
+    settings = EvaluationSettings.model_validate(plain(params["evaluation"]))
+    own = OwnEvaluations.model_validate(plain(params["own_evaluation"])).root
+    names, _ = own.get(config.task.train_prompts, OwnEvaluation()).of(settings)
+    prompts = 0
+    for name in names:
+        whole, _, part = name.partition("/")
+        prompts += int(part) if part else PROMPT_SETS[whole].size
+    checkpoints = len(config.training.kept_epochs()) + 1  # and the base model
+    ends = 2 * (len(settings.etas) - 1)
+    return prompts * settings.images_per_prompt * (checkpoints + ends)
+
+
+def evaluation_seconds(
+    params: dict[str, Any],
+    config: RunConfig,
+    model: Architecture,
+    tflops: float,
+    float32_tflops: float,
+) -> float:
+    """Time of the sampling and decoding of a run's evaluation, and of its encoders."""
+    guided = model.unet.flops * (2 if config.training.guidance_scale != 1 else 1)
+    rates = {True: float32_tflops, False: tflops}
+    rewards = plain(params["evaluation"])["rewards"]
+    encoders = sum(not name.startswith("jpeg") for name in rewards)
+    image = (
+        config.training.num_inference_steps * guided / rates[model.unet.float32]
+        + model.decoder.flops / rates[model.decoder.float32]
+        + encoders * ENCODER_FLOPS / float32_tflops
+    )
+    return evaluated_images(params, config) * image / 1e12
+
+
 def main() -> None:
     """Estimate, and save the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -110,6 +152,14 @@ def main() -> None:
                             "epochs": scale.epochs,
                             "pflop_an_epoch": round(sum(found.work.values()), 1),
                             "hours": round(seconds / 3600, 1),
+                            "evaluated_images": evaluated_images(params, config),
+                            "evaluation_hours": round(
+                                evaluation_seconds(
+                                    params, config, model, tflops, float32
+                                )
+                                / 3600,
+                                1,
+                            ),
                         }
                     )
     write(arguments.output, {"estimates": rows})

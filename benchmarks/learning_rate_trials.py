@@ -64,6 +64,7 @@ LEARNING_RATES = {
 
 INHERITED = {
     "tdpo_no_critic": "tdpo",
+    "tdpo_no_critic_sample_major": "tdpo",
     "tdpo_sample_major": "tdpo",
     "tdpo_r_paper": "tdpo_paper",
     "tdpo_r_official": "tdpo_official",
@@ -76,6 +77,7 @@ INHERITED = {
     "tdpo_kl_closed_form": "tdpo",
     "tdpo_misaligned_encoder": "tdpo",
     "tdpo_constrained": "tdpo",
+    "tdpo_constrained_gain": "tdpo",
     "tdpo_replay": "tdpo",
     "rwr_no_cfg": "rwr",
     "rwr_sparse_no_cfg": "rwr_sparse",

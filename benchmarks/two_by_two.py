@@ -32,6 +32,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     FloatArray,
     crossed_deviations,
     ends,
+    equal_weights,
     mean_over_prompts,
     mean_over_seeds,
 )
@@ -80,7 +81,7 @@ def effects(
         together = np.stack(np.broadcast_arrays(*means), axis=1)
         return np.einsum("em,dmk->dek", weights, together)
 
-    plain = all_effects(*[np.full((1, n), 1 / n) for n in sizes])[0]
+    plain = all_effects(*equal_weights(sizes))[0]
     spread = crossed_deviations(all_effects, sizes, bootstrap)
     low, high = ends(plain, spread, bootstrap.confidence)
     return {

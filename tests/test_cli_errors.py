@@ -6,6 +6,7 @@ import logging
 import re
 
 import pytest
+import torch
 from click import ClickException
 from click.testing import CliRunner
 from kedro.framework.cli.utils import find_run_command
@@ -51,6 +52,14 @@ def test_wrong_settings_are_listed() -> None:
         "- samples_per_epoch: Input should be a valid integer, unable to parse string "
         "as an integer"
     )
+
+
+def test_an_exhausted_gpu_is_a_message() -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+    message = cli.message_for_user(error)
+    assert message is not None
+    assert "exhausted (CUDA out of memory)" in message
+    assert "evaluation.chunk_size" in message
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,8 @@ def test_no_method_reads_a_reward_of_menagerie(
         assert not [name for name in used if name.endswith("-mini")], method
     constrained = config(parameters, Run("tdpo_constrained", "hpsv2", 0)).algorithm
     assert constrained.auxiliary_rewards == ("imagereward",)
+    gain = config(parameters, Run("tdpo_constrained_gain", "hpsv2", 0)).algorithm
+    assert gain.model_dump()["constraints"] == {"imagereward": {"slack": -0.5}}
 
 
 def test_a_constraint_is_taken_away_by_null() -> None:

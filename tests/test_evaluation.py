@@ -120,8 +120,9 @@ def test_an_interrupted_evaluation_goes_on(
 
 def test_every_checkpoint_and_the_base_model_are_scored(result):
     scores = result.scores
-    # 3 checkpoints (0, 2, 4) x 2 etas x 3 prompts x 2 images.
-    assert len(scores) == 3 * 2 * 3 * 2
+    # 3 checkpoints (0, 2, 4) at eta 1, two of them at eta 0, x 3 prompts x 2 images.
+    assert len(scores) == (3 + 2) * 3 * 2
+    assert scores.loc[scores["eta"] == 0, "epoch"].unique().tolist() == [0, 4]
     assert scores["epoch"].unique().tolist() == [0, 2, 4]
     assert scores["reward_queries"].unique().tolist() == [0, 16, 32]
     assert set(scores.loc[scores["seen"], "prompt"]) == {"cat"}
@@ -199,8 +200,8 @@ def test_statistics_of_every_image(result):
 
 def test_diversity_of_every_prompt(result):
     diversity = result.diversity
-    # 3 checkpoints x 2 etas x 3 prompts.
-    assert len(diversity) == 3 * 2 * 3
+    # 3 checkpoints at eta 1, two of them at eta 0, x 3 prompts.
+    assert len(diversity) == (3 + 2) * 3
     assert set(INDEX) <= set(diversity.columns)
     assert diversity["n_images"].unique().tolist() == [2]
     # The run trained on redness, so another encoder sees.

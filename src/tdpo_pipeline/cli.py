@@ -49,6 +49,13 @@ def message_for_user(error: BaseException) -> str | None:
         return "\n- ".join([f"{error.title} can't be right:", *problems_of(error)])
     if isinstance(error, ParameterValidationError):
         return _wrong_parameters(str(error))
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which isn't imported here
+        return (
+            f"The GPU's memory is exhausted ({str(error).partition('.')[0]}). Compute "
+            "fewer pictures at once (evaluation.chunk_size, score.chunk_size, in other "
+            "pipelines training.chunk_size), or free the GPU, and run the same command "
+            "again: what an evaluation has done is kept."
+        )
     own = type(error).__module__.startswith("tdpo_pipeline.")
     if own or isinstance(error, DatasetError):
         return str(error)

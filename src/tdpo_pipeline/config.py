@@ -197,7 +197,7 @@ class EarlyStopSettings(Settings):
 
 
 def _bare_if_off(settings: EarlyStopSettings) -> EarlyStopSettings:
-    """Of a rule that is off nothing but that counts, in what a run is known by too."""
+    """All defaults where the rule is off: unused settings don't make another run."""
     return settings if settings.rule != "none" else EarlyStopSettings()
 
 
@@ -410,6 +410,11 @@ class RewardSettings(Settings):
     critic_encoder: str | None = None
     ensemble: EnsembleParts | None = None
     options: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def scored_by(self) -> tuple[str, ...]:
+        """The rewards that score: the trained one, or the parts of an ensemble."""
+        return tuple(self.ensemble or (self.scorer,))
 
     @property
     def trained_on(self) -> tuple[str, ...]:
@@ -671,7 +676,8 @@ class EvaluationSettings(Settings):
         prompt_sets: Names of prompt sets.
         images_per_prompt: Images of each prompt, each with its own fixed noise.
         etas: DDIM etas to sample with: first 1, ancestral sampling, which figures and
-            verdicts are of; 0 is as people deploy.
+            verdicts are of; the others at the base model and the last checkpoint alone.
+            0 is as people deploy.
         rewards: Rewards to score with.
         seed: Seed of the evaluation noise, the same for every run and checkpoint.
         chunk_size: Images computed together.
@@ -762,7 +768,7 @@ class RunConfig(Settings):
     @property
     def rewards_in_use(self) -> tuple[str, ...]:
         """Every reward that is loaded: trained on, monitored, or read by the method."""
-        trained = self.task.ensemble or (self.task.scorer,)
+        trained = self.task.scored_by
         encoder = () if self.critic_encoder is None else (self.critic_encoder,)
         names = (*trained, *encoder, *self.algorithm.auxiliary_rewards)
         return tuple(dict.fromkeys((*names, *self.training.monitor)))

@@ -188,7 +188,11 @@ def evaluate_run(
         else:
             if folder is not None:
                 policy.load(folder)
-            found, row = _evaluate_checkpoint(policy, config, settings, eyes, images)
+            ends = folder in (None, folders[-1])
+            etas = settings.etas if ends else settings.etas[:1]
+            found, row = _evaluate_checkpoint(
+                policy, config, settings, eyes, images, etas
+            )
             if state:
                 state.save(epoch, found._asdict(), row)
         head = _head(config, facts)
@@ -358,10 +362,11 @@ def _evaluate_checkpoint(
     settings: EvaluationSettings,
     eyes: _Eyes,
     images: pd.DataFrame,
+    etas: Sequence[float],
 ) -> tuple[_Tables, np.ndarray]:
     """What is seen in all images of a checkpoint, and its row of the sample strip."""
     tables, rows = [], []
-    for eta in settings.etas:
+    for eta in etas:
         measured, looks = _sample(policy, config, settings, eyes, images, eta)
         head = {
             "kl_to_base": _kl(policy, measured, eta, settings.chunk_size),

@@ -52,6 +52,15 @@ def test_multiplier_by_hand():
     assert multiplier.value == 1.5
 
 
+def test_negative_slack_asks_for_a_rise_from_the_first_epoch_on():
+    multiplier = Multiplier(slack=-0.5, rate=1.0)
+    assert multiplier.update(torch.tensor([1.0, 3.0])) == 0.5
+    assert multiplier.value == 0.5
+    # Mean 2.75 is 0.75 deviations higher, 0.25 more than was asked for.
+    assert multiplier.update(torch.tensor([2.75])) == -0.25
+    assert multiplier.value == 0.25
+
+
 def test_without_violation_the_target_is_tdpos():
     free, bound = build(Tdpo, tiny.TDPO), build(TdpoConstrained, CONSTRAINED)
     trajectory = free.sample(1, tiny.PROMPTS * 4)

@@ -12,8 +12,8 @@ from torch import Tensor
 from tdpo_pipeline.auditing import perturbations as p
 from tdpo_pipeline.auditing.perturbations import (
     PERTURBATIONS,
+    AuditError,
     Batch,
-    UnknownPerturbationError,
     check_perturbations,
     wrong_prompts,
 )
@@ -201,5 +201,5 @@ def test_wrong_prompts_by_hand() -> None:
 def test_unknown_perturbations_are_errors(
     strengths: dict[str, list[float]], message: str
 ) -> None:
-    with pytest.raises(UnknownPerturbationError, match=message):
+    with pytest.raises(AuditError, match=message):
         check_perturbations(strengths)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tdpo_pipeline.auditing.perturbations import UnknownPerturbationError
-from tdpo_pipeline.auditing.probe import examples, probe_reward
+from tdpo_pipeline.auditing.perturbations import AuditError
+from tdpo_pipeline.auditing.probe import examples, score_perturbed
 from tdpo_pipeline.overoptimization.reward_audit import (
     audit_markdown,
     audit_report,
@@ -43,7 +43,7 @@ def images() -> Tensor:
 
 def probe(*rewards: Reward, chunk_size: int = 3, **changes: Any) -> Any:
     strengths = changes.pop("strengths", STRENGTHS)
-    return probe_reward(
+    return score_perturbed(
         rewards, images(), PROMPTS, strengths, seed=1, chunk_size=chunk_size
     )
 
@@ -120,7 +120,7 @@ def test_examples_are_the_first_picture() -> None:
 
 
 def test_bad_input_is_an_error() -> None:
-    with pytest.raises(UnknownPerturbationError, match="did you mean darken"):
+    with pytest.raises(AuditError, match="did you mean darken"):
         probe(Brightness(), strengths={"darkn": [0.1]})
     with pytest.raises(RewardError, match="NaN"):
         probe(NanReward())

@@ -11,6 +11,7 @@ from tdpo_pipeline.diffusion.policy import (
     CheckpointError,
     LoraError,
     Policy,
+    kohya_names,
     read_safetensors,
 )
 from tests import tiny
@@ -133,7 +134,7 @@ def test_plain_diffusers_draws_the_same_with_the_adapter(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", tiny.PIPELINES)
-def test_a_saved_adapter_has_the_names_that_other_tools_read(name, tmp_path):
+def test_a_saved_adapter_has_the_names_that_diffusers_reads(name, tmp_path):
     Policy(tiny.PIPELINES[name](), num_inference_steps=4, lora=EVERY_KIND).save(
         tmp_path
     )
@@ -144,6 +145,30 @@ def test_a_saved_adapter_has_the_names_that_other_tools_read(name, tmp_path):
     assert [key for key in weights if not pattern.fullmatch(key)] == []
     # No alpha: it is the rank, so that the adapter's scale is 1.
     assert {min(weight.shape[:2]) for weight in weights.values()} == {2}
+
+
+@pytest.mark.parametrize("name", tiny.PIPELINES)
+def test_other_tools_find_every_layer_by_kohyas_names(name, tmp_path):
+    source = Policy(tiny.PIPELINES[name](), num_inference_steps=4, lora=EVERY_KIND)
+    shift(source)
+    source.save(tmp_path)
+    ours = read_safetensors(tmp_path / LORA_FILE)
+    kohya = kohya_names(ours)
+    # ComfyUI looks for each weight of the UNet under its path with underscores.
+    paths = {
+        path.removesuffix(".weight")
+        for path in tiny.PIPELINES[name]().unet.state_dict()
+        if path.endswith(".weight")
+    }
+    names = {path: f"lora_unet_{path.replace('.', '_')}" for path in paths}
+    adapted = {key.removeprefix("unet.").split(".lora.")[0] for key in ours}
+    assert adapted <= paths
+    for path in adapted:
+        for kohyas, own in (("lora_up", "lora.up"), ("lora_down", "lora.down")):
+            found = kohya.pop(f"{names[path]}.{kohyas}.weight")
+            assert torch.equal(found, ours[f"unet.{path}.{own}.weight"])
+        assert kohya.pop(f"{names[path]}.alpha") == EVERY_KIND.rank
+    assert not kohya
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,10 @@ def test_the_name_of_a_fetched_base_model(tmp_path: Path) -> None:
 def test_a_base_model_that_is_not_published_is_not_linked() -> None:
     base = BaseModel("base_model", None, "StableDiffusionPipeline")
     text = model_card(tiny.run_config(), FACTS, history(), base)
-    assert "| base model | `base_model` of the project, not published |" in text
+    assert (
+        "| base model | `base_model` of the project, not recorded as a published one |"
+        in text
+    )
     front = yaml.safe_load(text.split("---")[1])
     assert "base_model" not in front
     assert "license" not in front

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -45,7 +48,8 @@ def test_a_folder_is_fetched_and_recorded(hub: FakeHub, tmp_path: Path) -> None:
     weights = tmp_path / "base" / "unet" / "weights.safetensors"
     assert entries["unet/weights.safetensors"].sha256 == sha256_of(weights)
     assert entries["unet/weights.safetensors"].size == len(BIG)
-    assert [p.name for p in tmp_path.iterdir()] == ["base"], "nothing is left beside it"
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".base.lock", "base"], "but for the lock, nothing is left beside it"
 
 
 def test_a_second_fetch_asks_for_nothing(
@@ -55,6 +59,25 @@ def test_a_second_fetch_asks_for_nothing(
     hub.files.clear()
     monkeypatch.setattr(fetching, "describe", None)
     fetch_folder(tmp_path / "base", FILES, "base model")
+
+
+def test_two_fetches_at_once_download_once(
+    hub: FakeHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = tmp_path / "fetched"
+    fetches = [Thread(target=fetch_folder, args=(folder, FILES, "m")) for _ in range(2)]
+    with fetching._alone(folder, "m"):
+        for fetch in fetches:
+            fetch.start()
+        while caplog.text.count("waiting for another process") < 2:
+            time.sleep(0.01)
+        assert not folder.exists()
+    for fetch in fetches:
+        fetch.join()
+    assert (folder / "unet/weights.safetensors").read_bytes() == BIG
+    assert len(hub.ranges) == 2  # of each file one
+    assert caplog.text.count("all 2 files are in") == 1
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(
@@ -224,6 +247,17 @@ def test_too_small_a_disk(
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(FetchError, match="0.0102 GB are to be downloaded.*0.001 GB fr"):
         fetch_folder(tmp_path / "base", FILES, "base model")
+
+
+def test_a_disk_that_fills_up_meanwhile(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(downloading, "_append", full)
+    with pytest.raises(FetchError, match="can't be written.*No space left.*is kept"):
+        fetch_folder(tmp_path / "m", FILES, "m")
 
 
 def test_what_is_there_needs_no_room(

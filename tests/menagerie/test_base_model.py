@@ -43,6 +43,7 @@ from tdpo_pipeline.menagerie.denoiser import (
 )
 from tdpo_pipeline.menagerie.optimization import (
     AveragedWeights,
+    LossError,
     TrainingLog,
     batches,
     cosine_with_warm_up,
@@ -212,7 +213,7 @@ class TestOptimization:
         log.add(2, {"loss": torch.tensor(3.0)})
         assert log.rows == [{"stage": "denoiser", "step": 2, "loss": 2.0}]
         log.add(3, {"loss": torch.tensor(float("nan"))})
-        with pytest.raises(FloatingPointError, match=r"denoiser\.learning_rate"):
+        with pytest.raises(LossError, match=r"denoiser\.learning_rate"):
             log.add(4, {"loss": torch.tensor(1.0)})
 
 

@@ -13,7 +13,6 @@ from tdpo_pipeline.menagerie.base_model_report import (
     base_model_report,
     plain_renders,
     scene_renders,
-    wilson_interval,
 )
 from tdpo_pipeline.menagerie.base_model_settings import BaseModelSettings
 from tdpo_pipeline.menagerie.classifier import (
@@ -59,17 +58,10 @@ def perfect_logits(scenes: list[Scene]) -> torch.Tensor:
     return torch.stack(rows)
 
 
-def test_wilson_interval_by_hand() -> None:
-    # 8 of 10: centre (0.8 + 0.19207) / 1.38415, half width 0.22663
-    low, high = wilson_interval(8, 10)
-    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson_interval(0, 10)[0] == pytest.approx(0.0, abs=1e-12)
-    assert wilson_interval(10, 10)[1] == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="at least one"):
-        wilson_interval(0, 0)
-
-
 def test_accuracy() -> None:
+    # 8 of 10: centre (0.8 + 0.19207) / 1.38415, half width 0.22663
+    eight = accuracy([True] * 8 + [False] * 2)
+    assert eight["ci95"] == pytest.approx([0.4902, 0.9433], abs=1e-4)
     assert accuracy([True, True, False, True]) == {
         "accuracy": 0.75,
         "ci95": [0.3006, 0.9544],

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from tdpo_pipeline.auditing.perturbations import UnknownPerturbationError
+from tdpo_pipeline.auditing.perturbations import AuditError
 from tdpo_pipeline.config import TrainingSettings
 from tdpo_pipeline.diffusion import trajectory
 from tdpo_pipeline.diffusion.policy import Policy
@@ -149,7 +149,7 @@ def test_the_gold_of_a_proxy_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_bad_settings_are_errors_before_anything_is_drawn(base_model: Path) -> None:
-    with pytest.raises(UnknownPerturbationError, match="did you mean blur"):
+    with pytest.raises(AuditError, match="did you mean blur"):
         run(base_model, perturbations={"blurr": [0.1]})
     with pytest.raises(UnknownRewardError, match="did you mean pick-mini"):
         run(base_model, reward="pick-mimi")

@@ -78,9 +78,11 @@ def exported(data: Path, tmp_path: Path, **changes: object) -> Path:
 
 def test_a_folder_ready_to_upload(data: Path, tmp_path: Path) -> None:
     folder = exported(data, tmp_path)
+    kohya = "lora_kohya.safetensors"
     names = ["README.md", "checkpoint.json", "pytorch_lora_weights.safetensors"]
     found = sorted(path.name for path in folder.iterdir())
-    assert found == [*names, "training_curves.png"]
+    assert found == sorted([*names, kohya, "training_curves.png"])
+    assert all(name.startswith("lora_unet_") for name in load_file(folder / kohya))
     assert json.loads((folder / "checkpoint.json").read_text())["epoch"] == 4
     weights = data / "06_models/checkpoints/ddpo/redness/s0/epoch_0004" / names[2]
     assert load_file(folder / names[2]).keys() == load_file(weights).keys()
@@ -88,6 +90,7 @@ def test_a_folder_ready_to_upload(data: Path, tmp_path: Path) -> None:
     assert "| strength | redness | tests.tiny:Brightness |" in card
     assert card.count("\n| 0.5 |") == 1
     assert "](training_curves.png)" in card
+    assert f"`{kohya}` is the same LoRA" in card
     assert Image.open(folder / "training_curves.png").format == "PNG"
 
 

@@ -77,9 +77,6 @@ def test_scores_by_hand():
     # 2 (-0.6 - 0.1) / 0.5 = -2.8, and -(0.5 - 0.5) / 0.25 = 0.
     torch.testing.assert_close(scores.values, torch.tensor([3.6 + 2 / 3, -2.8]))
     assert scores.values.dtype == torch.float32
-    assert set(scores.info) == {RED, BRIGHT}
-    torch.testing.assert_close(scores.info[RED], torch.tensor([1.0, -0.6]))
-    torch.testing.assert_close(scores.info[BRIGHT], torch.tensor([1 / 3, 0.5]))
 
 
 def test_what_it_declares():

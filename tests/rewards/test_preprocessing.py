@@ -9,6 +9,7 @@ from tdpo_pipeline.rewards.preprocessing import (
     clip_pixels,
     eight_bit,
     resize_and_crop,
+    resize_and_pad,
 )
 
 
@@ -76,3 +77,27 @@ def test_a_gradient_is_not_cut_by_rounding():
 
 def test_half_precision_images_are_scored_in_float32():
     assert clip_pixels(noise(1, 3, 8, 8).half(), 8).dtype == torch.float32
+
+
+@pytest.mark.parametrize("side", [8, 20])
+def test_padding_and_cropping_a_square_are_the_same(side):
+    image = noise(2, 3, side, side)
+    assert torch.equal(resize_and_pad(image, 8), resize_and_crop(image, 8))
+
+
+def test_a_wide_image_is_seen_whole_between_black_borders():
+    image = torch.ones(1, 3, 6, 16)
+    # 6 x 16 becomes 3 x 8; of 5 black rows two are above.
+    found = resize_and_pad(image, 8)
+    expected = torch.zeros(1, 3, 8, 8)
+    expected[:, :, 2:5] = 1
+    torch.testing.assert_close(found, expected)
+    tall = resize_and_pad(image.mT, 8)
+    torch.testing.assert_close(tall, expected.mT)
+    # Black is black before it is normalised.
+    mean, std = (torch.tensor(v) for v in (CLIP_MEAN, CLIP_STD))
+    torch.testing.assert_close(clip_pixels(image, 8, "pad")[0, :, 0, 0], -mean / std)
+
+
+def test_a_sliver_keeps_a_pixel():
+    assert resize_and_pad(torch.ones(1, 3, 1, 100), 8).sum() == pytest.approx(24)

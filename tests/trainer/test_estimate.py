@@ -420,6 +420,8 @@ def test_stable_diffusion_is_measured_without_weights() -> None:
     assert not decoder.float32
     # A quarter of a megapixel in 256 channels of 2 bytes.
     assert decoder.largest == 512 * 512 * 256 * 2
+    # Recomputed a whole up block at a time, of which the largest keeps most of it.
+    assert 0.4 * decoder.kept < decoder.kept_checkpointed < 0.7 * decoder.kept
 
 
 def test_a_tiny_decoder_is_measured_without_weights() -> None:

@@ -2,8 +2,9 @@
 
 Our own reading of where the TDPO authors went next, not a method of their paper. Each
 auxiliary reward has to stay, on average over an epoch, within ``slack`` deviations of
-where it was in the first epoch, in which the base model sampled. A Lagrange multiplier
-for each makes it part of the reward for as long as its constraint is violated:
+where it was in the first epoch, in which the base model sampled; with a negative slack
+it has to rise by as much. A Lagrange multiplier for each makes it part of the reward for
+as long as its constraint is violated:
 
     lambda_k = max(0, lambda_k + rate (bound_k - mean_k) / std_k)      # dual ascent
     R = (z(reward) + sum_k lambda_k z(aux_k)) / (1 + sum_k lambda_k)
@@ -34,13 +35,14 @@ from tdpo_pipeline.rewards.scoring import scores
 
 
 class ConstraintSettings(Settings):
-    """How far an auxiliary reward may fall.
+    """How far an auxiliary reward may fall, or has to rise.
 
     Attributes:
-        slack: Deviations (over the first epoch's images) below the first epoch's mean.
+        slack: Deviations (over the first epoch's images) below the first epoch's mean;
+            negative: above it.
     """
 
-    slack: float = Field(default=0.0, ge=0)
+    slack: float = 0.0
 
 
 def _without_null(constraints: Any) -> Any:
@@ -101,7 +103,7 @@ class Multiplier:
     """The Lagrange multiplier of one auxiliary reward.
 
     Args:
-        slack: Deviations that the reward may fall.
+        slack: Deviations that the reward may fall; negative: has to rise.
         rate: Step of the dual ascent.
     """
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from tdpo_pipeline.auditing.perturbations import check_perturbations, wrong_prompts
-from tdpo_pipeline.auditing.probe import examples, probe_reward
+from tdpo_pipeline.auditing.probe import examples, score_perturbed
 from tdpo_pipeline.config import RewardSettings, TrainingSettings
 from tdpo_pipeline.diffusion.loading import load_pipeline
 from tdpo_pipeline.diffusion.policy import Policy
@@ -24,7 +24,7 @@ class Audited(NamedTuple):
     """What an audit measured.
 
     Attributes:
-        scores: A row a picture and probe; see ``probe_reward``. The column of the
+        scores: A row a picture and probe; see ``score_perturbed``. The column of the
             reward comes before that of its gold.
         examples: One picture under every perturbation; see ``examples``.
     """
@@ -89,7 +89,7 @@ def audit_reward(
         purpose="audit",
     )
     images = torch.cat([chunk.images for _, chunk in chunks])
-    scores = probe_reward(
+    scores = score_perturbed(
         loaded, images, asked_for, strengths, seed=seed, chunk_size=sampler.chunk_size
     )
     return Audited(scores, examples(images, asked_for, strengths, seed=seed))

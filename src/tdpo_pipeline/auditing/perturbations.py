@@ -64,8 +64,8 @@ class Perturbation:
     apply: Callable[[Batch, float], Batch]
 
 
-class UnknownPerturbationError(ValueError):
-    """A perturbation that is in no registry, or a strength that it can't have."""
+class AuditError(ValueError):
+    """An audit that can't be made: of what there isn't, or of one prompt alone."""
 
 
 def gaussian_blur(images: Tensor, strength: float) -> Tensor:
@@ -284,13 +284,13 @@ def check_perturbations(strengths: Mapping[str, Sequence[float]]) -> None:
     """Hold perturbations and strengths against the registry.
 
     Raises:
-        UnknownPerturbationError: If a perturbation is unknown, or a strength is one
+        AuditError: If a perturbation is unknown, or a strength is one
             that it can't have; the message names it.
     """
     for name, values in strengths.items():
         if name not in PERTURBATIONS:
             hint = did_you_mean(name, PERTURBATIONS)
-            raise UnknownPerturbationError(
+            raise AuditError(
                 f"Unknown perturbation '{name}'{hint}. There are "
                 f"{', '.join(PERTURBATIONS)}."
             )
@@ -300,12 +300,12 @@ def check_perturbations(strengths: Mapping[str, Sequence[float]]) -> None:
             or len(set(values)) < len(values)
             or not all(0 < value <= most for value in values)
         ):
-            raise UnknownPerturbationError(
+            raise AuditError(
                 f"The perturbation '{name}' takes strengths above 0 and at most "
                 f"{most:g}, each once ({PERTURBATIONS[name].unit}); got {list(values)}."
             )
         if name == "tile" and not all(float(value).is_integer() for value in values):
-            raise UnknownPerturbationError(
+            raise AuditError(
                 f"The perturbation 'tile' takes whole numbers of copies; got "
                 f"{list(values)}."
             )
@@ -318,13 +318,14 @@ def wrong_prompts(prompts: Iterable[str]) -> list[str]:
     different ones, in order of first appearance.
 
     Raises:
-        ValueError: If all prompts are the same.
+        AuditError: If all prompts are the same.
     """
     given = list(prompts)
     unique = list(dict.fromkeys(given))
     if len(unique) < 2:
-        raise ValueError(
-            f"Prompts can't be swapped among one: {unique}. Audit on two or more."
+        raise AuditError(
+            f"Prompts can't be swapped among one: {unique}. Audit on two or more "
+            "(audit.prompts)."
         )
     place = {prompt: i for i, prompt in enumerate(unique)}
     seen: dict[str, int] = dict.fromkeys(unique, 0)

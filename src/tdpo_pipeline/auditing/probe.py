@@ -22,7 +22,7 @@ from tdpo_pipeline.rewards.preprocessing import levels
 
 
 @torch.no_grad()
-def probe_reward(
+def score_perturbed(
     rewards: Sequence[Reward],
     images: Tensor,
     prompts: Sequence[str],
@@ -47,7 +47,7 @@ def probe_reward(
         a column a reward.
 
     Raises:
-        UnknownPerturbationError: If a perturbation is unknown.
+        AuditError: If a perturbation is unknown.
         RewardError: If a reward breaks its contract.
     """
     check_perturbations(strengths)

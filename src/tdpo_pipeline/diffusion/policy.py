@@ -511,6 +511,18 @@ def _peft_name(name: str) -> str:
     return name.replace(*_DOWN).replace(*_UP)
 
 
+def kohya_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A saved LoRA under Kohya's names, which ComfyUI and AUTOMATIC1111 read.
+
+    Args:
+        weights: What :meth:`Policy.save` wrote.
+    """
+    from diffusers.utils import convert_state_dict_to_kohya
+
+    peft = {f"unet.{_peft_name(name)}": value for name, value in weights.items()}
+    return convert_state_dict_to_kohya(peft)
+
+
 def _diffusers_name(name: str) -> str:
     """One naming for all layers; diffusers' own conversion renames only attention's."""
     return name.replace(*_DOWN[::-1]).replace(*_UP[::-1])

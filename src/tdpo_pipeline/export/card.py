@@ -92,7 +92,9 @@ def model_card(
     history: pd.DataFrame,
     base: BaseModel,
     strengths: StrengthReport | None = None,
+    *,
     curves: str | None = None,
+    kohya: str | None = None,
 ) -> str:
     """The card, in Markdown with the front matter that the hub reads.
 
@@ -103,12 +105,13 @@ def model_card(
         base: The base model.
         strengths: What was measured of the LoRA's strengths, if anything.
         curves: Name of the picture of the training's curves beside the card, if any.
+        kohya: Name of the LoRA under Kohya's names beside it, if any.
     """
     sections = [
         _front_matter(config, base),
         _what_it_is(config, facts, base),
         _training(config, up_to(history, facts), curves),
-        _loading(config, base, strengths),
+        _loading(config, base, strengths, kohya),
         _strength(config, strengths),
         _limits(config),
         _lineage(facts, base),
@@ -154,7 +157,7 @@ def _what_it_is(config: RunConfig, facts: Mapping[str, Any], base: BaseModel) ->
         trained = "the whole UNet"
     where = f"{base.name} at {base.revision}"
     if base.revision is None:
-        where = f"`{base.name}` of the project, not published"
+        where = f"`{base.name}` of the project, not recorded as a published one"
     rows = {
         "base model": where,
         "trained": trained,
@@ -209,7 +212,10 @@ def _training(config: RunConfig, history: pd.DataFrame, curves: str | None) -> s
 
 
 def _loading(
-    config: RunConfig, base: BaseModel, strengths: StrengthReport | None
+    config: RunConfig,
+    base: BaseModel,
+    strengths: StrengthReport | None,
+    kohya: str | None,
 ) -> str:
     revision = "" if base.revision is None else f', revision="{base.revision}"'
     training = config.training
@@ -243,8 +249,15 @@ def _loading(
             f"    eta={training.eta:g},  # as it was evaluated",
             ").images[0]",
             "```",
+            *(["", _OTHER_TOOLS.format(kohya)] if kohya is not None else []),
         ]
     )
+
+
+_OTHER_TOOLS = (
+    "`{}` is the same LoRA under Kohya's names, which ComfyUI, AUTOMATIC1111 and others "
+    "read."
+)
 
 
 def _set_strength(strengths: StrengthReport | None) -> list[str]:

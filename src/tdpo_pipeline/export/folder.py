@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 
 from tdpo_pipeline.config import RunConfig
 from tdpo_pipeline.diffusion.loading import load_pipeline
-from tdpo_pipeline.diffusion.policy import LORA_FILE, UNET_FILE, CheckpointError, Policy
+from tdpo_pipeline.diffusion.policy import (
+    LORA_FILE,
+    UNET_FILE,
+    CheckpointError,
+    Policy,
+    kohya_names,
+    read_safetensors,
+)
 from tdpo_pipeline.export.card import (
     CARD_FILE,
     StrengthReport,
@@ -27,6 +35,7 @@ from tdpo_pipeline.rewards.registry import load_rewards
 from tdpo_pipeline.trainer.state import epoch_of, read_checkpoint_facts
 
 FILES = (LORA_FILE, UNET_FILE, "checkpoint.json")
+KOHYA_FILE = "lora_kohya.safetensors"
 
 
 def choose_checkpoint(
@@ -154,6 +163,8 @@ def write_export(
 ) -> None:
     """Write the folder to upload: weights, ``checkpoint.json``, curves and the card.
 
+    A LoRA is there twice, once under the names of Kohya.
+
     Raises:
         CheckpointError: If the checkpoint's record is missing or truncated, or it has
             no weights.
@@ -162,12 +173,24 @@ def write_export(
     there = [checkpoint / name for name in FILES if (checkpoint / name).is_file()]
     if len(there) < 2:
         raise CheckpointError(f"There are no weights in {checkpoint}.")
+    lora = checkpoint / LORA_FILE
+    kohya = kohya_names(read_safetensors(lora)) if lora in there else None
     curves = run_curves(config, up_to(history, facts))
     base = base_model_of(base_model)
-    card = model_card(config, facts, history, base, strengths, CURVES_FILE)
+    card = model_card(
+        config,
+        facts,
+        history,
+        base,
+        strengths,
+        curves=CURVES_FILE,
+        kohya=None if kohya is None else KOHYA_FILE,
+    )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path in there:
         shutil.copyfile(path, folder / path.name)
+    if kohya is not None:
+        save_file(kohya, folder / KOHYA_FILE)
     save_png(curves, folder / CURVES_FILE)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")

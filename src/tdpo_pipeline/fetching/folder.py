@@ -1,7 +1,8 @@
 """A folder of fetched files: whole or not there.
 
 Files are downloaded beside the folder, into ``.<name>.partial``, and go into place only
-when all of them are whole. A second fetch reads the manifest and downloads nothing.
+when all of them are whole. A second fetch reads the manifest and downloads nothing;
+one that begins before the first has ended waits for it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from tdpo_pipeline.fetching.download import (
@@ -46,6 +49,27 @@ def fetch_folder(folder: Path, files: Sequence[RemoteFile], title: str) -> None:
         FetchError: If a file can't be had or isn't what it should be, or the disk is
             too small.
     """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder, title):
+        _fetch(folder, files, title)
+
+
+@contextmanager
+def _alone(folder: Path, title: str) -> Iterator[None]:
+    """Inside the block no other process fetches into the folder."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: waiting for another process that fetches into %s", title, folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(folder: Path, files: Sequence[RemoteFile], title: str) -> None:
     entries = read_manifest(folder)
     missing = [file for file in files if not _is_there(folder, file, entries)]
     if not missing:

@@ -96,7 +96,7 @@ def rewards_in_use(
     """Every reward that runs of these tasks and methods, and their evaluation, load."""
     names: dict[str, None] = {}
     for task in tasks:
-        names |= dict.fromkeys(task.ensemble or [task.scorer])
+        names |= dict.fromkeys(task.scored_by)
         names |= dict.fromkeys(filter(None, [task.critic_encoder]))
     for method in methods:
         names |= dict.fromkeys(filter(None, [method.critic_encoder]))

@@ -10,7 +10,12 @@ from matplotlib.axes import Axes
 
 from tdpo_pipeline.figures import intervals, style
 from tdpo_pipeline.overoptimization.curves import METHOD, checkpoint_rows
-from tdpo_pipeline.overoptimization.tables import MAIN_ETA, check_scores, with_group
+from tdpo_pipeline.overoptimization.tables import (
+    MAIN_ETA,
+    ScoreTableError,
+    check_scores,
+    with_group,
+)
 
 _THICK = 2.8
 _LOOKS = (
@@ -47,11 +52,14 @@ def prompt_curves(
         class, a figure that says so and an empty table.
 
     Raises:
-        ValueError: If there are more classes than looks.
-        ScoreTableError: If the table is not what it should be (``check_scores``).
+        ScoreTableError: If there are more classes than looks, or the table is not what
+            it should be (``check_scores``).
     """
     if not 1 <= len(classes) <= len(_LOOKS):
-        raise ValueError(f"1 to {len(_LOOKS)} classes of prompts; got {list(classes)}.")
+        raise ScoreTableError(
+            f"A figure of classes shows 1 to {len(_LOOKS)} of them; its options name "
+            f"{list(classes)}."
+        )
     data = _data(scores, classes, scored)
     if data.empty:
         text = (

@@ -80,7 +80,7 @@ def matched_checkpoints(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def last_checkpoints(curves: pd.DataFrame) -> pd.DataFrame:
-    """The last checkpoint of each run; arguments and columns as below, no target."""
+    """The last checkpoint of each run; as ``matched_checkpoints``, without target."""
     trained = _trained(curves)
     last = trained.groupby("run")["epoch"].transform("max")
     return _checkpoints(trained[trained["epoch"] == last])

@@ -13,6 +13,10 @@ from PIL import Image, ImageDraw
 Pixels = npt.NDArray[np.uint8]
 
 
+class StripError(ValueError):
+    """A picture that is no sample strip of these checkpoints and prompts."""
+
+
 @dataclass(frozen=True)
 class Strip:
     """Sample images of one run, of one fixed seed.
@@ -37,12 +41,12 @@ class Strip:
             prompts: Prompt of each column.
 
         Raises:
-            ValueError: If the picture does not divide into that many tiles.
+            StripError: If the picture does not divide into that many tiles.
         """
         height, width, channels = picture.shape
         rows, columns = len(epochs), len(prompts)
         if not rows or not columns or height % rows or width % columns or channels != 3:
-            raise ValueError(
+            raise StripError(
                 f"A sample strip of {rows} checkpoints and {columns} prompts can't be "
                 f"cut out of a picture {picture.shape}. Evaluate the run again."
             )

@@ -43,8 +43,8 @@ from tdpo_pipeline.overoptimization.verdicts import (
     one_seed_mark,
     peak_verdict,
     telling_pairs,
+    text_or_empty,
     with_comparable,
-    words,
 )
 
 Verdicts = list[tuple[str, list[str]]]
@@ -205,7 +205,7 @@ def _equal_row(
         "method": first["method"],
         "reference": style.method_label(first["reference"]),
         "group": group_label(first["group"]),
-        "note": style.sentence(words(first["gap"])),
+        "note": style.sentence(text_or_empty(first["gap"])),
         **dict.fromkeys(("level", "trained", "gold", "higher", "lower", "seeds"), ""),
     }
     if pd.isna(first["level"]):
@@ -216,7 +216,7 @@ def _equal_row(
     lower = [row["scored"] for row in others if row["high"] < 0]
     seeds = (first["n_seeds"], first["n_reference_seeds"])
     notes = [
-        words(first["gap"]),
+        text_or_empty(first["gap"]),
         beyond.get(_comparison(first), ""),
         seeds_note(*seeds),
     ]
@@ -256,7 +256,7 @@ def cost_block(costs: pd.DataFrame) -> Block:
 def _cost_row(row: dict[Any, Any]) -> dict[str, str]:
     seeds = (row["n_seeds"], row["n_reference_seeds"])
     known = pd.notna(row["level"])
-    notes = [words(row["gap"]), seeds_note(*seeds) if known else ""]
+    notes = [text_or_empty(row["gap"]), seeds_note(*seeds) if known else ""]
     return {
         "reward": row["reward"],
         "method": row["method"],
@@ -329,7 +329,7 @@ def _compared_row(row: dict[Any, Any]) -> dict[str, str]:
     }
     if pd.isna(row["difference"]):
         others = ("scored", "difference", "improvement", "p", "verdict", "needed")
-        note = style.sentence(words(row["note"]))
+        note = style.sentence(text_or_empty(row["note"]))
         return head | dict.fromkeys((*others, "epoch"), "") | {"note": note}
     single = min(seeds) == 1
     needed = row["seeds_needed"]
@@ -342,7 +342,7 @@ def _compared_row(row: dict[Any, Any]) -> dict[str, str]:
         "verdict": "" if single else comparison_verdict(row),
         "needed": "\N{EN DASH}" if pd.isna(needed) else f"{needed:.0f}",
         "epoch": f"{row['epoch']:.0f}",
-        "note": seeds_note(*seeds) or words(row["note"]),
+        "note": seeds_note(*seeds) or text_or_empty(row["note"]),
     }
 
 
@@ -377,7 +377,7 @@ def hypervolume_block(volumes: pd.DataFrame) -> Block:
 def _volume_row(row: dict[Any, Any]) -> dict[str, str]:
     known = pd.notna(row["hypervolume"])
     notes = [
-        style.sentence(words(row["note"])),
+        style.sentence(text_or_empty(row["note"])),
         ""
         if row["comparable"]
         else "fewer checkpoints, seeds or images than another method: not comparable",
@@ -387,7 +387,7 @@ def _volume_row(row: dict[Any, Any]) -> dict[str, str]:
     return {
         "reward": row["reward"],
         "method": row["method"],
-        "rewards": words(row["rewards"]),
+        "rewards": text_or_empty(row["rewards"]),
         "volume": interval(*ends, signed=False),
         "checkpoints": f"{row['n_checkpoints']:.0f}",
         "prompts": f"{row['n_prompts']:.0f}",
@@ -406,7 +406,7 @@ def peak_verdicts(goodhart: pd.DataFrame) -> Verdicts:
     said = []
     for fits in _fits(goodhart):
         statement = peak_verdict(fit["statement"] for fit in fits)
-        scored = words(fits[0]["scored"])
+        scored = text_or_empty(fits[0]["scored"])
         run = run_name(fits[0]) + one_seed_mark(fits[0])
         said.append((statement, f"{run}: {scored}" if scored else run))
     return _by_statement(said)
@@ -431,8 +431,9 @@ def peak_block(goodhart: pd.DataFrame) -> Block:
             {
                 "reward": fit["reward"],
                 "method": fit["method"],
-                "scored": words(fit["scored"]) + ROLE_MARKS.get(fit["role"], ""),
-                "form": words(fit["form"]) if pd.notna(fit["rmse"]) else "",
+                "scored": text_or_empty(fit["scored"])
+                + ROLE_MARKS.get(fit["role"], ""),
+                "form": text_or_empty(fit["form"]) if pd.notna(fit["rmse"]) else "",
                 "distance": _within(*(fit[name] for name in names)),
                 "value": interval(*(fit[name] for name in values)),
                 "furthest": number(fit["max_distance"]),
@@ -491,14 +492,14 @@ def joint_block(joint: pd.DataFrame) -> Block:
             {
                 "reward": row["reward"],
                 "method": row["method"],
-                "rewards": words(row["rewards"]),
+                "rewards": text_or_empty(row["rewards"]),
                 "rose": rate_text(row, "dominated"),
                 "fell": rate_text(row, "collapsed"),
                 "net": rate_text(row, "net").replace("-", MINUS),
                 "epoch": f"{row['epoch']:.0f}" if judged else "",
                 "prompts": f"{row['n_prompts']:.0f}",
                 "seeds": f"{row['n_seeds']:.0f}",
-                "note": words(row["note"]) or seeds_note(row["n_seeds"]),
+                "note": text_or_empty(row["note"]) or seeds_note(row["n_seeds"]),
             }
         )
     columns = [
@@ -531,12 +532,12 @@ def stopping_block(regrets: pd.DataFrame) -> Block:
         unit_rows = list(unit)
         of_rule = {row["rule"]: row for row in unit_rows}
         first = unit_rows[0]
-        notes = dict.fromkeys(words(row["note"]) for row in unit_rows)
+        notes = dict.fromkeys(text_or_empty(row["note"]) for row in unit_rows)
         rows.append(
             {
                 "reward": first["reward"],
                 "method": first["method"],
-                "judge": words(first["judge"]),
+                "judge": text_or_empty(first["judge"]),
                 "seeds": f"{first['n_seeds']:.0f}",
                 "note": "; ".join(note for note in notes if note),
                 **{
@@ -588,12 +589,12 @@ def _alarm_row(row: dict[Any, Any]) -> dict[str, str]:
     judged = row["n_runs"] > 0
     return {
         "reward": row["reward"],
-        "judge": words(row["judge"]),
-        "when": words(row["when"]),
+        "judge": text_or_empty(row["judge"]),
+        "when": text_or_empty(row["when"]),
         **{name: str(row[name]) if judged else "" for name in counts},
         **{
             name: rate_text(row, name) if judged else ""
             for name in ("found", "false", "right")
         },
-        "note": words(row["note"]),
+        "note": text_or_empty(row["note"]),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from tdpo_pipeline.menagerie.autoencoder import reconstruct
@@ -38,9 +38,6 @@ from tdpo_pipeline.prompts import COMPLEX
 
 logger = logging.getLogger(__name__)
 
-Z95 = 1.959964
-"""Two-sided 95 % quantile of the standard normal distribution."""
-
 SPECIAL_SHARE = 0.1
 """Share of complex and rare prompts among the scenes that the reader learns from."""
 
@@ -60,25 +57,14 @@ class Readers:
     scene: nn.Module
 
 
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share of ``right`` in ``count`` trials.
+def accuracy(right: Sequence[bool]) -> dict[str, Any]:
+    """Share of right answers with its 95 % Wilson interval, and their number n.
 
     Raises:
-        ValueError: If ``count`` is not positive.
+        ValueError: If there is no answer.
     """
-    if count <= 0:
-        raise ValueError("An interval needs at least one trial.")
-    share, z2 = right / count, Z95**2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    half /= 1 + z2 / count
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def accuracy(right: Sequence[bool]) -> dict[str, Any]:
-    """Share of right answers with its 95 % Wilson interval, and their number n."""
     hits, count = sum(right), len(right)
-    low, high = wilson_interval(hits, count)
+    low, high = binomtest(hits, count).proportion_ci(method="wilson")
     return {
         "accuracy": round(hits / count, 4),
         "ci95": [round(low, 4), round(high, 4)],

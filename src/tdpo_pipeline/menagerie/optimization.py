@@ -14,6 +14,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 logger = logging.getLogger(__name__)
 
+
+class LossError(RuntimeError):
+    """A training of Menagerie's networks whose loss is no number any more."""
+
+
 WARM_UP = 0.05
 """Share of the updates in which the learning rate rises."""
 
@@ -105,7 +110,7 @@ class TrainingLog:
         """Take in the losses of update ``step`` (1-based).
 
         Raises:
-            FloatingPointError: If the mean of a loss is NaN or infinite.
+            LossError: If the mean of a loss is NaN or infinite.
         """
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, torch.zeros(())) + loss.detach()
@@ -116,7 +121,7 @@ class TrainingLog:
     def _write(self, step: int) -> None:
         means = {name: float(total) / self._count for name, total in self._sums.items()}
         if not all(math.isfinite(mean) for mean in means.values()):
-            raise FloatingPointError(
+            raise LossError(
                 f"The {self._stage}'s loss became {means} by update {step}; lower "
                 f"base_model.{self._stage}.learning_rate."
             )

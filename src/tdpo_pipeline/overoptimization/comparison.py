@@ -25,7 +25,9 @@ from tdpo_pipeline.overoptimization.intervals import (
     FloatArray,
     crossed_deviations,
     ends,
+    equal_weights,
     exact_interval,
+    t_quantile,
 )
 from tdpo_pipeline.overoptimization.tables import (
     ASKED,
@@ -287,12 +289,10 @@ class Spread:
 
 def t_ends(difference: float, spread: Spread, confidence: float) -> tuple[float, float]:
     """Ends of the t interval of a difference; NaN where no spread is seen."""
-    from scipy import special
-
     error, freedom = spread.error(spread.n_seeds)
     if error == 0:
         return np.nan, np.nan
-    reach = special.stdtrit(freedom, (1 + confidence) / 2) * error
+    reach = t_quantile(freedom, confidence) * error
     return difference - reach, difference + reach
 
 
@@ -440,7 +440,7 @@ def _effects(
         won = np.einsum("...so,...s,...o->...", won, seeds, other_seeds)
         return np.stack([middles[0] - middles[1], won], axis=1)
 
-    plain = statistic(*[np.full((1, n), 1 / n) for n in sizes])[0]
+    plain = statistic(*equal_weights(sizes))[0]
     plain[1] = wins.mean()  # thirds and fifths don't add up to 1
     drawn = crossed_deviations(statistic, sizes, bootstrap)
     low, high = ends(plain, drawn, bootstrap.confidence)

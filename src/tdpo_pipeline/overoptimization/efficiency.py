@@ -21,6 +21,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     FloatArray,
     crossed_deviations,
     ends,
+    equal_weights,
     mean_over_seeds,
 )
 from tdpo_pipeline.overoptimization.matched import furthest_levels
@@ -137,7 +138,7 @@ def _ratios(
         return np.asarray(logs[..., 0] - logs[..., 1], np.float64)
 
     sizes = [len(path.cube.prompts), len(path.cube.seeds), len(base.cube.seeds)]
-    equal = [np.full((1, n), 1 / n) for n in sizes]
+    equal = equal_weights(sizes)
     both, ratio = spent(*equal)[0], log_ratio(*equal)[0]
     spread = crossed_deviations(log_ratio, sizes, bootstrap)
     # What the soonest seed of either has reached at its first checkpoint.

@@ -35,6 +35,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     FloatArray,
     Parts,
     ends,
+    equal_weights,
     mean_over_prompts,
     mean_over_seeds,
     resampled,
@@ -322,7 +323,7 @@ def _fit(cube: Cube, scored: str, form: Form, bootstrap: Bootstrap) -> _Fit:
         return np.asarray(solved, np.float64)
 
     sizes = [len(cube.prompts), len(cube.seeds)]
-    found = solve(*[np.full((1, n), 1 / n) for n in sizes])[0]
+    found = solve(*equal_weights(sizes))[0]
     parts = resampled(solve, sizes, bootstrap)
     draws = found + stretched(parts, bootstrap.confidence)
     residuals = changes.mean(axis=1) - shape @ found

@@ -234,7 +234,7 @@ def normal_quantile(confidence: float) -> float:
     return float(special.ndtri((1 + confidence) / 2))
 
 
-def t_quantile(freedom: int, confidence: float) -> float:
+def t_quantile(freedom: float, confidence: float) -> float:
     """Half width of a two-sided t interval, in standard errors."""
     from scipy import special
 
@@ -266,6 +266,11 @@ def _drawn(sizes: tuple[int, ...], draws: int, rng: int) -> tuple[FloatArray, ..
     return tuple(drawn)
 
 
+def equal_weights(sizes: Sequence[int]) -> list[FloatArray]:
+    """Weights (1, n) that sum to 1, of each kind of units: nothing is resampled."""
+    return [np.full((1, n), 1 / n) for n in sizes]
+
+
 def resampled(
     statistic: Statistic, sizes: Sequence[int], bootstrap: Bootstrap = BOOTSTRAP
 ) -> Parts:
@@ -280,7 +285,7 @@ def resampled(
         The deviations of each kind with several units, the others being left as they
         are; not yet stretched. NaN if there is one unit of every kind.
     """
-    equal = [np.full((1, n), 1 / n) for n in sizes]
+    equal = equal_weights(sizes)
     plain = statistic(*equal)
     if max(sizes) == 1:
         return [(2, np.full((bootstrap.draws, *plain.shape[1:]), np.nan))]
@@ -479,11 +484,14 @@ def drop_from_peak(
     changes = [cell_means(subtract(images[final], images[e])) for e in earlier]
     values = np.concatenate([cells.values for cells in changes], axis=2)
     size = (values.shape[0], values.shape[1], changes[0].n_images)
-    peak = int(values.mean(axis=(0, 1)).argmin())
-    mean, low, high = lowest_change(values, bootstrap)
+    means, reach = simultaneous(values, bootstrap)
+    peak = int(means.argmin())
+    mean, half = float(means[peak]), float(reach[peak])
     if mean >= 0:
         return PeakDrop(final, final, Estimate(0.0, np.nan, np.nan, *size))
-    return PeakDrop(earlier[peak], final, Estimate(mean, low, high, *size))
+    return PeakDrop(
+        earlier[peak], final, Estimate(mean, mean - half, mean + half, *size)
+    )
 
 
 def simultaneous(
@@ -534,24 +542,6 @@ def simultaneous_reach(parts: Parts, confidence: float) -> FloatArray:
     limit = np.maximum(np.quantile(largest, confidence), normal_quantile(confidence))
     each = float(2 * special.ndtr(limit) - 1)
     return np.asarray(limit * stretched(parts, each).std(axis=0), np.float64)
-
-
-def lowest_change(
-    values: FloatArray, bootstrap: Bootstrap = BOOTSTRAP
-) -> tuple[float, float, float]:
-    """The lowest of several mean changes, with a simultaneous interval.
-
-    Args:
-        values: Changes, shape (seeds, prompts, k).
-        bootstrap: How the interval is made; its confidence is simultaneous.
-
-    Returns:
-        Mean, low and high; the ends are NaN with one prompt and one seed.
-    """
-    means, reach = simultaneous(values, bootstrap)
-    lowest = int(means.argmin())
-    mean, half = float(means[lowest]), float(reach[lowest])
-    return mean, mean - half, mean + half
 
 
 def significant(value: float, digits: int = 3) -> str:

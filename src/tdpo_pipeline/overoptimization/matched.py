@@ -29,6 +29,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     FloatArray,
     Parts,
     ends,
+    equal_weights,
     mean_over_seeds,
     resampled,
     simultaneous_reach,
@@ -309,7 +310,7 @@ def _curve_rows(
         return mean_over_seeds(path.at(levels, weights[:-1]), weights[-1])
 
     sizes = [*path.sizes, len(path.cube.seeds)]
-    equal = [np.full((1, n), 1 / n) for n in sizes]
+    equal = equal_weights(sizes)
     means = mean(*equal)[0]
     gaps = [gap_at(path, along, level) for level in levels]
     parts = resampled(mean, sizes, bootstrap)
@@ -344,7 +345,7 @@ def _difference_rows(
         return own - other
 
     sizes = [*path.sizes, len(path.cube.seeds), len(base.cube.seeds)]
-    means = difference(*[np.full((1, n), 1 / n) for n in sizes])[0]
+    means = difference(*equal_weights(sizes))[0]
     gaps = [
         never_equal(path, base, along)
         if np.isnan(level)

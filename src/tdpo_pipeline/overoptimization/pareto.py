@@ -26,6 +26,7 @@ from tdpo_pipeline.overoptimization.intervals import (
     FloatArray,
     crossed_deviations,
     ends,
+    equal_weights,
     estimates,
     exact_interval,
     mean_over_prompts,
@@ -438,7 +439,7 @@ def _volume(
         return np.array([[hypervolume(draw)] for draw in means])
 
     sizes = [len(cube.prompts), len(cube.seeds)]
-    plain = volume(*[np.full((1, n), 1 / n) for n in sizes])[0]
+    plain = volume(*equal_weights(sizes))[0]
     spread = crossed_deviations(volume, sizes, bootstrap)
     # Without a checkpoint, or with none that counts in any draw, no spread is to be seen.
     if not spread.any():

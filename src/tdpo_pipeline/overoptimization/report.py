@@ -596,6 +596,26 @@ def alarm_finding(counts: pd.DataFrame) -> Finding:
     return Finding(asked, said, note, "tables/alarms.csv")
 
 
+FINDINGS: dict[str, Callable[[pd.DataFrame], Finding]] = {
+    "agreement": agreement_finding,
+    "onsets": onset_finding,
+    "matched": matched_finding,
+    "costs": cost_finding,
+    "compared": comparison_finding,
+    "hypervolumes": hypervolume_finding,
+    "goodhart": goodhart_finding,
+    "joint": joint_finding,
+    "regrets": stopping_finding,
+    "alarms": alarm_finding,
+}
+"""What is said of each table, in the order of the report."""
+
+
+def findings(tables: Mapping[str, pd.DataFrame]) -> dict[str, Finding]:
+    """What is said of those of the tables that ``FINDINGS`` names, by table."""
+    return {name: say(tables[name]) for name, say in FINDINGS.items() if name in tables}
+
+
 def rate_text(row: Mapping[Any, Any], name: str) -> str:
     """A part in percent with its interval, such as "89% [52%, 100%]".
 

@@ -111,7 +111,7 @@ def audit_report(
     the same none of its gold.
 
     Args:
-        scores: From ``auditing.probe.probe_reward``: perturbation, kind, strength,
+        scores: From ``auditing.probe.score_perturbed``: perturbation, kind, strength,
             prompt, image, and a column a reward.
         reward: The reward that is audited.
         gold: What it should be like; None where nobody knows.

@@ -135,7 +135,7 @@ def gold_of(reward: str, parts: Collection[str] | None = None) -> str | None:
             block of ``known_rewards``.
 
     Returns:
-        Its name, for an ensemble that which all of its parts have; None for a reward
+        Its name, for an ensemble the gold that all its parts share; None for a reward
         without one: a gold itself, JPEG sizes (they are what they claim to be),
         real-world scorers (nobody knows their gold), and a sum of proxies of several.
     """

@@ -26,7 +26,7 @@ ONE_SEED = "cannot tell: one seed of it or of the reference says nothing of othe
 """What is said of a method and a reference where one has a single training seed."""
 
 
-def words(value: object) -> str:
+def text_or_empty(value: object) -> str:
     """A text; empty where a table that was written and read again has none."""
     return value if isinstance(value, str) else ""
 
@@ -74,7 +74,7 @@ def cost_verdict(row: Mapping[Any, Any]) -> str:
     Args:
         row: Of ``cost_report``.
     """
-    if gap := words(row["gap"]):
+    if gap := text_or_empty(row["gap"]):
         return gap
     if min(row["n_seeds"], row["n_reference_seeds"]) == 1:
         return ONE_SEED

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -73,10 +73,9 @@ class PaperScale:
 
 @dataclass
 class Scores:
-    """What a reward returns: ``values`` (N,) of float, and anything worth keeping."""
+    """What a reward returns: ``values`` (N,) of float."""
 
     values: Tensor
-    info: dict[str, Any] = field(default_factory=dict)
 
 
 class Reward(ABC):
@@ -159,7 +158,7 @@ class Reward(ABC):
                 f"Reward '{self.name}' returned {float(values[outside][0]):g}, which is "
                 f"outside its value_range of {low:g} to {high:g}."
             )
-        return Scores(values.to(images.device), scores.info)
+        return Scores(values.to(images.device))
 
     def _check_images(self, images: Tensor, prompts: Sequence[str]) -> None:
         """Raise RewardError for pixels that are NaN or outside [0, 1]."""

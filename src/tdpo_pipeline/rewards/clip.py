@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tdpo_pipeline.rewards.base import ImageEncoder, PaperScale, Reward, Scores
 from tdpo_pipeline.rewards.loading import frozen, load_pretrained, shared
 from tdpo_pipeline.rewards.model_files import CLIP_L, require_files
-from tdpo_pipeline.rewards.preprocessing import clip_pixels
+from tdpo_pipeline.rewards.preprocessing import Fit, clip_pixels
 from tdpo_pipeline.rewards.reading import PromptReader
 
 CONTEXT_LENGTH = 77
@@ -29,10 +29,12 @@ class ClipImageEncoder(ImageEncoder):
     Args:
         model: transformers' ``CLIPModel`` or ``CLIPVisionModelWithProjection``; only its
             ``vision_model`` and ``visual_projection`` are kept.
+        fit: How images that aren't square are fitted, see ``preprocessing``.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, fit: Fit = "crop") -> None:
         super().__init__()
+        self.fit: Fit = fit
         self.vision_model = model.vision_model
         self.visual_projection = model.visual_projection
         self.image_size: int = model.vision_model.config.image_size
@@ -41,7 +43,7 @@ class ClipImageEncoder(ImageEncoder):
 
     def forward(self, images: Tensor) -> Tensor:
         """L2-normalised embeddings (N, d) of images in [0, 1]."""
-        pixels = clip_pixels(images, self.image_size)
+        pixels = clip_pixels(images, self.image_size, self.fit)
         pooled = self.vision_model(pixel_values=pixels).pooler_output
         return F.normalize(self.visual_projection(pooled), dim=-1)
 
@@ -85,6 +87,7 @@ class ClipSimilarity(Reward):
         model: transformers' ``CLIPModel``; a critic may share its image tower.
         encode: Token ids of a prompt, whole, with its first and last special tokens.
         paper_scale: How the paper scales the cosine.
+        fit: How images that aren't square are fitted, see ``preprocessing``.
     """
 
     value_range = (-1.0, 1.0)
@@ -96,9 +99,10 @@ class ClipSimilarity(Reward):
         model: Any,
         encode: Callable[[str], Sequence[int]],
         paper_scale: PaperScale,
+        fit: Fit = "crop",
     ) -> None:
         self.name = name
-        self.encoder: ClipImageEncoder = ClipImageEncoder(model)
+        self.encoder: ClipImageEncoder = ClipImageEncoder(model, fit)
         self.text = ClipTextEncoder(model, encode, name)
         self.paper_scale = paper_scale
 

@@ -54,15 +54,12 @@ class Ensemble(Reward):
         return self
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
-        """The sum; ``info`` has the raw score (N,) of every part by its name."""
-        raw = {
-            key: reward(images, prompts).values for key, reward in self.rewards.items()
-        }
-        terms = [normalised(raw[key].float(), part) for key, part in self.parts.items()]
-        return Scores(
-            torch.stack(terms).sum(0),
-            info={key: values.detach() for key, values in raw.items()},
-        )
+        """The sum of the normalised parts, shape (N,)."""
+        terms = [
+            normalised(self.rewards[key](images, prompts).values.float(), part)
+            for key, part in self.parts.items()
+        ]
+        return Scores(torch.stack(terms).sum(0))
 
 
 def normalised(reward: Any, part: EnsemblePartSettings) -> Any:

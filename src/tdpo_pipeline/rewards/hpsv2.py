@@ -6,7 +6,8 @@ in hundredths.
 
 The published checkpoints are those of OpenCLIP. They are brought to the names of
 transformers, so that all CLIP rewards are one class; both compute the same. Prompts are
-tokenised by OpenCLIP, which mends a text's encoding first.
+tokenised by OpenCLIP, which mends a text's encoding first. Images that aren't square get
+black borders, where other CLIP scorers crop them.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def build(
     with init_empty_weights():
         model = CLIPModel(config)
     load_strict(model, from_open_clip(tensors, source), source)
-    return ClipSimilarity(name, model, open_clip_tokens(), HUNDREDTHS)
+    return ClipSimilarity(name, model, open_clip_tokens(), HUNDREDTHS, fit="pad")
 
 
 def _load(name: str, repository: Repository, weights: Path) -> Reward:

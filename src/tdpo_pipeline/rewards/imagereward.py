@@ -184,12 +184,12 @@ class ImageReward(LendsClipL):
         self.reader = reader
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
-        """Z-scored rewards (N,); ``info["raw"]`` has those before it (as in TDPO)."""
+        """Z-scored rewards, shape (N,)."""
         unique = list(dict.fromkeys(prompts))
         which = [unique.index(prompt) for prompt in prompts]
         ids, mask = (tensor[which].to(images.device) for tensor in self.reader(unique))
         raw = self.network(clip_pixels(images, self.network.image_size), ids, mask)
-        return Scores((raw - MEAN) / STD, info={"raw": raw.detach()})
+        return Scores((raw - MEAN) / STD)
 
 
 def load(weights: Path) -> Reward:

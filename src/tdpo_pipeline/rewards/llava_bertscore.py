@@ -62,11 +62,11 @@ class LlavaBertScore(LendsClipL):
         self.reference = reference
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
-        """Recall (N,); ``info["answers"]`` has LLaVA's N answers."""
+        """BERTScore's recall of the reference in LLaVA's answer, shape (N,)."""
         check_not_empty(self.name, prompts)
         answers = self.vlm(images, [self.question] * len(prompts))
         references = [self.reference.replace(PLACE, prompt) for prompt in prompts]
-        return Scores(self.scorer(references, answers), info={"answers": answers})
+        return Scores(self.scorer(references, answers))
 
 
 class LlavaStrict(LendsClipL):
@@ -87,7 +87,7 @@ class LlavaStrict(LendsClipL):
         self.vlm = vlm
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Scores:
-        """Parts (N,) in [0, 1]; ``info["answers"]`` has LLaVA's answers, N lists.
+        """Parts (N,) in [0, 1].
 
         Raises:
             RewardError: If there are no questions for a prompt.
@@ -102,7 +102,7 @@ class LlavaStrict(LendsClipL):
         values = [
             contained(answers[row], task["answers"]) for row, task in enumerate(tasks)
         ]
-        return Scores(torch.tensor(values), info={"answers": answers})
+        return Scores(torch.tensor(values))
 
 
 def contained(answers: Sequence[str], expected: Sequence[str]) -> float:

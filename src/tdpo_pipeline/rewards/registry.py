@@ -130,7 +130,7 @@ class NoEncoderError(ValueError):
 
 
 class UnknownOptionError(ValueError):
-    """A task tells a reward something that the reward has no ear for."""
+    """A task gives a reward an option that the reward doesn't have."""
 
 
 class UnmeasuredError(ValueError):

@@ -188,7 +188,7 @@ def guided_copies(config: RunConfig) -> int:
 
 def scored_rewards(config: RunConfig) -> set[str]:
     """The rewards that score an epoch's images."""
-    trained = config.task.ensemble or (config.task.scorer,)
+    trained = config.task.scored_by
     return {
         *trained,
         *config.training.monitor,
@@ -222,7 +222,7 @@ def work(config: RunConfig, model: Architecture) -> dict[str, float]:
         "updates": visits.trained * visit + visits.forward * guided,
     }
     encoded = samples * len(scored_rewards(config) & PUBLISHED)
-    trained = tuple(config.task.ensemble or (config.task.scorer,))
+    trained = config.task.scored_by
     if algorithm.needs_encoder:
         parts["critic"] = samples * steps * model.critic_decoder.flops
         encoded += samples * steps * _is_large(config.critic_encoder or trained[0])

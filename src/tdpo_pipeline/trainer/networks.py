@@ -148,7 +148,9 @@ def _measured_unet(
                 "text_embeds": torch.empty(1, pooled),
                 "time_ids": torch.empty(1, ids),
             }
-        network = _measured(unet, *inputs, parameters=parameters, **extra)
+        network = _measured(
+            unet, *inputs, parameters=parameters, checkpointed=UNET_UNITS, **extra
+        )
     return replace(network, float32=precision == "fp32"), trained
 
 
@@ -169,7 +171,10 @@ def _measured_decoder(settings: str, size: int, precision: str) -> Network:
         _move(vae.decoder)
         latents = torch.empty(1, config["latent_channels"], size, size, dtype=dtype)
         network = _measured(
-            vae.decoder, latents.requires_grad_(), parameters=parameters
+            vae.decoder,
+            latents.requires_grad_(),
+            parameters=parameters,
+            checkpointed=DECODER_UNITS,
         )
     return replace(network, float32=precision == "fp32")
 
@@ -217,14 +222,28 @@ def _fused_attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Ten
     return operator(query, key, value)[0]
 
 
-CHECKPOINTED = ("ResnetBlock2D", "BasicTransformerBlock")
-"""Classes of the modules that gradient checkpointing computes again, one at a time."""
+UNET_UNITS = ("ResnetBlock2D", "BasicTransformerBlock")
+DECODER_UNITS = ("UNetMidBlock2D", "UpDecoderBlock2D")
+"""Classes of the modules that diffusers' gradient checkpointing computes again, one at a
+time."""
 
 
 def _measured(
-    module: nn.Module, *inputs: Tensor, parameters: int, **named: Any
+    module: nn.Module,
+    *inputs: Tensor,
+    parameters: int,
+    checkpointed: tuple[str, ...],
+    **named: Any,
 ) -> Network:
-    """Count what one forward pass computes and keeps."""
+    """Count what one forward pass computes and keeps.
+
+    Args:
+        module: A network without data.
+        inputs: What it takes.
+        parameters: Its number of weights.
+        checkpointed: ``UNET_UNITS`` or ``DECODER_UNITS``.
+        named: What else it takes, by name.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     weights = {p.untyped_storage()._cdata for p in module.parameters()}
@@ -256,7 +275,7 @@ def _measured(
 
     for layer in module.modules():
         layer.register_forward_hook(measure)
-        if type(layer).__name__ in CHECKPOINTED:
+        if type(layer).__name__ in checkpointed:
             layer.register_forward_pre_hook(before)
             layer.register_forward_hook(after)
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)

@@ -218,12 +218,13 @@ class RunState:
         found = json.loads(record.read_text()) if record.exists() else None
         finished = (self.directory / "finished").exists()
         saved = any(self.states.glob("epoch_*.pt"))
-        if found != self.identity and finished and found is not None:
-            self._set_aside(found)
-        elif found != self.identity and (found is None or not saved):
-            self.clear()
-        elif found is not None:
-            self._check_identity(found)
+        if found != self.identity:
+            if found is None or not (finished or saved):
+                self.clear()
+            elif finished:
+                self._set_aside(found)
+            else:
+                raise self._of_another_run(found)
         write_text(record, json.dumps(self.identity, indent=2))
         (self.directory / "finished").unlink(missing_ok=True)  # until it has again
         return self.newest()
@@ -275,11 +276,9 @@ class RunState:
                 "permissions."
             ) from error
 
-    def _check_identity(self, found: dict[str, Any]) -> None:
-        if found == self.identity:
-            return
+    def _of_another_run(self, found: dict[str, Any]) -> CheckpointError:
         what = ", ".join(_changed_keys(found, self.identity))
-        raise CheckpointError(
+        return CheckpointError(
             f"{self.directory} holds an unfinished run of another configuration "
             f"(changed: {what}). Restore that to resume it, or delete the folder to "
             "start over."

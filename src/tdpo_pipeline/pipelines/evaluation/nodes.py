@@ -37,7 +37,7 @@ def evaluated_rewards(
     from tdpo_pipeline.evaluation import diversity_encoder
 
     run = RunConfig.model_validate(config)
-    trained = run.task.ensemble or (run.task.scorer,)
+    trained = run.task.scored_by
     eyes = diversity_encoder(diversity.encoders, run)
     return list(dict.fromkeys((*evaluation.rewards, *trained, eyes)))
 

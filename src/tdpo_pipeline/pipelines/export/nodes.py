@@ -83,7 +83,7 @@ def exported_rewards(settings: ExportSettings) -> list[str]:
     held_out = _measured_by(settings, config)
     if held_out is None:
         return []
-    return [*(config.task.ensemble or (config.task.scorer,)), held_out]
+    return [*config.task.scored_by, held_out]
 
 
 def _held_out(settings: ExportSettings, config: RunConfig) -> str | None:

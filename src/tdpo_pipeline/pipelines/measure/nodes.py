@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from pydantic import BeforeValidator
 
 from tdpo_pipeline import figures, html_report, overoptimization
-from tdpo_pipeline.config import Settings
-from tdpo_pipeline.config import words as in_words
+from tdpo_pipeline.config import Settings, words
 from tdpo_pipeline.figures import FigureSettings
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.html_report.prompts import prompt_changes
 from tdpo_pipeline.overoptimization import own_tables
-from tdpo_pipeline.overoptimization import report as words
+from tdpo_pipeline.overoptimization import report as wording
 from tdpo_pipeline.overoptimization.tables import checkpoints_called, known_rewards
 
 logger = logging.getLogger("tdpo_pipeline.report")
@@ -57,7 +56,7 @@ class MeasureSettings(Settings):
 
     scores: str | None
     trained: str | None
-    rewards: Annotated[tuple[str, ...], BeforeValidator(in_words)]
+    rewards: Annotated[tuple[str, ...], BeforeValidator(words)]
     golds: dict[str, str]
     parts: dict[str, tuple[str, ...]] = {}
     reference: str | None = None
@@ -150,22 +149,21 @@ def measure(scores: pd.DataFrame, settings: MeasureSettings) -> dict[str, pd.Dat
     with _as_given(scores, settings):
         curves = overoptimization.reward_curves(scores)
         joint = overoptimization.joint_report(scores)
-        tables = html_report.Tables(
-            curves=curves,
-            summary=overoptimization.summarise_methods(curves),
-            golds=overoptimization.gold_report(scores),
-            onsets=overoptimization.find_onsets(scores),
-            agreement=overoptimization.pairwise_agreement(scores),
-            prompts=prompt_changes(scores),
-            matched=overoptimization.matched_report(scores, references=references),
-            costs=overoptimization.cost_report(scores, references=references),
-            compared=overoptimization.compare_report(scores, references=references),
-            hypervolumes=overoptimization.hypervolume_report(scores),
-            goodhart=overoptimization.goodhart_report(scores),
-            joint=joint.rates,
-        )
-    found = {name: getattr(tables, name) for name in TABLES}
-    return found | {"joint_prompts": joint.prompts}
+        tables = {
+            "curves": curves,
+            "summary": overoptimization.summarise_methods(curves),
+            "golds": overoptimization.gold_report(scores),
+            "onsets": overoptimization.find_onsets(scores),
+            "agreement": overoptimization.pairwise_agreement(scores),
+            "prompts": prompt_changes(scores),
+            "matched": overoptimization.matched_report(scores, references=references),
+            "costs": overoptimization.cost_report(scores, references=references),
+            "compared": overoptimization.compare_report(scores, references=references),
+            "hypervolumes": overoptimization.hypervolume_report(scores),
+            "goodhart": overoptimization.goodhart_report(scores),
+            "joint": joint.rates,
+        }
+    return tables | {"joint_prompts": joint.prompts}
 
 
 def draw(
@@ -206,26 +204,15 @@ def report(
     with _as_given(scores, settings):
         about = _about(scores)
         page = html_report.html_report(found, lineage=traced, about=about)
-        falls = words.onset_finding(found.onsets)
-        compared = words.comparison_finding(found.compared)
-        screen = words.screen_text(
+        findings = wording.findings(tables)
+        screen = wording.screen_text(
             *(found.summary, found.golds, shown, settings.folder),
-            findings=[falls, compared],
+            findings=[findings["onsets"], findings["compared"]],
             page="curves",
         )
-        findings = [
-            words.agreement_finding(found.agreement),
-            falls,
-            words.matched_finding(found.matched),
-            words.cost_finding(found.costs),
-            compared,
-            words.hypervolume_finding(found.hypervolumes),
-            words.goodhart_finding(found.goodhart),
-            words.joint_finding(found.joint),
-        ]
-        text = words.markdown(
+        text = wording.markdown(
             *(found.summary, found.golds, shown),
-            findings=findings,
+            findings=list(findings.values()),
             table=about,
         )
     logger.info("%s", screen)

@@ -17,7 +17,7 @@ from tdpo_pipeline import figures, html_report, overoptimization
 from tdpo_pipeline.figures import FigureSettings
 from tdpo_pipeline.figures.strips import Pixels, Strip
 from tdpo_pipeline.grid import ROOT
-from tdpo_pipeline.overoptimization import report as words
+from tdpo_pipeline.overoptimization import report as wording
 from tdpo_pipeline.overoptimization.diversity import MEASURES
 from tdpo_pipeline.overoptimization.joins import with_diversity
 from tdpo_pipeline.overoptimization.tables import INDEX_COLUMNS, MAIN_ETA
@@ -54,7 +54,7 @@ def collect(**parts: Any) -> dict[str, pd.DataFrame]:
         the picture's bytes), of all the runs.
 
     Raises:
-        ValueError: If the scores of a run are another one's.
+        ScoreTableError: If the scores of a run are another one's.
     """
     of: dict[str, dict[str, Any]] = {
         kind: {} for kind in (*PER_EPOCH, *PER_IMAGE, *PER_RUN)
@@ -83,7 +83,7 @@ def _names(key: str, scores: pd.DataFrame) -> dict[str, Any]:
     """
     names = {name: scores[name].iloc[0] for name in _NAMES}
     if names["run"] != key:
-        raise ValueError(
+        raise overoptimization.ScoreTableError(
             f"The scores of the run '{key}' are those of '{names['run']}'. Evaluate it "
             "again."
         )
@@ -450,45 +450,22 @@ def draw_samples(
 
 
 def report(
-    summary: pd.DataFrame,
-    golds: pd.DataFrame,
-    agreement: pd.DataFrame,
-    wires: pd.DataFrame,
-    matched: pd.DataFrame,
-    costs: pd.DataFrame,
-    compared: pd.DataFrame,
-    hypervolumes: pd.DataFrame,
-    goodhart: pd.DataFrame,
-    joint: pd.DataFrame,
-    onsets: pd.DataFrame,
-    regrets: pd.DataFrame,
-    alarms: pd.DataFrame,
     folder: str,
     configured: dict[str, Any],
+    wires: pd.DataFrame,
     page: str,
-    **drawn: pd.DataFrame,
+    **tables: pd.DataFrame,
 ) -> tuple[str, dict[str, Any]]:
     """Say what happened: on the screen, as Markdown and as metrics.
 
     Args:
-        summary: Last checkpoint of each method.
-        golds: Whether the golds fell.
-        agreement: How often rewards rank two pictures of a prompt alike.
-        wires: Where the image statistics stand.
-        matched: Methods on equal terms.
-        costs: What equal training reward takes.
-        compared: Methods at equal epochs, tested.
-        hypervolumes: What the methods' checkpoints dominate.
-        goodhart: Fits against the distance from the base model.
-        joint: What all held-out rewards did together.
-        onsets: Since when rewards have been falling.
-        regrets: Mean regrets of stopping rules.
-        alarms: How often alarms and falls of the gold went together.
         folder: Folder of the report.
         configured: Settings of every figure, in the order of the summary.
+        wires: Where the image statistics stand.
         page: The report as a page; it is here so that this node runs last.
-        **drawn: Data of every figure that is drawn. They are here for the same reason,
-            and so that figures that show nothing are left out.
+        **tables: ``summary``, ``golds`` and those that something is said of
+            (``FINDINGS``); and the data of every figure that is drawn, for the same
+            reason, and so that figures that show nothing are left out.
 
     Returns:
         The Markdown text and the metrics.
@@ -496,20 +473,10 @@ def report(
     shown = {
         name: FigureSettings.model_validate(settings).title
         for name, settings in configured.items()
-        if name in drawn and not drawn[name].empty
+        if name in tables and not tables[name].empty
     }
-    logger.info("%s", words.screen_text(summary, golds, shown, folder))
-    findings = [
-        words.agreement_finding(agreement),
-        words.onset_finding(onsets),
-        words.matched_finding(matched),
-        words.cost_finding(costs),
-        words.comparison_finding(compared),
-        words.hypervolume_finding(hypervolumes),
-        words.goodhart_finding(goodhart),
-        words.joint_finding(joint),
-        words.stopping_finding(regrets),
-        words.alarm_finding(alarms),
-    ]
-    text = words.markdown(summary, golds, shown, tripwires_markdown(wires), findings)
-    return text, words.metrics(summary, golds)
+    summary, golds = tables["summary"], tables["golds"]
+    logger.info("%s", wording.screen_text(summary, golds, shown, folder))
+    findings = list(wording.findings(tables).values())
+    text = wording.markdown(summary, golds, shown, tripwires_markdown(wires), findings)
+    return text, wording.metrics(summary, golds)

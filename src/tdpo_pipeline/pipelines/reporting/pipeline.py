@@ -11,6 +11,7 @@ from tdpo_pipeline.grid import Run
 from tdpo_pipeline.html_report import Tables
 from tdpo_pipeline.html_report.prompts import prompt_changes
 from tdpo_pipeline.overoptimization import summarise_methods, summarise_runs
+from tdpo_pipeline.overoptimization.report import FINDINGS
 from tdpo_pipeline.pipelines.reporting import nodes
 from tdpo_pipeline.pipelines.reporting.configured import configured_figures
 
@@ -257,24 +258,12 @@ def _page(methods: Sequence[str]) -> list[Node]:
 def _report(drawn: Sequence[str]) -> Node:
     """The last node: it needs every figure's data, so that its words come last."""
     inputs = {
-        "summary": "table_summary",
-        "golds": "table_golds",
-        "agreement": "table_agreement",
-        "wires": "table_tripwires",
-        "matched": "table_matched",
-        "costs": "table_costs",
-        "compared": "table_compared",
-        "hypervolumes": "table_hypervolumes",
-        "goodhart": "table_goodhart",
-        "joint": "table_joint",
-        "onsets": "table_onsets",
-        "regrets": "table_regrets",
-        "alarms": "table_alarms",
         "folder": "params:reporting.folder",
         "configured": "params:reporting.figures",
+        "wires": "table_tripwires",
         "page": "report_page",
     }
-    tables = {name: f"table_{name}" for name in drawn}
+    tables = {n: f"table_{n}" for n in ("summary", "golds", *FINDINGS, *drawn)}
     return Node(
         nodes.report, inputs | tables, ["report_text", "report_metrics"], name="report"
     )

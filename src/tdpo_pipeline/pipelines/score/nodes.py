@@ -57,7 +57,7 @@ def score(
         OwnImagesError: If no table is named, or it or a picture can't be used.
         ScoreTableError: If the table can't be read.
     """
-    from tdpo_pipeline.diffusion.devices import resolve_device
+    from tdpo_pipeline.diffusion.devices import resolve_device, set_float32_arithmetic
     from tdpo_pipeline.own_images import checked_sizes, score_images
     from tdpo_pipeline.rewards.registry import load_rewards
 
@@ -70,6 +70,7 @@ def score(
     table, names = own_tables.read_table(path), scoring_rewards(settings, evaluation)
     checked_sizes(table, path.parent, names)  # before anything is loaded
     device = resolve_device(ComputeSettings(device=settings.device))
+    set_float32_arithmetic(device, tf32=False)  # as rewards are computed in training
     loaded = load_rewards(names, reward_weights)
     rewards = {reward.name: reward.to(device) for reward in loaded.values()}
     return score_images(
