@@ -7,7 +7,8 @@ The report compares every method with DDPO-100; this compares with any. Differen
 rewards at the last checkpoint and at equal training reward on every prompt group, and at
 equal reward queries and KL on the prompts trained on (at the highest level that has an
 interval; whole paths are resampled), with 95 % intervals over prompts and seeds; p-values
-are corrected by Holm for the rewards and methods of a group. Beside them what part of the
+are corrected by Holm for the rewards and methods of a group. With ``--prompts`` the same of
+each of these prompts alone, over seeds. Beside them what part of the
 critic's neurons was dormant (mean over the epochs of a run, t interval over seeds) for the
 methods that measured it. The result goes to
 benchmarks/results/method_differences_<reward>_<reference>.json.
@@ -85,13 +86,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reference", required=True)
     parser.add_argument("--methods", nargs="+", required=True)
     parser.add_argument("--reward", default="aesthetic-mini")
+    parser.add_argument("--prompts", nargs="*", default=[])
     given = parser.parse_args(arguments)
     methods = [given.reference, *given.methods]
     runs = {method: left_by("scores", method, given.reward) for method in methods}
-    scores = pd.concat([table for own in runs.values() for table in own])
+    scores = pd.concat(
+        [table for own in runs.values() for table in own], ignore_index=True
+    )
+    if unknown := sorted({*given.prompts} - {*scores["prompt"]}):
+        parser.error(f"No run on {given.reward} was evaluated on the prompts {unknown}.")
     result = {
         "seeds": {method: len(own) for method, own in runs.items()},
-        **differences(scores.reset_index(drop=True), given.reference),
+        **differences(scores, given.reference),
+        **{
+            f"prompt: {prompt}": differences(
+                scores[scores["prompt"] == prompt], given.reference
+            )
+            for prompt in given.prompts
+        },
         "dormant neurons of the critic, percent": {
             m: found for m in methods if (found := dormant(m, given.reward))
         },
