@@ -333,6 +333,27 @@ def test_letters_grow_with_the_page(columns: int) -> None:
         assert figure.bbox.y0 <= extent.y0 and extent.y1 <= figure.bbox.y1
 
 
+def test_the_name_of_a_group_does_not_run_into_the_next() -> None:
+    # Of one prompt trained on, on a page whose letters are large.
+    others = tuple(f"{word} {n}" for word in ("horse", "snail") for n in range(8))
+    prompts = ("cat", *others)
+    groups = ["seen", *["untrained"] * 8, *["unseen"] * 8]
+    table = curves({"tdpo": [0.0, 0.9, 2.0]})
+    images = dict.fromkeys((0, 4, 8), np.zeros((len(prompts), 4, 4, 3), np.uint8))
+    figure = sample_grid(
+        table,
+        {"tdpo-aesthetic-mini-s0": Strip(images, prompts)},
+        {"aesthetic-mini": dict(zip(prompts, groups, strict=True))},
+        per_group=8,
+    ).figure
+    figure.draw_without_rendering()
+    names = ("prompts trained on", "simple animals not trained on", "unseen animals")
+    heads = [t for t in figure.texts if t.get_text().replace("\n", " ") in names]
+    extents = sorted((text.get_window_extent() for text in heads), key=lambda e: e.x0)
+    assert len(extents) == 3
+    assert all(a.x1 < b.x0 for a, b in zip(extents, extents[1:], strict=False))
+
+
 def test_long_names_do_not_run_into_the_next_row() -> None:
     method = "alignprop_diffexp_guidance"  # AlignProp, weak guidance at noisy steps
     table = curves({method: [0.0, 0.9, 2.0]})

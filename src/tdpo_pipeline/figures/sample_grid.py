@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -427,18 +428,27 @@ class _Layout:
         return style.LABEL_SIZE * self.enlarged
 
     def lefts(self, block: _Block) -> list[int]:
-        """Left edge of each column; groups stand apart."""
+        """Left edge of each column; groups stand apart, as far as their names ask for."""
         edges, x = [], self.left
-        for position, (_, group) in enumerate(block.columns):
-            if position and group != block.columns[position - 1][1]:
-                x += _GROUP_GAP
-            edges.append(x)
-            x += self.side + _GAP
+        for group, columns in groupby(block.columns, key=lambda column: column[1]):
+            own = [x + i * (self.side + _GAP) for i, _ in enumerate(columns)]
+            edges += own
+            x = max(own[-1] + self.side, x + self.longest_word(group))
+            x += _GAP + _GROUP_GAP
         return edges
+
+    def longest_word(self, group: str) -> int:
+        """Width of the longest word of a group's name, which stays whole."""
+        words = group_label(group).split()
+        return round(max(_width(word, self.size, "bold") for word in words))
 
     def width(self, block: _Block) -> int:
         """Of a block."""
-        return self.lefts(block)[-1] + self.side
+        lefts, last = self.lefts(block), block.columns[-1][1]
+        first = next(
+            x for x, c in zip(lefts, block.columns, strict=True) if c[1] == last
+        )
+        return max(lefts[-1] + self.side, first + self.longest_word(last))
 
     def prompts(self, block: _Block) -> list[str]:
         """The prompts, in as many lines as they take over a sample."""
