@@ -94,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         [table for own in runs.values() for table in own], ignore_index=True
     )
     if unknown := sorted({*given.prompts} - {*scores["prompt"]}):
-        parser.error(f"No run on {given.reward} was evaluated on the prompts {unknown}.")
+        parser.error(
+            f"No run on {given.reward} was evaluated on the prompts {unknown}."
+        )
     result = {
         "seeds": {method: len(own) for method, own in runs.items()},
         **differences(scores, given.reference),

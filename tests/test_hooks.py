@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,46 @@ def test_what_one_run_lacks_is_made_by_that_run_alone(
     found = hooks._how_to_make(f"{run.namespace}.checkpoints", parts, env)
     expected = words.format(run=run.namespace, key=run.key)
     assert found == f"make it first with: {expected}"
+
+
+def test_what_makes_a_report_does_not_train(
+    registry_of_the_project: dict[str, Pipeline],
+) -> None:
+    found = hooks._how_to_make("paper_scales", registry_of_the_project, "study")
+    assert found == "make it first with: kedro run --env study --pipelines reporting"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (
+            {"to_outputs": ["tdpo_r.aesthetic-mini.s0.metric"]},
+            "no dataset 'tdpo_r.aesthetic-mini.s0.metric' (did you mean "
+            "tdpo_r.aesthetic-mini.s0.metrics",
+        ),
+        ({"node_names": ["trian"]}, "no node 'trian' (did you mean train"),
+        ({"tags": ["trainig"]}, "no tag 'trainig' (did you mean training"),
+    ],
+)
+def test_parts_that_a_pipeline_has_not(
+    registry_of_the_project: dict[str, Pipeline],
+    wanted: dict[str, list[str]],
+    message: str,
+) -> None:
+    with pytest.raises(PreflightError, match=re.escape(message)):
+        hooks.check_parts(wanted, ["train_eval"], registry_of_the_project)
+
+
+def test_parts_that_a_pipeline_has(
+    registry_of_the_project: dict[str, Pipeline],
+) -> None:
+    there = {
+        "to_outputs": ["tdpo_r.aesthetic-mini.s0.metrics"],
+        "from_nodes": ["tdpo_r.aesthetic-mini.s0.train", "report.report"],
+        "tags": ["reporting"],
+    }
+    hooks.check_parts(there, ["train_eval"], registry_of_the_project)
+    hooks.check_parts({"tags": ["x"]}, ["unknown"], registry_of_the_project)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,13 @@ from pydantic import ValidationError
 
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.hints import did_you_mean
-from tdpo_pipeline.hooks import PreflightError, check_namespaces, problems_of
+from tdpo_pipeline.hooks import (
+    PARTS,
+    PreflightError,
+    check_namespaces,
+    check_parts,
+    problems_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +57,10 @@ def message_for_user(error: BaseException) -> str | None:
         return _wrong_parameters(str(error))
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which isn't imported here
         return (
-            f"The GPU's memory is exhausted ({str(error).partition('.')[0]}). Compute "
-            "fewer pictures at once (evaluation.chunk_size, score.chunk_size, in other "
-            "pipelines training.chunk_size), or free the GPU, and run the same command "
-            "again: what an evaluation has done is kept."
+            f"The GPU's memory is exhausted ({str(error).partition('.')[0]}). Free the "
+            "GPU and run the same command again: an evaluation goes on where it stopped. "
+            "With fewer pictures at once (evaluation.chunk_size, score.chunk_size) it "
+            "needs less, and begins anew."
         )
     own = type(error).__module__.startswith("tdpo_pipeline.")
     if own or isinstance(error, DatasetError):
@@ -145,6 +151,9 @@ def _plainly(command: Callable[..., Any]) -> Callable[..., Any]:
             check_names(kwargs.get("env"), conf, _named(kwargs))
             if kwargs.get("namespaces"):
                 check_namespaces(kwargs["namespaces"], _named(kwargs), dict(pipelines))
+            parts = {option: kwargs[option] for option in PARTS if kwargs.get(option)}
+            if parts:
+                check_parts(parts, _named(kwargs), dict(pipelines))
             with _said_once():
                 return command(*args, **kwargs)
         except Exception as error:

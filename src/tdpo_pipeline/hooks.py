@@ -111,6 +111,47 @@ def check_namespaces(
             raise PreflightError(_unknown_namespace(namespace, names, known, registry))
 
 
+def check_parts(
+    wanted: Mapping[str, Iterable[str]],
+    names: Sequence[str],
+    registry: Mapping[str, Pipeline],
+) -> None:
+    """Refuse a dataset, node or tag that the pipelines don't have.
+
+    Args:
+        wanted: Names by the option of ``kedro run`` that gives them.
+        names: As for :func:`check_namespaces`.
+        registry: Likewise.
+
+    Raises:
+        PreflightError: Naming those that are near.
+    """
+    chosen = [registry[name] for name in names if name in registry]
+    if not chosen:
+        return
+    nodes = [node for pipeline in chosen for node in pipeline.nodes]
+    datasets = set().union(*(pipeline.datasets() for pipeline in chosen))
+    node_names = {name for node in nodes for name in (node.name, node.short_name)}
+    known = {
+        "to_outputs": ("dataset", datasets),
+        "from_inputs": ("dataset", datasets),
+        "tags": ("tag", {tag for node in nodes for tag in node.tags}),
+        **dict.fromkeys(("from_nodes", "to_nodes", "node_names"), ("node", node_names)),
+    }
+    for option, given in wanted.items():
+        what, there = known[option]
+        for name in given:
+            if name not in there:
+                hint = did_you_mean(name, there, most=2)
+                raise PreflightError(
+                    f"the pipeline {', '.join(names)} has no {what} '{name}'{hint}."
+                )
+
+
+PARTS = ("from_inputs", "to_outputs", "from_nodes", "to_nodes", "node_names", "tags")
+"""Options of ``kedro run`` that name parts of a pipeline, but for namespaces."""
+
+
 def _namespaces(pipeline: Pipeline) -> set[str]:
     """All namespaces that nodes are in, the outer ones too."""
     return {prefix for node in pipeline.nodes for prefix in node.namespace_prefixes}
@@ -242,7 +283,8 @@ def _scaled_away(given: Mapping[str, Any], configs: Mapping[str, Any]) -> Iterat
 def problems_of(error: ValidationError) -> list[str]:
     """What is wrong, and before it where; a text for each problem."""
     return [
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ")
+        f"{'.'.join(map(str, problem['loc']))}: "
+        f"{problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")
         for problem in error.errors()
     ]
 
@@ -388,7 +430,10 @@ def _place(dataset: Any) -> Any:
 
 
 def _how_to_make(name: str, registry: Mapping[str, Pipeline], env: str | None) -> str:
-    """The command that makes the dataset: of the pipelines that do, the smallest."""
+    """The command that makes the dataset: of the pipelines that do, the smallest.
+
+    One that trains is taken only if all of them do.
+    """
     makers = [
         key
         for key, value in registry.items()
@@ -396,7 +441,9 @@ def _how_to_make(name: str, registry: Mapping[str, Pipeline], env: str | None) -
     ]
     if not makers:
         return "no pipeline makes it: put it there."
-    smallest = min(makers, key=lambda key: len(registry[key].nodes))
+    smallest = min(
+        makers, key=lambda key: (_trains(registry[key]), len(registry[key].nodes))
+    )
     where = f"--env {env} " if env else ""
     run = name.rpartition(".")[0]
     # A pipeline of a whole grid makes much more than what is missing.
@@ -409,6 +456,10 @@ def _how_to_make(name: str, registry: Mapping[str, Pipeline], env: str | None) -
         stage = f"train@{run.replace('.', '-')}"
         ways.append(f"get it from DVC's remote with: dvc pull {stage}")
     return "; or ".join(ways)
+
+
+def _trains(pipeline: Pipeline) -> bool:
+    return any("training" in node.tags for node in pipeline.nodes)
 
 
 def _has_remote(root: Path) -> bool:

@@ -60,10 +60,12 @@ def _load_weights(pipeline: BasePipeline, checkpoint: Path) -> None:
         check_weights(pipeline.unet.state_dict(), weights)
         pipeline.unet.load_state_dict(weights)
     else:
+        inside = sorted(path.name for path in checkpoint.glob("epoch_*"))
         raise CheckpointError(
-            f"There is no checkpoint in {checkpoint} ({LORA_FILE} or {UNET_FILE}). "
-            "The folders are data/06_models/checkpoints/<method>/<reward>/s<seed>/"
-            "epoch_<number>."
+            f"There is no checkpoint in {checkpoint} ({LORA_FILE} or {UNET_FILE})"
+            + (f"; in it are those of {', '.join(inside)}. " if inside else ". ")
+            + "The folders are 06_models/checkpoints/<method>/<reward>/s<seed>/"
+            "epoch_<number> in the data of the environment."
         )
 
 

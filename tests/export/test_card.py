@@ -69,6 +69,11 @@ def test_the_hub_reads_the_front_matter() -> None:
     assert {"lora", "ddpo"} <= set(data.tags)
 
 
+def test_other_tools_find_their_file_if_they_have_the_base_model() -> None:
+    assert "`x.safetensors` is the same LoRA" in card(kohya="x.safetensors")
+    assert "is the same LoRA" not in card()
+
+
 def test_what_it_says_of_the_run() -> None:
     text = card()
     assert "# ddpo-redness-s0, epoch 3" in text

@@ -70,11 +70,13 @@ def test_two_fetches_at_once_download_once(
     with fetching._alone(folder, "m"):
         for fetch in fetches:
             fetch.start()
+        deadline = time.monotonic() + 30
         while caplog.text.count("waiting for another process") < 2:
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         assert not folder.exists()
     for fetch in fetches:
-        fetch.join()
+        fetch.join(timeout=60)
     assert (folder / "unet/weights.safetensors").read_bytes() == BIG
     assert len(hub.ranges) == 2  # of each file one
     assert caplog.text.count("all 2 files are in") == 1
@@ -256,8 +258,26 @@ def test_a_disk_that_fills_up_meanwhile(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(downloading, "_append", full)
-    with pytest.raises(FetchError, match="can't be written.*No space left.*is kept"):
+    with pytest.raises(FetchError, match="can't be fetched.*No space left.*is kept"):
         fetch_folder(tmp_path / "m", FILES, "m")
+
+
+def test_a_folder_that_cannot_be_written(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FetchError, match="can't be fetched into .*permissions"):
+        fetch_folder(tmp_path / "file" / "m", FILES, "m")
+
+
+def test_a_whole_folder_needs_no_lock(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch_folder(tmp_path / "m", FILES, "m")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr(fetching.FileLock, "acquire", refused)
+    fetch_folder(tmp_path / "m", FILES, "m")
 
 
 def test_what_is_there_needs_no_room(

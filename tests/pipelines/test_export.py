@@ -90,7 +90,7 @@ def test_a_folder_ready_to_upload(data: Path, tmp_path: Path) -> None:
     assert "| strength | redness | tests.tiny:Brightness |" in card
     assert card.count("\n| 0.5 |") == 1
     assert "](training_curves.png)" in card
-    assert f"`{kohya}` is the same LoRA" in card
+    assert kohya not in card  # nobody else has this base model
     assert Image.open(folder / "training_curves.png").format == "PNG"
 
 

@@ -105,6 +105,10 @@ def test_methods_that_are_numbers(own_project: Project, table: pd.DataFrame) -> 
     ("settings", "message"),
     [
         (
+            {"golds": {"aesthetic": "aesthetic"}},
+            "measure.golds names 'aesthetic' for itself",
+        ),
+        (
             {"golds": {"human": "aesthetic"}},
             "measure.golds has an entry for 'human', on",
         ),

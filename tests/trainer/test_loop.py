@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tdpo_pipeline.algorithms.ddpo import Ddpo
 from tdpo_pipeline.algorithms.tdpo_replay import TdpoReplay
 from tdpo_pipeline.diffusion.devices import DeviceError
 from tdpo_pipeline.diffusion.policy import CheckpointError
@@ -235,6 +236,20 @@ def test_a_measurement_does_not_pass_for_another_column(train, monkeypatch, name
     monkeypatch.setattr(TdpoReplay, "before_epoch", lambda *_: {name: 1.0})
     with pytest.raises(MetricError, match=name):
         train(tiny.run_config(METHODS["tdpo_replay"]))
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, r"Ddpo.update returned a NoneType; .* numbers by name"),
+        ({"loss": torch.tensor(1.0)}, r"'loss' as a torch.Tensor; .* float\(x\)"),
+        ({"stage": "late"}, r"'stage' as a builtins.str"),
+    ],
+)
+def test_measurements_are_numbers_by_name(train, monkeypatch, returned, message):
+    monkeypatch.setattr(Ddpo, "update", lambda *_: returned)
+    with pytest.raises(MetricError, match=message):
+        train(tiny.run_config())
 
 
 def test_a_constraint_that_fails_is_found_before_any_sample(train, monkeypatch):

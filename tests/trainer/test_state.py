@@ -88,6 +88,12 @@ def test_what_could_not_be_read_back_is_not_saved(state: object, where: str) -> 
         check_plain(state)
 
 
+@pytest.mark.parametrize("state", [None, [1.0], torch.zeros(2)])
+def test_a_state_is_a_dict(state: object) -> None:
+    with pytest.raises(CheckpointError, match="state_dict gives a .* a dict"):
+        check_plain(state)
+
+
 def test_what_is_saved_can_be_read_back(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.Adam(model.parameters())

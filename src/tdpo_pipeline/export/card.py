@@ -105,7 +105,8 @@ def model_card(
         base: The base model.
         strengths: What was measured of the LoRA's strengths, if anything.
         curves: Name of the picture of the training's curves beside the card, if any.
-        kohya: Name of the LoRA under Kohya's names beside it, if any.
+        kohya: Name of the LoRA under Kohya's names beside it, if any. It is told of
+            where others may have the base model.
     """
     sections = [
         _front_matter(config, base),
@@ -249,7 +250,7 @@ def _loading(
             f"    eta={training.eta:g},  # as it was evaluated",
             ").images[0]",
             "```",
-            *(["", _OTHER_TOOLS.format(kohya)] if kohya is not None else []),
+            *(["", _OTHER_TOOLS.format(kohya)] if kohya and base.revision else []),
         ]
     )
 

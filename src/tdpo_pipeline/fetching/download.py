@@ -292,8 +292,3 @@ def _told(file: RemoteFile) -> Iterator[None]:
             "Run the command again when there is a network: what has been downloaded "
             "is kept."
         ) from error
-    except OSError as error:
-        raise FetchError(
-            f"{file.name} can't be written ({error}). Make room or mend the folder's "
-            "permissions, and run the command again: what has been downloaded is kept."
-        ) from error

@@ -49,14 +49,30 @@ def fetch_folder(folder: Path, files: Sequence[RemoteFile], title: str) -> None:
         FetchError: If a file can't be had or isn't what it should be, or the disk is
             too small.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder, title):
-        _fetch(folder, files, title)
+    if _all_there(folder, files, title):
+        return
+    with _writing(folder), _alone(folder, title):
+        if not _all_there(folder, files, title):  # another process has fetched them
+            _fetch(folder, files, title)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn errors of the disk into what is wrong and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise FetchError(
+            f"Files can't be fetched into {folder} ({error}). Make room, mend its "
+            "permissions or take a file system that has locks, and run the command again: "
+            "what has been downloaded is kept."
+        ) from error
 
 
 @contextmanager
 def _alone(folder: Path, title: str) -> Iterator[None]:
     """Inside the block no other process fetches into the folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -69,12 +85,19 @@ def _alone(folder: Path, title: str) -> Iterator[None]:
         lock.release()
 
 
+def _all_there(folder: Path, files: Sequence[RemoteFile], title: str) -> bool:
+    """Whether nothing is to be fetched; if so, say so."""
+    entries = read_manifest(folder)
+    if not all(_is_there(folder, file, entries) for file in files):
+        return False
+    log.info("%s: all %d files are in %s", title, len(files), folder)
+    return True
+
+
 def _fetch(folder: Path, files: Sequence[RemoteFile], title: str) -> None:
+    """Download what is missing beside the folder, and put it into place."""
     entries = read_manifest(folder)
     missing = [file for file in files if not _is_there(folder, file, entries)]
-    if not missing:
-        log.info("%s: all %d files are in %s", title, len(files), folder)
-        return
     described = [describe(file) for file in missing]
     staging = folder.with_name(f".{folder.name}.partial")
     _check_disk(folder, staging, described)

@@ -216,7 +216,7 @@ def subtract(trained: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
         raise ScoreTableError(
             f"{len(alone)} images are of the base model or of the checkpoint alone; the "
             f"first is {words_of(dict(zip(PAIR_KEYS, alone[0], strict=True)))}. Evaluate "
-            "every checkpoint on the same prompts, images and etas."
+            "every checkpoint on the same prompts and images."
         )
     return trained - base
 

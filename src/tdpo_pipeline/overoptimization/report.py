@@ -267,7 +267,10 @@ def markdown(
     bullets = [_as_bullets(finding) for finding in findings]
     if bullets:
         parts += ["## What else was measured", "\n".join(bullets)]
-    ordered = summary.sort_values(
+    # Other samplers than the main one draw from the last checkpoint of each run alone,
+    # which seeds that ended at different ones don't share.
+    shared = summary[(summary["eta"] == MAIN_ETA) | (summary["epoch"] > 0)]
+    ordered = shared.sort_values(
         [*METHOD, "eta"], ascending=[True, True, False], kind="stable"
     )
     for (method, reward, eta), rows in ordered.groupby([*METHOD, "eta"], sort=False):

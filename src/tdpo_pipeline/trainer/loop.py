@@ -66,7 +66,7 @@ class TaskError(ValueError):
 
 
 class MetricError(ValueError):
-    """An algorithm's measurements have names that other columns have."""
+    """An algorithm's measurements are no numbers, or have names of other columns."""
 
 
 class TrainingStoppedError(RuntimeError):
@@ -115,7 +115,8 @@ def train_run(
         CheckpointError: If the folder holds another run's unfinished state, lacks a
             checkpoint that can't be made again, or another process trains in it; or if
             the algorithm's state couldn't be read back.
-        MetricError: If the algorithm's measurements have names of other columns.
+        MetricError: If the algorithm's measurements are no numbers, or have names of
+            other columns.
         TaskError: If there is no prompt, or the task has not its reward's name.
         DiskError: If the run would write more than its budget, or than there is room.
         RewardError: If a reward can't score the base model's pictures.
@@ -350,7 +351,9 @@ class Trainer:
                     eta=settings.eta,
                 )
             with watch.measure("update"):
-                metrics |= self.algorithm.update(epoch, trajectory, rewards)
+                metrics |= self._measured(
+                    self.algorithm.update(epoch, trajectory, rewards)
+                )
             with watch.measure("lora_neurons"):
                 neurons = self.adapter_neurons(trajectory)
                 metrics |= dormant_columns(neurons)
@@ -465,6 +468,26 @@ class Trainer:
         state.save_tables(self.history, self.timings)
         state.save(self.epoch, self.state_dict())
 
+    def _measured(self, metrics: Any) -> dict[str, float]:
+        """What an algorithm's update returned, if it is numbers by name.
+
+        Raises:
+            MetricError: If it is something else.
+        """
+        name = type(self.algorithm).__name__
+        if not isinstance(metrics, Mapping):
+            raise MetricError(
+                f"{name}.update returned a {type(metrics).__name__}; it has to return the "
+                "epoch's measurements, numbers by name ({} if there are none)."
+            )
+        for key, value in metrics.items():
+            if not isinstance(value, int | float):
+                raise MetricError(
+                    f"{name}.update returned '{key}' as a {type(value).__module__}."
+                    f"{type(value).__name__}; it has to be a number of Python (float(x))."
+                )
+        return dict(metrics)
+
     def _save_checkpoint(self, state: RunState) -> None:
         """Save the weights after the current epoch."""
         queries = self.reward_queries()
@@ -483,10 +506,13 @@ class Trainer:
             # The others wait: when one ends with an error, the launcher ends all.
             distributed.main_first(lambda: self._save_checkpoint(state), lambda: None)
             kept = f"The weights after epoch {self.epoch} and the history are kept."
+        cure = "If a lower learning rate or clip range is the cure, delete"
+        if not self.epoch:
+            cure = "No update has been made: look at the reward and the prompts, delete"
         raise TrainingStoppedError(
-            f"{self.config.key} stopped: {reason} {kept} If a lower learning rate or "
-            f"clip range is the cure, delete {state.directory} and start again; other runs "
-            "of the same command are trained if they are named (--namespaces)."
+            f"{self.config.key} stopped: {reason} {kept} {cure} {state.directory} and "
+            "start again; other runs of the same command are trained if they are named "
+            "(--namespaces)."
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -223,9 +223,11 @@ def _fused_attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Ten
 
 
 UNET_UNITS = ("ResnetBlock2D", "BasicTransformerBlock")
+"""Classes of a UNet's modules that diffusers' gradient checkpointing computes again, one
+at a time."""
+
 DECODER_UNITS = ("UNetMidBlock2D", "UpDecoderBlock2D")
-"""Classes of the modules that diffusers' gradient checkpointing computes again, one at a
-time."""
+"""The same of a VAE's decoder."""
 
 
 def _measured(

@@ -545,6 +545,11 @@ def check_plain(state: Any, where: str = "state") -> None:
     Raises:
         CheckpointError: Naming where in the state it is.
     """
+    if where == "state" and not isinstance(state, dict):
+        raise CheckpointError(
+            f"The algorithm's state_dict gives a {type(state).__name__}; it has to give a "
+            "dict ({} if there is nothing to keep)."
+        )
     if type(state) in (dict, OrderedDict):
         for key, value in state.items():
             check_plain(value, f"{where}[{key!r}]")

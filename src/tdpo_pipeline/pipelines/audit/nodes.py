@@ -63,6 +63,10 @@ def _gold(
 ) -> str | None:
     """The reward that tells what a change is worth; None if nobody knows."""
     parts = task.ensemble if task else None
+    if settings.gold == scorer:
+        from tdpo_pipeline.auditing.perturbations import AuditError
+
+        raise AuditError(f"audit.gold names '{scorer}', which is what is audited.")
     return settings.gold or gold_of(scorer, parts or ())
 
 

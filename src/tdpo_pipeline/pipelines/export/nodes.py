@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,7 @@ class ExportSettings(Settings):
         seed: Seed of their noise.
     """
 
-    run: Annotated[str, Field(pattern=r"^[\w-]+\.[\w-]+\.s\d+$")] | None
+    run: str | None
     checkpoint: str
     data: str
     held_out: str | None
@@ -50,6 +51,15 @@ class ExportSettings(Settings):
     @classmethod
     def _as_text(cls, value: object) -> object:
         return str(value) if isinstance(value, int) else value
+
+    @field_validator("run")
+    @classmethod
+    def _is_a_namespace(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w-]+\.[\w-]+\.s\d+", value):
+            raise ValueError(
+                f"'{value}' is no namespace of a run: <method>.<reward>.s<seed>, with dots."
+            )
+        return value
 
     @field_validator("strengths")
     @classmethod
@@ -158,6 +168,13 @@ def export(
         )
     folder = ROOT / state / "export"
     write_export(folder, checkpoint, config, history, base_model, strengths)
+    if measured is None and config.training.finetune == "lora":
+        log.info(
+            "No strength is recommended, since no reward tells one: %s has no gold, and "
+            "export.held_out names none, or export.strengths is empty.",
+            config.task.scorer,
+        )
+    log.info("The folder to upload is %s/08_reporting/export", settings.data)
     return folder
 
 

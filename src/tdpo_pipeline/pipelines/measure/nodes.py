@@ -116,7 +116,12 @@ def _check_rewards(
                 f"measure.{setting} names '{name}', which is no reward of the table; it "
                 f"has {rewards}."
             )
-    for name in others:
+    for name, named in others.items():
+        if name in named:
+            raise overoptimization.ScoreTableError(
+                f"measure.{setting} names '{name}' for itself; what stands there is "
+                "another reward."
+            )
         if name not in trained:
             raise overoptimization.ScoreTableError(
                 f"measure.{setting} has an entry for '{name}', on which nothing was "

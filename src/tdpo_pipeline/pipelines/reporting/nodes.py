@@ -211,9 +211,9 @@ def measure_agreement(scores: pd.DataFrame, rewards: dict[str, Any]) -> pd.DataF
 
 
 def of_main_eta(curves: pd.DataFrame) -> pd.DataFrame:
-    """The curves that figures and the page show; half of those of two samplers.
+    """The curves that figures and the page show.
 
-    What the other sampler made of the last checkpoint is in the summary.
+    What other samplers made of the last checkpoint is in the summary.
     """
     return curves[curves["eta"] == MAIN_ETA].reset_index(drop=True)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from tdpo_pipeline.config import Settings, TrainingSettings
+from tdpo_pipeline.config import TRAINING_TIMESTEPS, Settings, TrainingSettings
 from tdpo_pipeline.grid import ROOT
 from tdpo_pipeline.hints import did_you_mean
 from tdpo_pipeline.pipelines.prompts.nodes import (
@@ -41,7 +41,7 @@ class SampleSettings(Settings):
     checkpoint: str | None
     prompts: str
     images_per_prompt: PositiveInt
-    num_inference_steps: PositiveInt
+    num_inference_steps: Annotated[int, Field(gt=0, lt=TRAINING_TIMESTEPS)]
     guidance_scale: NonNegativeFloat
     eta: Annotated[float, Field(ge=0, le=1)]
     seed: NonNegativeInt

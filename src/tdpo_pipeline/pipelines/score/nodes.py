@@ -70,7 +70,7 @@ def score(
     table, names = own_tables.read_table(path), scoring_rewards(settings, evaluation)
     checked_sizes(table, path.parent, names)  # before anything is loaded
     device = resolve_device(ComputeSettings(device=settings.device))
-    set_float32_arithmetic(device, tf32=False)  # as rewards are computed in training
+    set_float32_arithmetic(device, tf32=False)  # as rewards are published
     loaded = load_rewards(names, reward_weights)
     rewards = {reward.name: reward.to(device) for reward in loaded.values()}
     return score_images(
