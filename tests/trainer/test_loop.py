@@ -242,7 +242,7 @@ def test_a_measurement_does_not_pass_for_another_column(train, monkeypatch, name
     ("returned", "message"),
     [
         (None, r"Ddpo.update returned a NoneType; .* numbers by name"),
-        ({"loss": torch.tensor(1.0)}, r"'loss' as a torch.Tensor; .* float\(x\)"),
+        ({"loss": torch.tensor(1.0)}, r"'loss' as a torch.Tensor; .*float\(x\)"),
         ({"stage": "late"}, r"'stage' as a builtins.str"),
     ],
 )
