@@ -213,6 +213,12 @@ def test_parts_that_a_pipeline_has_not(
         hooks.check_parts(wanted, ["train_eval"], registry_of_the_project)
 
 
+def test_of_many_missing_inputs_the_first_are_told() -> None:
+    lines = [f"'{n}' is missing" for n in range(10)]
+    assert hooks._first_few(lines[:8]) == lines[:8]
+    assert hooks._first_few(lines) == [*lines[:8], "and 2 more inputs are missing."]
+
+
 def test_parts_that_a_pipeline_has(
     registry_of_the_project: dict[str, Pipeline],
 ) -> None:

@@ -64,16 +64,31 @@ class PreflightHooks:
                 *wrong,
                 *_scaled_away(given, configs),
                 *_missing_weights(lacking, _how_to_fetch(rewards, env)),
-                *_missing_inputs(
-                    pipeline.inputs() - {published.dataset for published in lacking},
-                    catalog,
-                    registry,
-                    env,
+                *_first_few(
+                    _missing_inputs(
+                        pipeline.inputs()
+                        - {published.dataset for published in lacking},
+                        catalog,
+                        registry,
+                        env,
+                    )
                 ),
                 *_unwritable_outputs(pipeline, catalog),
             ]
         if problems:
             raise PreflightError("The run can't start:\n- " + "\n- ".join(problems))
+
+
+SHOWN = 8
+"""Missing inputs that are told; a report of many runs may lack hundreds."""
+
+
+def _first_few(lines: Iterable[str]) -> list[str]:
+    """The first ``SHOWN`` lines, and how many more there are."""
+    first = list(lines)
+    rest = len(first) - SHOWN
+    more = [f"and {rest} more inputs are missing."] * (rest > 0)
+    return [*first[:SHOWN], *more]
 
 
 def _of_another_environment(names: Iterable[str], env: str | None) -> Iterator[str]:

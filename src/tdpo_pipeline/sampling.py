@@ -46,7 +46,9 @@ def load_checkpoint(
     pipeline = load_pipeline(base_model)
     if checkpoint is not None:
         _load_weights(pipeline, checkpoint)
-    return pipeline.to(device, DTYPES[compute.precision])
+    # It warns of parts that are to stay in float32, of which there are none here.
+    with quiet("diffusers.models.modeling_utils"):
+        return pipeline.to(device, DTYPES[compute.precision])
 
 
 def _load_weights(pipeline: BasePipeline, checkpoint: Path) -> None:

@@ -812,5 +812,5 @@ def test_prompts_of_no_class_say_what_to_evaluate() -> None:
 
 @pytest.mark.parametrize("classes", [[], ["a", "b", "c", "d", "e"]])
 def test_prompts_have_one_to_four_classes(classes: list[str]) -> None:
-    with pytest.raises(ValueError, match="1 to 4 classes"):
+    with pytest.raises(ValueError, match="shows 1 to 4 of them"):
         prompt_curves(alignment_scores(), classes=classes)
