@@ -2,15 +2,16 @@
 
     python benchmarks/several_rewards.py
 
-Of the study's runs (`dvc repro`): TDPO and AlignProp on `pick-mini`, on the sum of it and
-`hps-mini`, on that of three proxies, and TDPO on `pick-mini` with a constraint that
-`imagereward-mini` must not fall, or has to rise, all on the same prompts and of the same gold. Each training is compared with
-that of its method on `pick-mini` alone (TDPO's also with the first constrained one), by every
-proxy and by the gold: at the last checkpoint, and at equal KL and an equal rise of
-`pick-mini`, where both have been. A proxy that neither of the two saw is marked as held
-out. Intervals and p-values are those of the report (`tdpo_pipeline.overoptimization`),
-p-values corrected for the judges of one comparison. What hasn't been run is left out, and
-named. The tables go to benchmarks/results/several_rewards.json.
+Of the study's runs (`dvc repro`): TDPO and AlignProp on `pick-mini`, on the sum of it
+and `hps-mini`, on that of three proxies, and TDPO on `pick-mini` with a constraint that
+`imagereward-mini` must not fall, or has to rise, all on the same prompts and of the
+same gold. Each training is compared with that of its method on `pick-mini` alone
+(TDPO's also with the first constrained one), by every proxy and by the gold: at the
+last checkpoint, and at equal KL and an equal rise of `pick-mini`, where both have been.
+A proxy that neither of the two saw is marked as held out. Intervals and p-values are
+those of the report (`tdpo_pipeline.overoptimization`), p-values corrected for the
+judges of one comparison. What hasn't been run is left out, and named. The tables go to
+benchmarks/results/several_rewards.json.
 """
 
 from __future__ import annotations

@@ -136,7 +136,8 @@ def evaluate_run(
 ) -> EvaluationResult:
     """Sample from the base model and every checkpoint, and score the samples.
 
-    At the first eta; at the others from the base model and the last checkpoint. The reward that the run trained on is scored too where ``settings`` leave it out.
+    At the first eta; at the others from the base model and the last checkpoint. The
+    reward that the run trained on is scored too where ``settings`` leave it out.
 
     Args:
         config: The run whose checkpoints these are.

@@ -145,26 +145,30 @@ def check_parts(
     if not chosen:
         return
     nodes = [node for pipeline in chosen for node in pipeline.nodes]
-    datasets = set().union(*(pipeline.datasets() for pipeline in chosen))
-    node_names = {name for node in nodes for name in (node.name, node.short_name)}
-    known = {
-        "to_outputs": ("dataset", datasets),
-        "from_inputs": ("dataset", datasets),
-        "tags": ("tag", {tag for node in nodes for tag in node.tags}),
-        **dict.fromkeys(("from_nodes", "to_nodes", "node_names"), ("node", node_names)),
+    there = {
+        "dataset": set().union(*(pipeline.datasets() for pipeline in chosen)),
+        "node": {name for node in nodes for name in (node.name, node.short_name)},
+        "tag": {tag for node in nodes for tag in node.tags},
     }
     for option, given in wanted.items():
-        what, there = known[option]
+        what = PARTS[option]
         for name in given:
-            if name not in there:
-                hint = did_you_mean(name, there, most=2)
+            if name not in there[what]:
+                hint = did_you_mean(name, there[what], most=2)
                 raise PreflightError(
                     f"the pipeline {', '.join(names)} has no {what} '{name}'{hint}."
                 )
 
 
-PARTS = ("from_inputs", "to_outputs", "from_nodes", "to_nodes", "node_names", "tags")
-"""Options of ``kedro run`` that name parts of a pipeline, but for namespaces."""
+PARTS = {
+    "from_inputs": "dataset",
+    "to_outputs": "dataset",
+    "from_nodes": "node",
+    "to_nodes": "node",
+    "node_names": "node",
+    "tags": "tag",
+}
+"""What of a pipeline the options of ``kedro run`` name, but for namespaces."""
 
 
 def _namespaces(pipeline: Pipeline) -> set[str]:

@@ -49,11 +49,13 @@ def fetch_folder(folder: Path, files: Sequence[RemoteFile], title: str) -> None:
         FetchError: If a file can't be had or isn't what it should be, or the disk is
             too small.
     """
-    if _all_there(folder, files, title):
-        return
-    with _writing(folder), _alone(folder, title):
-        if not _all_there(folder, files, title):  # another process has fetched them
-            _fetch(folder, files, title)
+    if _lacking(folder, files):
+        with _writing(folder), _alone(folder, title):
+            # Another process may have fetched them meanwhile.
+            if missing := _lacking(folder, files):
+                _fetch(folder, missing, title)
+                return
+    log.info("%s: all %d files are in %s", title, len(files), folder)
 
 
 @contextmanager
@@ -85,19 +87,15 @@ def _alone(folder: Path, title: str) -> Iterator[None]:
         lock.release()
 
 
-def _all_there(folder: Path, files: Sequence[RemoteFile], title: str) -> bool:
-    """Whether nothing is to be fetched; if so, say so."""
+def _lacking(folder: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """The files that are still to be fetched."""
     entries = read_manifest(folder)
-    if not all(_is_there(folder, file, entries) for file in files):
-        return False
-    log.info("%s: all %d files are in %s", title, len(files), folder)
-    return True
+    return [file for file in files if not _is_there(folder, file, entries)]
 
 
-def _fetch(folder: Path, files: Sequence[RemoteFile], title: str) -> None:
-    """Download what is missing beside the folder, and put it into place."""
+def _fetch(folder: Path, missing: Sequence[RemoteFile], title: str) -> None:
+    """Download files beside the folder, and put them into place."""
     entries = read_manifest(folder)
-    missing = [file for file in files if not _is_there(folder, file, entries)]
     described = [describe(file) for file in missing]
     staging = folder.with_name(f".{folder.name}.partial")
     _check_disk(folder, staging, described)

@@ -537,25 +537,29 @@ def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
 _PLAIN = (int, float, bool, str, bytes, type(None))
 
 
-def check_plain(state: Any, where: str = "state") -> None:
-    """Refuse what could be saved and not be read back.
+def check_plain(state: Any) -> None:
+    """Refuse what is no dict, or could be saved and not be read back.
 
     States are read with ``weights_only``, so that a file can't run code.
 
     Raises:
         CheckpointError: Naming where in the state it is.
     """
-    if where == "state" and not isinstance(state, dict):
+    if not isinstance(state, dict):
         raise CheckpointError(
             f"The algorithm's state_dict gives a {type(state).__name__}; it has to give a "
             "dict ({} if there is nothing to keep)."
         )
+    _check_plain(state, "state")
+
+
+def _check_plain(state: Any, where: str) -> None:
     if type(state) in (dict, OrderedDict):
         for key, value in state.items():
-            check_plain(value, f"{where}[{key!r}]")
+            _check_plain(value, f"{where}[{key!r}]")
     elif type(state) in (list, tuple):
         for place, value in enumerate(state):
-            check_plain(value, f"{where}[{place}]")
+            _check_plain(value, f"{where}[{place}]")
     # Exactly these: a number of NumPy is a float too, and isn't read back.
     elif not isinstance(state, Tensor) and type(state) not in _PLAIN:
         raise CheckpointError(
